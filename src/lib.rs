@@ -1,0 +1,1 @@
+//! A durable adapter between a company's systems and the MyCreditApp guest-connections API.
