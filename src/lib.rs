@@ -1,1 +1,9 @@
 //! A durable adapter between a company's systems and the MyCreditApp guest-connections API.
+
+pub mod amqp;
+pub mod domain;
+pub mod grpc;
+pub mod mycreditapp;
+pub mod service;
+pub mod store;
+pub mod telemetry;

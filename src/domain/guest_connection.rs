@@ -1,0 +1,226 @@
+//! The upstream's guest connection, read tolerantly: whatever can be read is, and what cannot is named, never an error.
+
+use chrono::{DateTime, NaiveDateTime};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::Timestamp;
+use super::record::JsonText;
+
+/// The fields of the contract as far as they could be read.
+#[derive(Clone, Default, PartialEq)]
+pub struct GuestConnection {
+    /// The organisation that owns the connection.
+    pub host_organization_id: Option<Uuid>,
+    /// Its guest.
+    pub guest_organization_id: Option<Uuid>,
+    /// `connected`, `disconnected` or a value that is new to us, as it was sent.
+    pub status: Option<String>,
+    /// The guest's name.
+    pub guest_name: Option<String>,
+    /// The guest's e-mail address.
+    pub guest_email: Option<String>,
+    /// The owner's e-mail address.
+    pub owner_email: Option<String>,
+    /// The flag that commands set.
+    pub archived: Option<bool>,
+    /// When the connection was made.
+    pub created_at: Option<Timestamp>,
+    /// When it was changed last.
+    pub updated_at: Option<Timestamp>,
+    /// The guest's score.
+    pub total_score: Option<f64>,
+    /// When the score was computed.
+    pub score_updated_at: Option<Timestamp>,
+    /// When it was archived.
+    pub archived_at: Option<Timestamp>,
+    /// `analytics_request` or a value that is new to us, as it was sent.
+    pub active_action_type: Option<String>,
+    /// When that action was changed last.
+    pub active_action_updated_at: Option<Timestamp>,
+    /// The guest's parent organisation.
+    pub parent_organization_id: Option<Uuid>,
+    /// Its name.
+    pub parent_organization_name: Option<String>,
+}
+
+/// A way in which an answer differs from the contract.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Drift {
+    /// The field, or `*` for the body as a whole.
+    pub field: String,
+    /// In what way.
+    pub kind: DriftKind,
+}
+
+/// Kinds of [`Drift`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DriftKind {
+    /// The body is not a JSON object.
+    Unreadable,
+    /// A required field is missing or null.
+    Missing,
+    /// A field has another type or form.
+    Mistyped,
+    /// A field that the contract does not have.
+    UnknownField,
+    /// A value that the contract does not list.
+    UnknownValue,
+    /// `archived` is not what was asked for.
+    OtherValue,
+}
+
+impl DriftKind {
+    /// The stable name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreadable => "unreadable",
+            Self::Missing => "missing",
+            Self::Mistyped => "mistyped",
+            Self::UnknownField => "unknown_field",
+            Self::UnknownValue => "unknown_value",
+            Self::OtherValue => "other_value",
+        }
+    }
+}
+
+/// Differences reported for one answer, at most: a wholly foreign body is no reason for a flood.
+const DRIFTS_MAX: usize = 32;
+
+/// Reads both time forms of the API: RFC 3339, and microseconds without a zone, which are UTC.
+#[must_use]
+pub fn parse_time(text: &str) -> Option<Timestamp> {
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Some(time.to_utc());
+    }
+    NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").ok().map(|time| time.and_utc())
+}
+
+/// Reads `text`, and names what differs from the contract.
+#[must_use]
+pub fn read(text: &JsonText) -> (GuestConnection, Vec<Drift>) {
+    let Ok(Value::Object(fields)) = serde_json::from_str(text.as_str()) else {
+        let drift = Drift { field: "*".to_owned(), kind: DriftKind::Unreadable };
+        return (GuestConnection::default(), vec![drift]);
+    };
+    let mut reader = Reader { fields, drifts: Vec::new() };
+    let connection = GuestConnection {
+        host_organization_id: reader.required("host_organization_id", uuid),
+        guest_organization_id: reader.required("guest_organization_id", uuid),
+        status: reader.required("status", string),
+        guest_name: reader.required("guest_name", string),
+        guest_email: reader.required("guest_email", string),
+        owner_email: reader.required("owner_email", string),
+        archived: reader.required("archived", Value::as_bool),
+        created_at: reader.required("created_at", time),
+        updated_at: reader.required("updated_at", time),
+        total_score: reader.nullable("total_score", Value::as_f64),
+        score_updated_at: reader.nullable("score_updated_at", time),
+        archived_at: reader.nullable("archived_at", time),
+        active_action_type: reader.nullable("active_action_type", string),
+        active_action_updated_at: reader.nullable("active_action_updated_at", time),
+        parent_organization_id: reader.nullable("parent_organization_id", uuid),
+        parent_organization_name: reader.nullable("parent_organization_name", string),
+    };
+    reader.expect("status", connection.status.as_deref(), &["connected", "disconnected"]);
+    reader.expect("active_action_type", connection.active_action_type.as_deref(), &["analytics_request"]);
+    (connection, reader.finish())
+}
+
+fn string(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
+}
+
+fn uuid(value: &Value) -> Option<Uuid> {
+    value.as_str().and_then(|text| Uuid::try_parse(text).ok())
+}
+
+fn time(value: &Value) -> Option<Timestamp> {
+    value.as_str().and_then(parse_time)
+}
+
+/// Takes fields out of an object and keeps book of what is odd.
+struct Reader {
+    fields: Map<String, Value>,
+    drifts: Vec<Drift>,
+}
+
+impl Reader {
+    fn required<T>(&mut self, name: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
+        match self.fields.remove(name) {
+            None | Some(Value::Null) => {
+                self.drift(name, DriftKind::Missing);
+                None
+            }
+            Some(value) => self.typed(name, read(&value)),
+        }
+    }
+
+    fn nullable<T>(&mut self, name: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
+        match self.fields.remove(name) {
+            None | Some(Value::Null) => None,
+            Some(value) => self.typed(name, read(&value)),
+        }
+    }
+
+    fn typed<T>(&mut self, name: &str, read: Option<T>) -> Option<T> {
+        if read.is_none() {
+            self.drift(name, DriftKind::Mistyped);
+        }
+        read
+    }
+
+    fn expect(&mut self, name: &str, value: Option<&str>, known: &[&str]) {
+        if value.is_some_and(|value| !known.contains(&value)) {
+            self.drift(name, DriftKind::UnknownValue);
+        }
+    }
+
+    fn drift(&mut self, name: &str, kind: DriftKind) {
+        if self.drifts.len() < DRIFTS_MAX {
+            self.drifts.push(Drift { field: name.chars().take(64).collect(), kind });
+        }
+    }
+
+    fn finish(mut self) -> Vec<Drift> {
+        for name in std::mem::take(&mut self.fields).keys() {
+            self.drift(name, DriftKind::UnknownField);
+        }
+        self.drifts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(text: &str) -> JsonText {
+        JsonText::object(text).expect("an object")
+    }
+
+    #[test]
+    fn both_time_forms_are_read_as_utc() {
+        let zoned = parse_time("2023-11-07T05:31:56Z").expect("RFC 3339");
+        assert_eq!(zoned.to_rfc3339(), "2023-11-07T05:31:56+00:00");
+        let bare = parse_time("2025-12-12T10:30:00.123456").expect("without a zone");
+        assert_eq!(bare.timestamp_micros(), 1_765_535_400_123_456);
+        assert_eq!(parse_time("yesterday"), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_and_the_rest_is_read() {
+        let (read, drifts) = read(&json(
+            r#"{"archived": true, "status": "paused", "total_score": "high", "created_at": null, "novel": 1}"#,
+        ));
+        assert_eq!(read.archived, Some(true));
+        assert_eq!(read.status.as_deref(), Some("paused"));
+        assert_eq!(read.total_score, None);
+        let kind = |field: &str| drifts.iter().find(|d| d.field == field).map(|d| d.kind);
+        assert_eq!(kind("status"), Some(DriftKind::UnknownValue));
+        assert_eq!(kind("total_score"), Some(DriftKind::Mistyped));
+        assert_eq!(kind("created_at"), Some(DriftKind::Missing));
+        assert_eq!(kind("novel"), Some(DriftKind::UnknownField));
+        assert_eq!(kind("archived_at"), None);
+    }
+}

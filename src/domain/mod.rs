@@ -1,0 +1,29 @@
+//! The decisions, and nothing else: no async, no I/O, no clock, no randomness.
+//!
+//! Times and identifiers come in as arguments; what follows from them goes out as values. A store runs
+//! [`lifecycle`] inside its transaction, the service runs [`reply`] and [`retry`] between attempts.
+//!
+//! - [`command`]: what a caller asks for, and the rules that its fields obey
+//! - [`connection`]: whom it concerns, and what is known of the order of effects there
+//! - [`record`]: a command as it is kept, its states and its outcome
+//! - [`lifecycle`]: accept, begin, finish: every transition of a record
+//! - [`reply`]: what an upstream answer means
+//! - [`guest_connection`]: the upstream's resource, read tolerantly
+//! - [`retry`]: how long to wait
+//! - [`message`]: what is told to others: events, dead letters, replies
+//! - [`error`]: every reason for which a command can be refused or end without success
+//! - [`trace`]: the W3C trace context that a command carries
+
+pub mod command;
+pub mod connection;
+pub mod error;
+pub mod guest_connection;
+pub mod lifecycle;
+pub mod message;
+pub mod record;
+pub mod reply;
+pub mod retry;
+pub mod trace;
+
+/// A point in time, UTC. Stores keep microseconds; whatever is finer is cut off on the way in.
+pub type Timestamp = chrono::DateTime<chrono::Utc>;

@@ -1,0 +1,253 @@
+//! What an upstream answer means: one table, for one PATCH.
+//!
+//! The status decides, the body only explains: whatever a 2xx carries, the PATCH took effect.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::error::{FieldViolation, Reason, Refusal, public_text};
+use super::guest_connection::{self, Drift, DriftKind};
+use super::record::{JsonText, Outcome};
+
+/// What came back of one PATCH.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// A status line came, and as much of the body as could be read.
+    Answered(Answer),
+    /// No connection could be made: certainly not applied.
+    Unreachable,
+    /// The request went out, at least in part, and no status line came.
+    Unanswered,
+    /// No attempt was made: there is no token to send.
+    Unauthorized(Unauthorized),
+}
+
+/// An answer with a status line.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The wait that `Retry-After` asks for.
+    pub retry_after: Option<Duration>,
+    /// The body, or `None` if it was cut, too large or too slow.
+    pub body: Option<Vec<u8>>,
+}
+
+/// Why there is no token.
+#[derive(Debug, Clone)]
+pub enum Unauthorized {
+    /// The requester has no credentials here.
+    NotConfigured,
+    /// The token endpoint refused the credentials.
+    Refused,
+    /// The token endpoint could not be reached or could not serve.
+    Unavailable {
+        /// The wait that it asked for.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// What a [`Reply`] means for its command.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// The value is set.
+    Applied {
+        /// For the record and the event.
+        outcome: Outcome,
+        /// Differences from the contract, to be counted.
+        drifts: Vec<Drift>,
+    },
+    /// Refused for good, and remembered.
+    Rejected(Outcome),
+    /// Refused, and not remembered: what refuses may be mended without a change of the command.
+    Refused(Outcome),
+    /// May be tried again.
+    Transient {
+        /// The failure as it stands.
+        outcome: Outcome,
+        /// The request may have taken effect all the same.
+        maybe_applied: bool,
+        /// Nothing came back: the request may still be on its way.
+        unanswered: bool,
+        /// The token was not accepted.
+        token_refused: bool,
+    },
+}
+
+/// The error body of the contract, as far as it is there.
+#[derive(Debug, Deserialize)]
+struct ErrorBody {
+    detail: Vec<ErrorDetail>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ErrorDetail {
+    #[serde(default)]
+    loc: Vec<Value>,
+    #[serde(default)]
+    msg: String,
+    #[serde(default)]
+    code: String,
+}
+
+/// Entries of an error body that are read, at most.
+const DETAILS_MAX: usize = 32;
+
+/// Decides what `reply` means for a command that asked for `archived`.
+#[must_use]
+pub fn classify(reply: &Reply, archived: bool) -> Verdict {
+    match reply {
+        Reply::Answered(answer) if (200..300).contains(&answer.status) => applied(answer, archived),
+        Reply::Answered(answer) => refused(answer),
+        Reply::Unreachable => transient(
+            Outcome::refused(
+                None,
+                Reason::UpstreamUnreachable,
+                "no connection to the upstream could be made",
+            ),
+            false,
+        ),
+        Reply::Unanswered => Verdict::Transient {
+            outcome: Outcome::refused(
+                None,
+                Reason::UpstreamUnanswered,
+                "the upstream gave no answer; the request may have taken effect",
+            ),
+            maybe_applied: true,
+            unanswered: true,
+            token_refused: false,
+        },
+        Reply::Unauthorized(why) => unauthorized(why),
+    }
+}
+
+fn applied(answer: &Answer, archived: bool) -> Verdict {
+    let text =
+        answer.body.as_deref().and_then(|body| std::str::from_utf8(body).ok()).and_then(JsonText::object);
+    let (shown, mut drifts) = match &text {
+        Some(text) => {
+            let (connection, drifts) = guest_connection::read(text);
+            (connection.archived, drifts)
+        }
+        None => (None, vec![Drift { field: "*".to_owned(), kind: DriftKind::Unreadable }]),
+    };
+    if shown.is_some_and(|shown| shown != archived) {
+        drifts.push(Drift { field: "archived".to_owned(), kind: DriftKind::OtherValue });
+    }
+    let outcome = Outcome {
+        refusal: None,
+        upstream_status: Some(answer.status),
+        guest_connection: text,
+        incomplete: shown != Some(archived),
+    };
+    Verdict::Applied { outcome, drifts }
+}
+
+fn refused(answer: &Answer) -> Verdict {
+    let details = error_details(answer.body.as_deref());
+    let maintenance = details.iter().any(|detail| detail.code == "service_under_maintenance");
+    let outcome = |reason: Reason, text: &str| {
+        let mut outcome =
+            Outcome::refused(Some(answer.status), reason, &describe(text, answer.status, &details));
+        if let Some(refusal) = &mut outcome.refusal {
+            refusal.retry_after = answer.retry_after;
+        }
+        outcome
+    };
+    match answer.status {
+        400 | 422 => {
+            let mut outcome = outcome(Reason::UpstreamInvalid, "the upstream refused the request's fields");
+            if let Some(refusal) = &mut outcome.refusal {
+                refusal.violations = details.iter().map(ErrorDetail::violation).collect();
+            }
+            Verdict::Rejected(outcome)
+        }
+        401 => Verdict::Transient {
+            outcome: outcome(Reason::UpstreamUnauthenticated, "the upstream does not accept the credentials"),
+            maybe_applied: false,
+            unanswered: false,
+            token_refused: true,
+        },
+        403 => Verdict::Refused(outcome(Reason::UpstreamForbidden, "the upstream forbids it")),
+        404 | 410 => {
+            Verdict::Rejected(outcome(Reason::UpstreamNotFound, "the upstream does not know the connection"))
+        }
+        409 => Verdict::Rejected(outcome(Reason::UpstreamConflict, "the upstream reports a conflict")),
+        425 => transient(outcome(Reason::UpstreamUnavailable, "the upstream cannot serve now"), false),
+        429 => transient(outcome(Reason::UpstreamRateLimited, "the upstream asks for fewer requests"), false),
+        503 if maintenance => {
+            transient(outcome(Reason::UpstreamUnavailable, "the upstream is under maintenance"), false)
+        }
+        408 | 500..=599 => {
+            transient(outcome(Reason::UpstreamUnavailable, "the upstream cannot serve now"), true)
+        }
+        _ => Verdict::Rejected(outcome(Reason::UpstreamRejected, "the upstream refused the request")),
+    }
+}
+
+fn unauthorized(why: &Unauthorized) -> Verdict {
+    let (reason, text, delay) = match why {
+        Unauthorized::NotConfigured => {
+            (Reason::RequesterNotConfigured, "the requester organisation has no credentials here", None)
+        }
+        Unauthorized::Refused => {
+            (Reason::UpstreamUnauthenticated, "the upstream does not accept the credentials", None)
+        }
+        Unauthorized::Unavailable { retry_after } => {
+            (Reason::UpstreamUnavailable, "the upstream gives no token now", *retry_after)
+        }
+    };
+    let mut outcome = Outcome::refused(None, reason, text);
+    if let Some(refusal) = &mut outcome.refusal {
+        refusal.retry_after = delay;
+    }
+    transient(outcome, false)
+}
+
+const fn transient(outcome: Outcome, maybe_applied: bool) -> Verdict {
+    Verdict::Transient { outcome, maybe_applied, unanswered: false, token_refused: false }
+}
+
+fn error_details(body: Option<&[u8]>) -> Vec<ErrorDetail> {
+    let body = body.and_then(|body| serde_json::from_slice::<ErrorBody>(body).ok());
+    let mut details = body.map(|body| body.detail).unwrap_or_default();
+    details.truncate(DETAILS_MAX);
+    details
+}
+
+/// `text`, the status, and what the upstream itself says, made fit to be shown.
+fn describe(text: &str, status: u16, details: &[ErrorDetail]) -> String {
+    let said: Vec<_> =
+        details.iter().map(|detail| detail.msg.as_str()).filter(|msg| !msg.is_empty()).collect();
+    if said.is_empty() {
+        format!("{text} (status {status})")
+    } else {
+        format!("{text} (status {status}): {}", public_text(&said.join("; ")))
+    }
+}
+
+impl ErrorDetail {
+    /// The field is the last name in `loc`; numbers and the place (`body`, `path`, `header`) say less.
+    fn violation(&self) -> FieldViolation {
+        let names = self.loc.iter().map(|part| match part {
+            Value::String(name) => name.clone(),
+            other => other.to_string(),
+        });
+        let field = public_text(&names.collect::<Vec<_>>().join("."));
+        FieldViolation::new(field, public_text(&self.msg))
+    }
+}
+
+impl Outcome {
+    /// The outcome of a command that did not succeed.
+    #[must_use]
+    pub fn refused(upstream_status: Option<u16>, reason: Reason, message: &str) -> Self {
+        Self { refusal: Some(Refusal::new(reason, message)), upstream_status, ..Self::default() }
+    }
+}
+
+#[cfg(test)]
+#[path = "reply_tests.rs"]
+mod tests;

@@ -1,0 +1,5 @@
+//! The loop: decide, do, repeat.
+
+pub mod archiver;
+pub mod ports;
+pub mod readiness;

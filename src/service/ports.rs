@@ -1,0 +1,224 @@
+//! What the loop needs of the outside: a store, an upstream, a publisher and a clock.
+
+use futures::future::BoxFuture;
+use uuid::Uuid;
+
+use crate::domain::Timestamp;
+use crate::domain::command::{CommandId, IdempotencyKey, OrganizationId};
+use crate::domain::connection::Connection;
+use crate::domain::lifecycle::{Acceptance, Finish};
+use crate::domain::message::Message;
+use crate::domain::record::CommandRecord;
+use crate::domain::reply::{Reply, Unauthorized};
+
+/// The store does not take or give data; nothing was done, or nothing is known to have been done.
+///
+/// Its text is for operators, never for callers.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the store is unavailable: {0}")]
+pub struct StoreError(pub String);
+
+/// A call on the store, under way.
+pub type StoreFuture<T> = BoxFuture<'static, Result<T, StoreError>>;
+
+/// The answer to [`Store::accept`].
+#[derive(Debug, Clone)]
+pub enum Accepted {
+    /// New work, durable. The claim is there if it was asked for together with the acceptance.
+    Fresh(CommandRecord, Option<Begun>),
+    /// The key is known and its command not final: wait for it.
+    InProgress(CommandRecord),
+    /// The key is known and its outcome final.
+    Replayed(CommandRecord),
+    /// The key names a command with other parameters.
+    Conflict,
+}
+
+/// The answer to [`Store::begin`].
+#[derive(Debug, Clone)]
+pub enum Begun {
+    /// The claim is given: the record holds its epoch.
+    Claimed(CommandRecord),
+    /// It waits for another command or a quiet time; recovery takes it up at its due time.
+    Waiting(CommandRecord),
+    /// It ended without a PATCH: superseded or expired.
+    Ended(CommandRecord),
+    /// Someone else holds the claim, or it was final already.
+    Unavailable(CommandRecord),
+}
+
+/// The answer to [`Store::finish`].
+#[derive(Debug, Clone)]
+pub enum Finished {
+    /// The outcome (or deferral) is durable.
+    Settled(CommandRecord),
+    /// The claim had passed to someone else: nothing was written but that the connection is suspect.
+    Stale,
+}
+
+/// A command that recovery may take up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// Which command.
+    pub id: CommandId,
+    /// Its connection, for the lane.
+    pub connection: Connection,
+}
+
+/// A row of the outbox.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutboxRow {
+    /// Its number in the order of writing.
+    pub number: i64,
+    /// What is to be published.
+    pub message: Message,
+}
+
+/// The books: what was written and what became of it. They balance at every moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Books {
+    /// Commands ever accepted, without those purged since.
+    pub registered: u64,
+    /// Commands by state, in the order of [`State::ALL`](crate::domain::record::State::ALL).
+    pub by_state: [u64; 8],
+    /// Outbox rows ever written.
+    pub outbox_written: u64,
+    /// Outbox rows confirmed.
+    pub outbox_confirmed: u64,
+    /// Outbox rows not confirmed yet.
+    pub outbox_pending: u64,
+    /// Connections that are suspect.
+    pub suspect: u64,
+    /// Finishes refused for a stale claim since the process started.
+    pub finishes_refused: u64,
+}
+
+/// Keeps commands, connections and the outbox.
+///
+/// **Order.** Calls take effect in the order in which they are *made*, not polled: an implementation hands the request
+/// to its writer before it returns the future. A future that is dropped cancels nothing.
+///
+/// **Durability.** When a future yields `Ok`, what it says survives a crash of the process and of the machine.
+///
+/// **Decisions** are those of [`domain::lifecycle`](crate::domain::lifecycle), taken inside the transaction.
+pub trait Store: Send + Sync + 'static {
+    /// Registers a command, or finds what is known under its key. With `claim` the claim is asked for in the same
+    /// transaction: `Fresh` then carries its answer. `event_id` is for an event that ending it may emit.
+    fn accept(&self, request: Acceptance, claim: Option<Uuid>) -> StoreFuture<Accepted>;
+
+    /// Asks for the claim on a command at the head of its lane.
+    fn begin(&self, id: CommandId, event_id: Uuid) -> StoreFuture<Begun>;
+
+    /// Ends a claim.
+    fn finish(&self, finish: Finish) -> StoreFuture<Finished>;
+
+    /// A command by its id.
+    fn command(&self, id: CommandId) -> StoreFuture<Option<CommandRecord>>;
+
+    /// A command by its requester and key.
+    fn command_by_key(
+        &self,
+        requester: OrganizationId,
+        key: IdempotencyKey,
+    ) -> StoreFuture<Option<CommandRecord>>;
+
+    /// Commands whose due time has come, at most `limit`, those of one connection in order of arrival.
+    fn due(&self, limit: usize) -> StoreFuture<Vec<Due>>;
+
+    /// The earliest due time of any command, if there is one.
+    fn due_next(&self) -> StoreFuture<Option<Timestamp>>;
+
+    /// Outbox rows with a number above `after`, in order, at most `limit`.
+    fn outbox(&self, after: i64, limit: usize) -> StoreFuture<Vec<OutboxRow>>;
+
+    /// Takes rows out of the outbox that the broker has confirmed, and notes it with their commands.
+    fn confirm(&self, numbers: Vec<i64>) -> StoreFuture<()>;
+
+    /// Forgets commands that became final longer than the retention ago and have nothing in the outbox, at most
+    /// `limit`. Yields how many.
+    fn purge(&self, limit: usize) -> StoreFuture<u64>;
+
+    /// The books.
+    fn books(&self) -> StoreFuture<Books>;
+
+    /// Writes and commits something harmless: whether the store takes data.
+    fn probe(&self) -> StoreFuture<()>;
+
+    /// Ends the writer once everything asked for is done, and frees the store for another process.
+    fn close(&self) -> StoreFuture<()>;
+}
+
+/// The bearer token of a requester, for one attempt. Its text never shows in debug output.
+#[derive(Clone)]
+pub struct Authorization {
+    /// The value of the `Authorization` header, marked sensitive.
+    pub header: http::HeaderValue,
+    /// Which token it is, so that a refused one is dropped once.
+    pub serial: u64,
+}
+
+/// One PATCH.
+#[derive(Debug, Clone)]
+pub struct Patch {
+    /// On whose behalf.
+    pub requester: OrganizationId,
+    /// Which connection.
+    pub connection: Connection,
+    /// The value.
+    pub archived: bool,
+    /// Which attempt of the command's this is, from 0.
+    pub resend_count: u32,
+}
+
+/// The upstream API.
+pub trait Upstream: Send + Sync + 'static {
+    /// Whether a requester organisation has credentials here.
+    fn knows(&self, requester: OrganizationId) -> bool;
+
+    /// Gets a token, from the cache if there is a good one. May wait, so it is done before the claim is checked.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn authorize(&self, requester: OrganizationId) -> BoxFuture<'_, Result<Authorization, Unauthorized>>;
+
+    /// Drops a token that the upstream refused, unless a newer one has taken its place.
+    fn refuse(&self, requester: OrganizationId, authorization: &Authorization);
+
+    /// Sends one PATCH. Never fails: whatever happens is a [`Reply`]. Ends within the attempt timeout.
+    fn patch(&self, patch: Patch, authorization: Authorization) -> BoxFuture<'_, Reply>;
+}
+
+/// What became of a message handed to the broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Publication {
+    /// The broker has it, in a queue.
+    Confirmed,
+    /// The broker had no queue for it.
+    Unroutable,
+    /// Nothing is known: no connection, no confirm in time, or refused. The text is for operators.
+    Failed(String),
+}
+
+/// Publishes messages.
+pub trait Publisher: Send + Sync + 'static {
+    /// Publishes `messages` in order and waits for every confirm, up to the confirm timeout. The answer has one entry for
+    /// each message, in the same order.
+    fn publish(&self, messages: Vec<Message>) -> BoxFuture<'_, Vec<Publication>>;
+}
+
+/// Time and randomness of the process.
+pub trait Clock: Send + Sync + 'static {
+    /// The wall clock, in whole microseconds.
+    fn now(&self) -> Timestamp;
+}
+
+/// The machine's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        use chrono::SubsecRound as _;
+        chrono::Utc::now().trunc_subsecs(6)
+    }
+}
