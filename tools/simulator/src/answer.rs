@@ -63,7 +63,10 @@ pub(crate) async fn answer(
             pending.apply().await;
             pending.reset()
         }
-        Action::ApplyLate { ms } => pending.apply_late(Duration::from_millis(ms)),
+        Action::ApplyLate { ms, hang } => {
+            pending.apply_late(Duration::from_millis(ms));
+            if hang { pending.hang(false).await } else { pending.reset() }
+        }
         Action::Hang { applied } => pending.hang(applied).await,
         Action::Drip { interval_ms, headers } => pending.drip(interval_ms, headers).await,
         Action::EndlessBody => pending.endless().await,
@@ -141,7 +144,8 @@ impl Pending<'_> {
         Response::new(Body::empty())
     }
 
-    fn apply_late(self, delay: Duration) -> Response {
+    /// The effect comes on its own, even if the client has long gone.
+    fn apply_late(&self, delay: Duration) {
         let (shared, seq, effect) = (self.exchange.shared.clone(), self.exchange.seq, self.effect);
         let task = tokio::spawn({
             let shared = shared.clone();
@@ -151,7 +155,6 @@ impl Pending<'_> {
             }
         });
         shared.keep_late(task.abort_handle());
-        self.reset()
     }
 
     /// Waits until the server drops this request, which it does when the client closes.

@@ -103,7 +103,13 @@ impl RuleBuilder {
     /// See [`Action::ApplyLate`].
     #[must_use]
     pub fn apply_late(self, delay: Duration) -> Rule {
-        self.action(Action::ApplyLate { ms: whole_ms(delay) })
+        self.action(Action::ApplyLate { ms: whole_ms(delay), hang: false })
+    }
+
+    /// Never answers, and takes effect later whether or not the client still waits.
+    #[must_use]
+    pub fn hang_and_apply_late(self, delay: Duration) -> Rule {
+        self.action(Action::ApplyLate { ms: whole_ms(delay), hang: true })
     }
 
     /// Never answers and has no effect.

@@ -78,10 +78,13 @@ pub enum Action {
     ResetBeforeApply,
     /// Resets the TCP connection after the effect, without an answer.
     ResetAfterApply,
-    /// Resets the TCP connection at once; the effect comes later.
+    /// The effect comes later, whether or not the client still waits. The TCP connection is reset at once.
     ApplyLate {
         /// How much later, in milliseconds.
         ms: u64,
+        /// Never answers instead of resetting.
+        #[serde(default)]
+        hang: bool,
     },
     /// Never answers, until the client closes.
     Hang {

@@ -14,7 +14,7 @@ use crate::control;
 use crate::faults::Rule;
 use crate::journal::{Entry, Stats};
 use crate::server::Server;
-use crate::state::Shared;
+use crate::state::{Inner, Shared};
 use crate::upstream;
 
 /// A running stand-in for the API. It stops when it is dropped, or in an orderly way by [`Simulator::shutdown`].
@@ -153,26 +153,42 @@ impl Simulator {
         mut predicate: impl FnMut(&[Entry]) -> bool,
         deadline: Duration,
     ) -> Result<Vec<Entry>, DeadlinePassed> {
-        let satisfied = async {
+        let look = |inner: &mut Inner| {
+            let entries = inner.journal.as_slice();
+            predicate(entries).then(|| entries.to_vec())
+        };
+        self.watch(look, deadline).await
+    }
+
+    /// Waits until no PATCH is outstanding: each is answered, or its connection was seen closed.
+    ///
+    /// # Errors
+    /// If that takes longer than `deadline`.
+    pub async fn wait_until_idle(&self, deadline: Duration) -> Result<(), DeadlinePassed> {
+        self.watch(|inner| (inner.stats().outstanding == 0).then_some(()), deadline).await
+    }
+
+    /// Looks at the state now and after every change, until there is something to return.
+    async fn watch<T>(
+        &self,
+        mut look: impl FnMut(&mut Inner) -> Option<T>,
+        deadline: Duration,
+    ) -> Result<T, DeadlinePassed> {
+        let seen = async {
             loop {
                 // Taken before the look, so that no change between the two is missed.
                 let changed = self.shared.changed.notified();
                 tokio::pin!(changed);
                 changed.as_mut().enable();
-                if let Some(entries) = self.satisfying(&mut predicate) {
-                    return entries;
+                let found = look(&mut self.shared.lock());
+                if let Some(found) = found {
+                    return found;
                 }
                 changed.await;
             }
         };
-        let waited = tokio::time::timeout(deadline, satisfied).await;
-        waited.map_err(|_| DeadlinePassed { waited: deadline, entries: self.journal() })
-    }
-
-    fn satisfying(&self, predicate: &mut impl FnMut(&[Entry]) -> bool) -> Option<Vec<Entry>> {
-        let mut inner = self.shared.lock();
-        let entries = inner.journal.as_slice();
-        predicate(entries).then(|| entries.to_vec())
+        let seen = tokio::time::timeout(deadline, seen).await;
+        seen.map_err(|_| DeadlinePassed { waited: deadline, entries: self.journal() })
     }
 
     /// Refuses new connections and closes idle ones; the port stays taken. Requests under way are answered.
