@@ -5,7 +5,7 @@
 //! | `simulator` | the handle: start, script, look, wait, stop |
 //! | `config` | what it is started with |
 //! | `server`, `socket` | one port, and connections that can be reset |
-//! | `upstream` | the API: route, check, admit |
+//! | `upstream`, `admission` | the API: route, check, admit |
 //! | `contract`, `problem` | the checks, and errors in the API's form |
 //! | `state`, `tokens`, `connection` | what it knows |
 //! | `faults`, `builder`, `script`, `answer` | rules, which one a request meets, and what that does |
@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod admission;
 mod answer;
 mod builder;
 mod config;
