@@ -97,3 +97,16 @@ free_port() {
   done
   echo "$port"
 }
+
+# http_status PORT PATH: the status code of a GET on loopback, without curl.
+http_status() {
+  local status_line
+  {
+    exec 3<>"/dev/tcp/127.0.0.1/$1" || return 1
+    printf 'GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n' "$2" >&3
+    IFS= read -r -t 5 status_line <&3 || status_line=
+    exec 3>&-
+  } 2>/dev/null
+  status_line=${status_line#* }
+  echo "${status_line%% *}"
+}
