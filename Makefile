@@ -42,4 +42,5 @@ deny: ## check dependencies: bans, licences, sources (installs cargo-deny if mis
 	cargo deny --locked check bans licenses sources
 
 clean: down ## stop what `make up` started and remove everything that was built or written
+	@scripts/broker stop
 	cargo clean
