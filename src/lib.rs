@@ -1,6 +1,7 @@
 //! A durable adapter between a company's systems and the MyCreditApp guest-connections API.
 
 pub mod amqp;
+pub mod config;
 pub mod domain;
 pub mod grpc;
 pub mod mycreditapp;
