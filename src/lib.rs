@@ -4,6 +4,7 @@ pub mod amqp;
 pub mod domain;
 pub mod grpc;
 pub mod mycreditapp;
+pub mod proto;
 pub mod service;
 pub mod store;
 pub mod telemetry;
