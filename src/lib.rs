@@ -6,5 +6,7 @@ pub mod grpc;
 pub mod mycreditapp;
 pub mod proto;
 pub mod service;
+pub mod stdout;
 pub mod store;
 pub mod telemetry;
+pub mod wire;
