@@ -16,11 +16,4 @@ pub mod server;
 pub mod service;
 pub mod status;
 
-/// What build.rs made of the contract.
-#[allow(clippy::all, clippy::pedantic, missing_docs, reason = "generated code")]
-pub mod proto {
-    tonic::include_proto!("guestconnections.v1");
-
-    /// The contract's descriptors, for reflection.
-    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest_connections.bin"));
-}
+pub use crate::proto;
