@@ -232,6 +232,8 @@ impl Tokens {
         let sent = http::send(request, deadline, BODY_LENGTH_MAX, &span).instrument(span.clone());
         let unavailable = |retry_after| Err(Unauthorized::Unavailable { retry_after });
         let Ok(answer) = sent.await else { return unavailable(None) };
+        // What is logged from here on is this request's and not that of the command which set it off.
+        let _entered = span.enter();
         let issued = answer.body.as_deref().and_then(wire::issued_token);
         match (answer.status, issued) {
             (200..=299, Some(issued)) => Ok(issued),

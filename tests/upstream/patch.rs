@@ -4,9 +4,14 @@ use std::time::{Duration, Instant};
 
 use guest_connection_adapter::domain::reply::{Answer, Reply};
 use guest_connection_adapter::mycreditapp::{Credentials, MyCreditApp};
-use guest_connection_adapter::service::ports::Upstream;
+use guest_connection_adapter::service::ports::{Patch, Upstream};
 use guest_connection_adapter::telemetry::context;
-use opentelemetry::trace::TracerProvider as _;
+use opentelemetry::trace::{SpanKind, Status, TracerProvider as _};
+use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+use opentelemetry_semantic_conventions::attribute::{
+    ERROR_TYPE, HTTP_REQUEST_METHOD, HTTP_REQUEST_RESEND_COUNT, HTTP_RESPONSE_STATUS_CODE, SERVER_ADDRESS,
+    SERVER_PORT, URL_FULL, URL_TEMPLATE,
+};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tracing::Instrument as _;
@@ -195,4 +200,56 @@ async fn dripped_headers_end_with_the_attempt() {
     let pause = Duration::from_millis(50);
     let upstream = dripping(b"HTTP/1.1 200 OK\r\n", b"x: y\r\n", pause, usize::MAX).await;
     assert!(matches!(send(&upstream).await, Reply::Unanswered));
+}
+
+/// Keeps what is exported.
+#[derive(Debug, Clone, Default)]
+struct Spans(std::sync::Arc<std::sync::Mutex<Vec<SpanData>>>);
+
+impl SpanExporter for Spans {
+    async fn export(&self, batch: Vec<SpanData>) -> opentelemetry_sdk::error::OTelSdkResult {
+        self.0.lock().unwrap().extend(batch);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_is_a_client_span() {
+    let spans = Spans::default();
+    let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder();
+    let provider = provider.with_simple_exporter(spans.clone()).build();
+    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+    let _subscriber = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+    let (address, _requests) =
+        serve(|number| (number < 2).then(|| answer(["200 OK", "503 Service Unavailable"][number], "", "{}")))
+            .await;
+    let upstream = with_static_token(address);
+    for resend_count in 0..3 {
+        let authorization = upstream.authorize(organization(REQUESTER)).await.unwrap();
+        upstream.patch(Patch { resend_count, ..patch() }, authorization).await;
+    }
+    let spans = spans.0.lock().unwrap();
+    let expected = [
+        (Some("200"), None, None),
+        (Some("503"), Some("503"), Some("1")),
+        (None, Some("timeout"), Some("2")),
+    ];
+    assert_eq!(spans.len(), expected.len());
+    for (span, (status, error, resend_count)) in spans.iter().zip(expected) {
+        let attribute = |name: &str| {
+            let found = span.attributes.iter().find(|attribute| attribute.key.as_str() == name);
+            found.map(|attribute| attribute.value.to_string())
+        };
+        assert_eq!((span.name.as_ref(), &span.span_kind), ("PATCH", &SpanKind::Client));
+        assert_eq!(attribute(HTTP_REQUEST_METHOD).as_deref(), Some("PATCH"));
+        assert_eq!(attribute(SERVER_ADDRESS).as_deref(), Some("127.0.0.1"));
+        assert_eq!(attribute(SERVER_PORT), Some(address.port().to_string()));
+        assert_eq!(attribute(URL_TEMPLATE).as_deref(), Some("/v1-beta/guest-connections/{guest_org_id}"));
+        assert_eq!(attribute(URL_FULL), Some(format!("http://{address}/v1-beta/guest-connections/{GUEST}")));
+        assert_eq!(attribute(HTTP_RESPONSE_STATUS_CODE).as_deref(), status);
+        assert_eq!(attribute(ERROR_TYPE).as_deref(), error);
+        assert_eq!(attribute(HTTP_REQUEST_RESEND_COUNT).as_deref(), resend_count);
+        assert_eq!(matches!(span.status, Status::Error { .. }), error.is_some());
+        assert!(!format!("{span:?}").contains("jwt"));
+    }
 }
