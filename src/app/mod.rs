@@ -61,6 +61,10 @@ pub enum Error {
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     let grpc_listener = listen(config.grpc.listen).await?;
     let admin_listener = listen(config.admin.listen).await?;
+    let bound =
+        |listener: &TcpListener, wanted| listener.local_addr().map_err(|error| Error::Listen(wanted, error));
+    let (grpc_address, admin_address) =
+        (bound(&grpc_listener, config.grpc.listen)?, bound(&admin_listener, config.admin.listen)?);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = open_store(&config, clock.clone()).await?;
     let upstream = Arc::new(MyCreditApp::new(config.upstream()?)?);
@@ -88,7 +92,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         Relay::new(config.relay(), store.clone(), publisher, archiver.outbox(), readiness.part("events"));
     let relay = tokio::spawn(relay.run(stops.relay.clone()));
 
-    info!(grpc.listen = %config.grpc.listen, admin.listen = %config.admin.listen, "the adapter is started");
+    info!(grpc.listen = %grpc_address, admin.listen = %admin_address, "the adapter is started");
     let failure = tokio::select! {
         () = shutdown.cancelled() => None,
         Some(ended) = doors.join_next() => failure(ended),
