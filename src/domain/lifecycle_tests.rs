@@ -1,1 +1,473 @@
+//! The rules one by one, then random histories against a model that keeps rows in maps.
 
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+
+use super::*;
+use crate::domain::command::{IdempotencyKey, OrganizationId};
+use crate::domain::connection::Connection;
+
+const TERMS: Terms = Terms {
+    lease: TimeDelta::seconds(60),
+    settle: TimeDelta::seconds(30),
+    hold: TimeDelta::seconds(45),
+    give_up_after: TimeDelta::hours(1),
+};
+
+fn start() -> Timestamp {
+    "2026-01-02T03:04:05Z".parse().unwrap()
+}
+
+fn connection(guest: u128) -> Connection {
+    Connection { target: OrganizationId(Uuid::from_u128(1)), guest: OrganizationId(Uuid::from_u128(guest)) }
+}
+
+fn request(number: u128, guest: u128, key: &str) -> Acceptance {
+    Acceptance {
+        command: Command {
+            requester: OrganizationId(Uuid::from_u128(1)),
+            connection: connection(guest),
+            archived: true,
+            key: IdempotencyKey::parse(key).unwrap(),
+            issue_time: None,
+            expire_time: None,
+        },
+        id: CommandId(Uuid::from_u128(1_000_000 + number)),
+        door: Door::Grpc,
+        trace: TraceContext::default(),
+        correlation_id: None,
+        reply: None,
+    }
+}
+
+/// How an attempt may come out.
+#[derive(Debug, Clone, Copy)]
+enum Ending {
+    Applied,
+    Rejected,
+    Refused,
+    Unreachable,
+    Broken,
+    Unanswered,
+}
+
+const ENDINGS: [Ending; 6] = [
+    Ending::Applied,
+    Ending::Rejected,
+    Ending::Refused,
+    Ending::Unreachable,
+    Ending::Broken,
+    Ending::Unanswered,
+];
+
+fn ending(record: &CommandRecord, ending: Ending, caller_waits: bool) -> Finish {
+    let transient = |maybe_applied, unanswered| Verdict::Transient {
+        outcome: Outcome::refused(None, Reason::UpstreamUnavailable, "not now"),
+        maybe_applied,
+        unanswered,
+        token_refused: false,
+    };
+    let verdict = match ending {
+        Ending::Applied => Verdict::Applied { outcome: Outcome::default(), drifts: Vec::new() },
+        Ending::Rejected => Verdict::Rejected(Outcome::refused(Some(404), Reason::UpstreamNotFound, "no")),
+        Ending::Refused => Verdict::Refused(Outcome::refused(Some(403), Reason::UpstreamForbidden, "no")),
+        Ending::Unreachable => transient(false, false),
+        Ending::Broken => transient(true, false),
+        Ending::Unanswered => transient(true, true),
+    };
+    Finish {
+        id: record.id,
+        epoch: record.epoch,
+        verdict,
+        attempts: 1,
+        maybe_applied: matches!(ending, Ending::Broken | Ending::Unanswered),
+        unanswered_ago: matches!(ending, Ending::Unanswered).then_some(Duration::from_secs(2)),
+        caller_waits,
+        defer_delay: Duration::from_secs(5),
+        event_id: Uuid::now_v7(),
+    }
+}
+
+fn new_record(
+    request: Acceptance,
+    connection: &ConnectionRecord,
+    now: Timestamp,
+) -> (CommandRecord, ConnectionRecord) {
+    match accept(None, connection, request, now, &TERMS) {
+        Accepted::Fresh(record, connection) => (record, connection),
+        other => panic!("not new: {other:?}"),
+    }
+}
+
+fn claim(
+    record: CommandRecord,
+    connection: ConnectionRecord,
+    now: Timestamp,
+) -> (CommandRecord, ConnectionRecord) {
+    match begin(record, connection, None, now, Uuid::now_v7(), &TERMS) {
+        Begun::Claimed(record, connection) => (record, connection),
+        other => panic!("not claimed: {other:?}"),
+    }
+}
+
+fn settle(
+    record: &CommandRecord,
+    connection: &ConnectionRecord,
+    finish: Finish,
+    now: Timestamp,
+) -> Settlement {
+    match super::finish(record.clone(), connection.clone(), finish, now, &TERMS) {
+        Finished::Settled(settlement) => settlement,
+        Finished::Stale(_) => panic!("stale"),
+    }
+}
+
+fn claimed() -> (CommandRecord, ConnectionRecord) {
+    let (record, connection) = new_record(request(1, 1, "k"), &ConnectionRecord::new(connection(1)), start());
+    claim(record, connection, start())
+}
+
+#[test]
+fn a_claim_has_a_lease_and_a_quiet_time_after_it() {
+    let (record, connection) = claimed();
+    assert_eq!((record.state, record.epoch), (State::InFlight, 1));
+    assert_eq!(record.due_time, Some(start() + TERMS.lease));
+    let quiet = Quiet { until: start() + TERMS.lease + TERMS.settle, command_id: record.id };
+    assert_eq!(connection.quiet, Some(quiet));
+}
+
+#[test]
+fn every_ending_leads_to_its_state() {
+    use Ending::*;
+    for (how, caller_waits, maybe_before, state, maybe_after) in [
+        (Applied, false, false, State::Succeeded, false),
+        (Applied, false, true, State::Succeeded, false),
+        (Rejected, false, false, State::Rejected, false),
+        (Rejected, false, true, State::Rejected, true),
+        (Refused, false, false, State::Failed, false),
+        (Refused, false, true, State::Rejected, true),
+        (Unreachable, false, false, State::Deferred, false),
+        (Unreachable, true, false, State::Failed, false),
+        (Unreachable, true, true, State::Deferred, true),
+        (Broken, true, false, State::Deferred, true),
+        (Unanswered, true, false, State::Deferred, true),
+    ] {
+        let (mut record, connection) = claimed();
+        record.maybe_applied = maybe_before;
+        let settlement = settle(&record, &connection, ending(&record, how, caller_waits), start());
+        let after = (settlement.record.state, settlement.record.maybe_applied);
+        assert_eq!(after, (state, maybe_after), "{how:?}, {caller_waits}, {maybe_before}");
+        // A command that may have been applied wakes nobody before it is final.
+        assert_eq!(settlement.wake_time.is_some(), state.is_final() || !maybe_after, "{how:?}");
+    }
+}
+
+#[test]
+fn answered_claims_leave_no_quiet_time_and_unanswered_ones_do() {
+    let (record, connection) = claimed();
+    let now = start() + TimeDelta::seconds(5);
+    for how in ENDINGS {
+        let settlement = settle(&record, &connection, ending(&record, how, false), now);
+        let expected = matches!(how, Ending::Unanswered)
+            .then(|| Quiet { until: now - TimeDelta::seconds(2) + TERMS.settle, command_id: record.id });
+        assert_eq!(settlement.connection.quiet, expected, "{how:?}");
+    }
+}
+
+#[test]
+fn an_answer_after_the_end_of_a_lost_lease_keeps_its_quiet_time() {
+    let (record, connection) = claimed();
+    let now = start() + TERMS.lease;
+    let (again, connection) = claim(record, connection, now);
+    assert!(again.maybe_applied);
+    let settlement = settle(&again, &connection, ending(&again, Ending::Applied, false), now);
+    let lost_until = start() + TERMS.lease + TERMS.settle;
+    assert_eq!(settlement.connection.quiet.map(|quiet| quiet.until), Some(lost_until));
+    assert_eq!(settlement.wake_time, Some(lost_until));
+}
+
+#[test]
+fn a_stale_finish_raises_suspicion_only_if_something_was_sent() {
+    let (record, connection) = claimed();
+    for (attempts, suspect) in [(0, None), (1, Some(start()))] {
+        let stale = Finish { epoch: record.epoch - 1, attempts, ..ending(&record, Ending::Applied, false) };
+        let expected = ConnectionRecord { suspect_since: suspect, ..connection.clone() };
+        let finished = super::finish(record.clone(), connection.clone(), stale, start(), &TERMS);
+        assert_eq!(finished, Finished::Stale(expected));
+    }
+}
+
+#[test]
+fn a_version_that_would_go_back_makes_the_connection_suspect() {
+    let (record, mut connection) = claimed();
+    let version = super::super::connection::Version {
+        effective_time: record.effective_time + TimeDelta::seconds(1),
+        command_id: record.id,
+    };
+    let applied = Applied { version, archived: false, requester: record.command.requester, certain: true };
+    connection.applied = Some(applied);
+    let settlement = settle(&record, &connection, ending(&record, Ending::Applied, false), start());
+    assert_eq!(settlement.connection.applied, Some(applied));
+    assert_eq!(settlement.connection.suspect_since, Some(start()));
+    assert_eq!(settlement.connection.sequence, 1, "the effect is told all the same");
+}
+
+#[test]
+fn reply_addresses_are_bounded() {
+    let (mut record, connection) = claimed();
+    for number in 0..2 * REPLIES_MAX {
+        let reply = ReplyAddress { reply_to: format!("queue-{number}"), correlation_id: None };
+        let repeat = Acceptance { reply: Some(reply), ..request(2, 1, "k") };
+        let Accepted::InProgress(next) = accept(Some(record), &connection, repeat, start(), &TERMS) else {
+            panic!("not in progress")
+        };
+        record = next;
+    }
+    assert_eq!(record.replies.len(), REPLIES_MAX);
+}
+
+#[test]
+fn a_waiting_command_is_not_looked_at_again_at_once() {
+    let (mut blocker, _) = claimed();
+    blocker.due_time = Some(start() - TimeDelta::seconds(1));
+    let (record, connection) =
+        new_record(request(2, 1, "k-2"), &ConnectionRecord::new(connection(1)), start());
+    let Begun::Waiting(record) = begin(record, connection, Some(&blocker), start(), Uuid::now_v7(), &TERMS)
+    else {
+        panic!("does not wait")
+    };
+    assert_eq!(record.due_time, Some(start() + WAIT_MIN));
+}
+
+/// Every transition drawn in the state machine; a command that waits stays in its state.
+const DRAWN: [(State, State); 15] = [
+    (State::Accepted, State::Accepted),
+    (State::Accepted, State::InFlight),
+    (State::Accepted, State::Superseded),
+    (State::Accepted, State::Failed),
+    (State::InFlight, State::InFlight),
+    (State::InFlight, State::Deferred),
+    (State::InFlight, State::Succeeded),
+    (State::InFlight, State::Rejected),
+    (State::InFlight, State::Failed),
+    (State::InFlight, State::Abandoned),
+    (State::Deferred, State::Deferred),
+    (State::Deferred, State::InFlight),
+    (State::Deferred, State::Superseded),
+    (State::Deferred, State::Failed),
+    (State::Failed, State::Accepted),
+];
+
+const GUESTS: u128 = 3;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Accept { guest: u128, key: u8, claim: bool, expires: Option<u16>, issued_ago: Option<u16> },
+    Begin { pick: usize },
+    Finish { pick: usize, ending: usize, caller_waits: bool },
+    Advance { milliseconds: u32 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let seconds = proptest::option::weighted(0.2, 0u16..30);
+    prop_oneof![
+        4 => (0..GUESTS, 0u8..12, any::<bool>(), seconds.clone(), seconds).prop_map(
+            |(guest, key, claim, expires, issued_ago)| Step::Accept { guest, key, claim, expires, issued_ago }),
+        4 => any::<usize>().prop_map(|pick| Step::Begin { pick }),
+        5 => (any::<usize>(), 0..ENDINGS.len(), any::<bool>())
+            .prop_map(|(pick, ending, caller_waits)| Step::Finish { pick, ending, caller_waits }),
+        3 => prop_oneof![4 => 1u32..8_000, 2 => 8_000u32..100_000, 1 => Just(3_600_000)]
+            .prop_map(|milliseconds| Step::Advance { milliseconds }),
+    ]
+}
+
+/// A store without a disk, which checks the rules at every write.
+struct Model {
+    now: Timestamp,
+    commands: Vec<CommandRecord>,
+    connections: HashMap<Connection, ConnectionRecord>,
+    /// Claims given and not ended, lost ones too.
+    claims: Vec<CommandRecord>,
+    seen: BTreeSet<(&'static str, &'static str)>,
+    events: HashMap<Connection, u64>,
+}
+
+impl Model {
+    fn new() -> Self {
+        let connections =
+            (0..GUESTS).map(|guest| (connection(guest), ConnectionRecord::new(connection(guest))));
+        Self {
+            now: start(),
+            commands: Vec::new(),
+            connections: connections.collect(),
+            claims: Vec::new(),
+            seen: BTreeSet::new(),
+            events: HashMap::new(),
+        }
+    }
+
+    fn run(&mut self, step: Step) {
+        match step {
+            Step::Advance { milliseconds } => self.now += TimeDelta::milliseconds(milliseconds.into()),
+            Step::Accept { guest, key, claim, expires, issued_ago } => {
+                let mut request = request(self.commands.len() as u128, guest, &format!("{guest}-{key}"));
+                request.command.expire_time = expires.map(|s| self.now + TimeDelta::seconds(s.into()));
+                request.command.issue_time = issued_ago.map(|s| self.now - TimeDelta::seconds(s.into()));
+                self.accept(request, claim);
+            }
+            Step::Begin { pick } => {
+                let open: Vec<_> =
+                    self.commands.iter().filter(|c| !c.state.is_final()).map(|c| c.id).collect();
+                if !open.is_empty() {
+                    self.begin(open[pick % open.len()]);
+                }
+            }
+            Step::Finish { pick, ending: how, caller_waits } => {
+                if !self.claims.is_empty() {
+                    let claim = self.claims.swap_remove(pick % self.claims.len());
+                    self.finish(ending(&claim, ENDINGS[how], caller_waits));
+                }
+            }
+        }
+        for guest in 0..GUESTS {
+            let of_guest = self.commands.iter().filter(|c| c.command.connection == connection(guest));
+            let in_flight = of_guest.filter(|c| c.state == State::InFlight).count();
+            assert!(in_flight <= 1, "{in_flight} in flight on one connection");
+        }
+    }
+
+    fn accept(&mut self, request: Acceptance, claim: bool) {
+        let existing = self.commands.iter().find(|c| c.command.key == request.command.key).cloned();
+        let at = request.command.connection;
+        match accept(existing.clone(), &self.connections[&at], request, self.now, &TERMS) {
+            Accepted::Fresh(record, connection) => {
+                let id = record.id;
+                self.write(record, Some(connection));
+                if claim {
+                    self.begin(id);
+                }
+            }
+            Accepted::InProgress(record) => self.write(record, None),
+            Accepted::Replayed(record, _) => assert_eq!(Some(record), existing),
+            Accepted::Conflict => panic!("keys have parameters of their own here"),
+        }
+    }
+
+    fn begin(&mut self, id: CommandId) {
+        let record = self.command(id).clone();
+        let at = record.command.connection;
+        let blocker =
+            self.commands.iter().find(|c| c.command.connection == at && c.id != id && c.blocks()).cloned();
+        let was_accepted = record.state == State::Accepted;
+        let connection = self.connections[&at].clone();
+        match begin(record, connection, blocker.as_ref(), self.now, Uuid::now_v7(), &TERMS) {
+            Begun::Claimed(record, connection) => {
+                assert!(blocker.is_none());
+                self.claims.push(record.clone());
+                self.write(record, Some(connection));
+            }
+            Begun::Waiting(record) => {
+                assert!(record.due_time > Some(self.now));
+                self.write(record, None);
+            }
+            Begun::Ended(settlement) => self.settle(settlement),
+            Begun::Unavailable(record) => {
+                assert!(!was_accepted, "a store that begins what it accepts relies on it");
+                assert_eq!(&record, self.command(id));
+            }
+        }
+    }
+
+    fn finish(&mut self, finish: Finish) {
+        let record = self.command(finish.id).clone();
+        let connection = self.connections[&record.command.connection].clone();
+        let current = record.state == State::InFlight && record.epoch == finish.epoch;
+        match super::finish(record, connection, finish, self.now, &TERMS) {
+            Finished::Settled(settlement) => {
+                assert!(current);
+                self.settle(settlement);
+            }
+            Finished::Stale(connection) => {
+                assert!(!current);
+                assert_eq!(connection.sequence, self.connections[&connection.connection].sequence);
+                self.connections.insert(connection.connection, connection);
+            }
+        }
+    }
+
+    fn settle(&mut self, settlement: Settlement) {
+        let at = settlement.connection.connection;
+        for message in &settlement.messages {
+            if let Message::Event(event) = message {
+                let last = self.events.insert(at, event.sequence).unwrap_or(0);
+                assert_eq!(event.sequence, last + 1, "a gap");
+            }
+        }
+        self.write(settlement.record, Some(settlement.connection));
+        if let Some(wake_time) = settlement.wake_time {
+            let waiting = self.commands.iter_mut().filter(|c| c.command.connection == at && c.waiting);
+            waiting.for_each(|c| c.due_time = c.due_time.min(Some(wake_time)));
+        }
+    }
+
+    fn write(&mut self, record: CommandRecord, connection: Option<ConnectionRecord>) {
+        assert_eq!(record.due_time.is_none(), record.state.is_final());
+        assert_eq!(record.finished_time.is_some(), record.state.is_final());
+        if let Some(connection) = connection {
+            let before = &self.connections[&connection.connection];
+            assert!(
+                connection.applied.map(|a| a.version) >= before.applied.map(|a| a.version),
+                "version went back"
+            );
+            assert!(connection.effective_time_last >= before.effective_time_last);
+            assert!(connection.sequence - before.sequence <= 1);
+            self.connections.insert(connection.connection, connection);
+        }
+        let Some(index) = self.commands.iter().position(|c| c.id == record.id) else {
+            assert_eq!(record.state, State::Accepted);
+            self.commands.push(record);
+            return;
+        };
+        let before = &self.commands[index];
+        let transition = (before.state, record.state);
+        assert!(DRAWN.contains(&transition), "{transition:?} is not drawn");
+        self.seen.insert((before.state.as_str(), record.state.as_str()));
+        assert!(
+            !before.maybe_applied || record.maybe_applied || record.state == State::Succeeded,
+            "forgotten"
+        );
+        assert!(!(record.maybe_applied && matches!(record.state, State::Failed | State::Superseded)));
+        assert_eq!(record.effective_time, before.effective_time);
+        assert!(record.epoch >= before.epoch && record.attempts >= before.attempts);
+        self.commands[index] = record;
+    }
+
+    fn command(&self, id: CommandId) -> &CommandRecord {
+        self.commands.iter().find(|c| c.id == id).unwrap()
+    }
+}
+
+proptest! {
+    #[test]
+    fn random_histories_keep_the_rules(steps in proptest::collection::vec(step(), 1..150)) {
+        let mut model = Model::new();
+        steps.into_iter().for_each(|step| model.run(step));
+    }
+}
+
+#[test]
+fn random_histories_come_by_every_transition() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut seen = BTreeSet::new();
+    for _ in 0..300 {
+        let steps = proptest::collection::vec(step(), 150).new_tree(&mut runner).unwrap().current();
+        let mut model = Model::new();
+        steps.into_iter().for_each(|step| model.run(step));
+        seen.append(&mut model.seen);
+    }
+    let drawn: BTreeSet<_> = DRAWN.iter().map(|(from, to)| (from.as_str(), to.as_str())).collect();
+    assert_eq!(seen, drawn);
+}

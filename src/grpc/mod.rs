@@ -1,3 +1,19 @@
 //! The gRPC door.
+//!
+//! - [`server`]: listens, serves health and reflection, drains
+//! - [`call`]: what surrounds every call: its span, its arrival time, refusals of the transport
+//! - [`service`]: the three RPCs
+//! - [`admission`]: how many calls are served at once, and none while draining
+//! - [`deadline`]: when a call must be answered
+//! - [`convert`]: messages of the contract into commands, records into messages
+//! - [`status`]: the one table of reasons and codes
+
+pub mod admission;
+pub mod call;
+pub mod convert;
+pub mod deadline;
+pub mod server;
+pub mod service;
+pub mod status;
 
 pub use crate::proto;

@@ -1,1 +1,75 @@
-//! mycreditapp
+//! The upstream: the MyCreditApp guest-connections API.
+//!
+//! - [`client`]: the one call, a PATCH
+//! - [`tokens`]: bearer tokens, one slot for each organisation
+//! - [`http`](self): what both requests share: deadline, cap, span
+//! - [`wire`](self): the contract's JSON and headers
+
+mod http;
+mod wire;
+
+pub mod client;
+pub mod tokens;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use url::Url;
+
+pub use client::MyCreditApp;
+
+use crate::domain::command::OrganizationId;
+use crate::domain::retry::Backoff;
+
+/// How to reach the API, and as whom.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The address of the API, version segment included.
+    pub base_url: Url,
+    /// The time for one request: connecting, headers and body together.
+    pub attempt_timeout: Duration,
+    /// The time for name resolution, TCP and TLS together. Shorter than `attempt_timeout`, so that what could not be
+    /// connected is told from what was not answered.
+    pub connect_timeout: Duration,
+    /// The most of a body that is read, in bytes. A longer one counts as unreadable.
+    pub body_length_max: usize,
+    /// Idle connections that are kept, at most.
+    pub idle_connections_max: usize,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Duration,
+    /// How long before its expiry a token is replaced, at most; the moment is jittered between half of it and all.
+    pub token_refresh_margin: Duration,
+    /// The wait after a token request that failed.
+    pub token_backoff: Backoff,
+    /// Who has credentials here.
+    pub organizations: HashMap<OrganizationId, Credentials>,
+}
+
+/// How an organisation proves itself.
+#[derive(Debug, Clone)]
+pub enum Credentials {
+    /// An API client, for which the API gives out tokens.
+    Client {
+        /// The client's id.
+        client_id: String,
+        /// The client's secret.
+        client_secret: SecretString,
+    },
+    /// A token that was got elsewhere and does not change.
+    StaticToken(SecretString),
+}
+
+/// Why no client could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The base URL cannot be extended by a path.
+    #[error("the upstream's base URL has no path to extend")]
+    BaseUrl,
+    /// A static token cannot be put into a header.
+    #[error("the static token of organisation {0} has characters that no header may have")]
+    StaticToken(OrganizationId),
+    /// The HTTP client could not be set up, for lack of root certificates, say.
+    #[error("the HTTP client could not be set up")]
+    Client(#[source] reqwest::Error),
+}

@@ -1,14 +1,33 @@
 //! The pipeline behind both doors.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+use uuid::Uuid;
 
+use super::board::{Board, Notice};
+use super::lanes::{Full, Lanes, Ticket};
+use super::ports::{Accepted, Begun, Clock, Store, StoreError, StoreFuture, Upstream};
+use super::worker::{Caller, Job};
+use super::{Settings, Shared, recovery};
 use crate::domain::Timestamp;
 use crate::domain::command::{Command, CommandId, IdempotencyKey, OrganizationId};
-use crate::domain::error::Refusal;
-use crate::domain::record::{CommandRecord, Door, ReplyAddress};
+use crate::domain::error::{Reason, Refusal};
+use crate::domain::lifecycle::Acceptance;
+use crate::domain::record::{CommandRecord, Door, ReplyAddress, State};
 use crate::domain::trace::TraceContext;
+
+/// How often a command that another process may be working on is looked at.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// When a caller that was refused for want of room should come again.
+const OVERLOAD_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// A command and how its caller wants to hear of it.
 #[derive(Debug, Clone)]
@@ -34,7 +53,7 @@ pub enum Answer {
     Final {
         /// The command.
         record: CommandRecord,
-        /// Whether the outcome was known before this submission.
+        /// Whether this is the answer to an earlier submission with the same key.
         replayed: bool,
     },
     /// The command is durable and runs later, without the caller's doing; `record.outcome` says what happened so far.
@@ -45,12 +64,38 @@ pub enum Answer {
 
 /// The pipeline. Cloning shares it.
 #[derive(Clone)]
-pub struct Archiver {}
+pub struct Archiver {
+    shared: Arc<Shared>,
+}
 
 impl Archiver {
+    /// A pipeline over these parts. [`Self::recover`] and a [`Relay`](super::relay::Relay) run beside it.
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        store: Arc<dyn Store>,
+        upstream: Arc<dyn Upstream>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let lanes = Lanes::new(settings.lane_depth_max);
+        let shared = Shared {
+            settings,
+            store,
+            upstream,
+            clock,
+            lanes,
+            board: Board::default(),
+            recovery: Arc::default(),
+            outbox: Arc::default(),
+            draining: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
     /// Takes a command in. Everything that decides its place among the commands of its connection is done before this
     /// returns, so that the order of calls is the order of arrival; the future then waits for the answer. Dropping the
-    /// future cancels nothing.
+    /// future cancels nothing. Must be called within a runtime.
     ///
     /// # Errors
     /// The future yields a refusal if the command was not accepted, or `OUTCOME_PENDING` / `COMMAND_IN_PROGRESS` when
@@ -59,8 +104,29 @@ impl Archiver {
         &self,
         submission: Submission,
     ) -> impl Future<Output = Result<Answer, Refusal>> + Send + 'static {
-        let _ = submission;
-        std::future::pending()
+        let answer_by = submission.answer_by;
+        let alive = Arc::new(());
+        let caller = Caller { answer_by, alive: Arc::downgrade(&alive) };
+        let entry = self.shared.enter(submission);
+        let shared = self.shared.clone();
+        let handle = entry.map(|entry| {
+            let shared = shared.clone();
+            let tasks = shared.tasks.clone();
+            tasks.spawn(async move { shared.admit(entry, caller).await })
+        });
+        async move {
+            let admitted = match timeout_at(answer_by, handle?).await {
+                Ok(Ok(admitted)) => admitted?,
+                Ok(Err(panic)) => {
+                    warn!(%panic, "taking in a command failed");
+                    return Err(Refusal::new(Reason::Internal, "the adapter failed; the command may go on"));
+                }
+                Err(_) => return Err(pending(true)),
+            };
+            let heard = shared.hear(admitted, answer_by).await;
+            drop(alive);
+            heard
+        }
     }
 
     /// A command by its id.
@@ -68,8 +134,7 @@ impl Archiver {
     /// # Errors
     /// `STORE_UNAVAILABLE`.
     pub async fn command(&self, id: CommandId) -> Result<Option<CommandRecord>, Refusal> {
-        let _ = id;
-        std::future::pending().await
+        self.shared.store.command(id).await.map_err(|error| store_unavailable(&error))
     }
 
     /// A command by its requester and key.
@@ -81,19 +146,187 @@ impl Archiver {
         requester: OrganizationId,
         key: IdempotencyKey,
     ) -> Result<Option<CommandRecord>, Refusal> {
-        let _ = (requester, key);
-        std::future::pending().await
+        self.shared.store.command_by_key(requester, key).await.map_err(|error| store_unavailable(&error))
     }
 
     /// The clock that validation goes by.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        chrono::Utc::now()
+        self.shared.clock.now()
     }
 
     /// How long commands are remembered, for validation.
     #[must_use]
     pub fn retention(&self) -> chrono::TimeDelta {
-        chrono::TimeDelta::days(7)
+        self.shared.settings.retention
+    }
+
+    /// Woken when a row was written to the outbox.
+    #[must_use]
+    pub fn outbox(&self) -> Arc<Notify> {
+        self.shared.outbox.clone()
+    }
+
+    /// Takes up what nobody works on, until the adapter drains.
+    pub async fn recover(&self) {
+        recovery::run(self.shared.clone()).await;
+    }
+
+    /// Begins nothing new from now on: submissions are refused, waits between attempts end, what is under way goes on.
+    pub fn drain(&self) {
+        self.shared.draining.cancel();
+        self.shared.tasks.close();
+    }
+
+    /// Resolves when the adapter drains and no work is under way any more.
+    pub async fn drained(&self) {
+        self.shared.tasks.wait().await;
+    }
+}
+
+/// A submission that has its place in a lane and its acceptance on the way to the store.
+struct Entry {
+    door: Door,
+    trace: TraceContext,
+    ticket: Ticket,
+    accepted: StoreFuture<Accepted>,
+    asked: Instant,
+}
+
+/// An accepted submission.
+enum Admitted {
+    /// The answer is known.
+    Known(Answer),
+    /// It is under way, begun by this submission or by an earlier one.
+    UnderWay { door: Door, id: CommandId, listener: super::board::Listener, first: bool },
+}
+
+impl Shared {
+    /// The part of a submission that must happen in the order of calls.
+    fn enter(&self, submission: Submission) -> Result<Entry, Refusal> {
+        if self.draining.is_cancelled() {
+            return Err(draining());
+        }
+        let Submission { command, door, trace, correlation_id, reply, .. } = submission;
+        if !self.upstream.knows(command.requester) {
+            let text = "the requester organisation has no credentials here";
+            return Err(Refusal::new(Reason::RequesterNotConfigured, text));
+        }
+        let connection = command.connection;
+        let id = CommandId(Uuid::now_v7());
+        let acceptance = Acceptance { command, id, door, trace: trace.clone(), correlation_id, reply };
+        let asked = Instant::now();
+        let entered =
+            self.lanes.enter(connection, |is_head| self.store.accept(acceptance, is_head.then(Uuid::now_v7)));
+        match entered {
+            Ok((ticket, accepted)) => Ok(Entry { door, trace, ticket, accepted, asked }),
+            Err(Full) => Err(Refusal::new(Reason::Overloaded, "too many commands of this connection wait")
+                .retry_after(OVERLOAD_RETRY_DELAY)),
+        }
+    }
+
+    /// Waits until the command is durable and sets it to work.
+    async fn admit(self: Arc<Self>, entry: Entry, caller: Caller) -> Result<Admitted, Refusal> {
+        let Entry { door, trace, ticket, accepted, asked } = entry;
+        match accepted.await.map_err(|error| store_unavailable(&error))? {
+            Accepted::Conflict => {
+                let text = "the idempotency key names a command with other parameters";
+                Err(Refusal::new(Reason::IdempotencyKeyReused, text))
+            }
+            Accepted::Replayed(record) => {
+                // A reply may have been written for it.
+                self.outbox.notify_one();
+                Ok(Admitted::Known(Answer::Final { record, replayed: true }))
+            }
+            Accepted::InProgress(record) => {
+                let listener = self.board.listen(record.id);
+                if record.state == State::Deferred {
+                    self.recovery.notify_one();
+                }
+                Ok(Admitted::UnderWay { door, id: record.id, listener, first: false })
+            }
+            Accepted::Fresh(record, begun) => {
+                let listener = self.board.listen(record.id);
+                let claim = begun.map(|begun: Begun| (begun, asked));
+                let caller = (door == Door::Grpc).then_some(caller);
+                let job = Job { id: record.id, trace, ticket, claim, caller };
+                let shared = self.clone();
+                self.tasks.spawn(async move { shared.work(job).await });
+                Ok(Admitted::UnderWay { door, id: record.id, listener, first: true })
+            }
+        }
+    }
+
+    /// Waits for the news that the door can make use of.
+    async fn hear(&self, admitted: Admitted, answer_by: Instant) -> Result<Answer, Refusal> {
+        let (door, id, mut listener, first) = match admitted {
+            Admitted::Known(answer) => return Ok(answer),
+            Admitted::UnderWay { door, id, listener, first } => (door, id, listener, first),
+        };
+        // The first one listens since before the work began; a later one may have missed the news.
+        let mut look = !first;
+        loop {
+            if look && let Some(answer) = self.look(id, door, !first).await? {
+                return Ok(answer);
+            }
+            tokio::select! {
+                biased;
+                notice = listener.next() => match notice {
+                    Notice::Final(record) => return Ok(Answer::Final { record, replayed: !first }),
+                    Notice::Deferred(record) => return Ok(Answer::Deferred(record)),
+                    Notice::Waiting(record) if door == Door::Amqp => return Ok(Answer::Waiting(record)),
+                    Notice::Waiting(_) => look = false,
+                    Notice::Left(Reason::Draining) => return Err(draining()),
+                    Notice::Left(reason) => return Err(Refusal::new(reason, STORE_UNAVAILABLE_TEXT)),
+                },
+                () = tokio::time::sleep_until(answer_by) => return Err(pending(first)),
+                () = sleep(POLL_INTERVAL) => {
+                    if self.draining.is_cancelled() && !self.board.is_running(id) {
+                        return Err(draining());
+                    }
+                    look = true;
+                }
+            }
+        }
+    }
+
+    /// Looks at what is stored: the work may be another process's.
+    async fn look(&self, id: CommandId, door: Door, replayed: bool) -> Result<Option<Answer>, Refusal> {
+        let record = self.store.command(id).await.map_err(|error| store_unavailable(&error))?;
+        let Some(record) = record else {
+            return Err(Refusal::new(Reason::Internal, "the command is not kept any more"));
+        };
+        Ok(match record.state {
+            state if state.is_final() => Some(Answer::Final { record, replayed }),
+            _ if record.waiting && door == Door::Amqp => Some(Answer::Waiting(record)),
+            _ => None,
+        })
+    }
+}
+
+const STORE_UNAVAILABLE_TEXT: &str = "the adapter's store is unavailable";
+
+fn store_unavailable(error: &StoreError) -> Refusal {
+    warn!(%error, "the store refused a call");
+    Refusal::new(Reason::StoreUnavailable, STORE_UNAVAILABLE_TEXT)
+}
+
+fn draining() -> Refusal {
+    Refusal::new(
+        Reason::Draining,
+        "the adapter is shutting down; a command that was accepted goes on after its restart",
+    )
+}
+
+/// What a caller is told whose deadline comes before the outcome.
+fn pending(first: bool) -> Refusal {
+    if first {
+        Refusal::new(
+            Reason::OutcomePending,
+            "the command goes on; look it up, or repeat the call with the same key",
+        )
+    } else {
+        let text = "the first call with this key is still under way; repeat it with the same key";
+        Refusal::new(Reason::CommandInProgress, text).retry_after(POLL_INTERVAL)
     }
 }

@@ -1,5 +1,70 @@
-//! The loop: decide, do, repeat.
+//! The loop: take in, decide, do, tell.
+//!
+//! - [`archiver`]: the pipeline behind both doors
+//! - [`lanes`]: one command of a connection after another
+//! - [`board`]: who works on what, and who waits for it
+//! - [`worker`]: attempts under a claim, and its end
+//! - [`recovery`]: what nobody works on any more, and what is due again
+//! - [`relay`]: the outbox, to the broker
+//! - [`retention`]: forgetting what is old
+//! - [`readiness`]: what is ready and what is not
+//! - [`ports`]: what all this needs of the outside
 
 pub mod archiver;
+pub mod board;
+pub mod lanes;
 pub mod ports;
 pub mod readiness;
+pub mod recovery;
+pub mod relay;
+pub mod retention;
+pub mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::domain::retry::Backoff;
+
+/// Numbers that the loop goes by. `limits` asserts their relations.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The time of one PATCH, from connect to the last byte.
+    pub attempt_timeout: Duration,
+    /// The time of all attempts under one claim, waits included.
+    pub command_timeout: Duration,
+    /// How long a claim lasts.
+    pub lease: Duration,
+    /// Waits between attempts.
+    pub retry: Backoff,
+    /// Waits of deferred commands.
+    pub deferral: Backoff,
+    /// How long final commands are remembered.
+    pub retention: TimeDelta,
+    /// Commands of one connection in one lane.
+    pub lane_depth_max: usize,
+    /// Commands that recovery works on at once.
+    pub recovery_max: usize,
+}
+
+/// What the parts of the loop share.
+struct Shared {
+    settings: Settings,
+    store: Arc<dyn ports::Store>,
+    upstream: Arc<dyn ports::Upstream>,
+    clock: Arc<dyn ports::Clock>,
+    lanes: lanes::Lanes,
+    board: board::Board,
+    /// Woken when a command may have become due.
+    recovery: Arc<Notify>,
+    /// Woken when a row was written to the outbox.
+    outbox: Arc<Notify>,
+    /// Cancelled when no new work is to be begun.
+    draining: CancellationToken,
+    /// Work under way.
+    tasks: TaskTracker,
+}

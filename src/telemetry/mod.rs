@@ -1,3 +1,100 @@
 //! Traces and logs: a leaf that everything but the domain may use.
+//!
+//! - [`context`]: W3C trace context in and out of spans
+//! - [`export`]: spans to a collector, by OTLP/gRPC
+//! - [`log`]: log records to standard error, each with the ids of its span
 
 pub mod context;
+pub mod export;
+pub mod log;
+
+use opentelemetry::trace::TracerProvider as _;
+use tracing::Subscriber;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::{EnvFilter, Targets};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use url::Url;
+
+pub use export::Guard;
+pub use log::Format;
+
+/// What is logged and where spans go.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The form of a log record.
+    pub log_format: Format,
+    /// What is logged, in the syntax of [`EnvFilter`].
+    pub log_filter: String,
+    /// The collector's address. Without one nothing is exported, yet contexts are passed on and records carry ids.
+    pub otlp_endpoint: Option<Url>,
+    /// `service.name` of the spans.
+    pub service_name: String,
+    /// `service.instance.id` of the spans.
+    pub service_instance: String,
+    /// The share of new traces that is exported, 0 to 1. A trace that a caller began is its caller's decision.
+    pub sample_ratio: f64,
+}
+
+/// Why telemetry could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The log filter cannot be read.
+    #[error("the log filter cannot be read")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// The exporter cannot be made.
+    #[error("the span exporter cannot be set up")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// The process has a subscriber already.
+    #[error("telemetry is set up already")]
+    Init(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// The parts that carry spans away. What they do is neither exported, which would never end, nor logged below a
+/// warning, unless the filter says so.
+const CARRIERS: [&str; 7] = ["opentelemetry", "tonic", "h2", "hyper", "hyper_util", "tower", "reqwest"];
+
+/// Sets telemetry up for the whole process. With an endpoint it must be called within a Tokio runtime, on which the
+/// exporter's connection then lives.
+///
+/// # Errors
+/// The settings cannot be used, or it was called before.
+pub fn init(settings: &Settings) -> Result<Guard, Error> {
+    let (subscriber, guard) = subscriber(settings, std::io::stderr)?;
+    subscriber.try_init()?;
+    Ok(guard)
+}
+
+/// Checks a log filter.
+///
+/// # Errors
+/// It cannot be read.
+pub fn parse_filter(text: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    let carriers = CARRIERS.map(|carrier| format!("{carrier}=warn"));
+    EnvFilter::builder().parse(format!("{},{text}", carriers.join(",")))
+}
+
+fn subscriber<W>(settings: &Settings, writer: W) -> Result<(impl Subscriber + Send + Sync, Guard), Error>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let provider = export::provider(settings)?;
+    let exported = Targets::new()
+        .with_default(LevelFilter::INFO)
+        .with_targets(CARRIERS.map(|carrier| (carrier, LevelFilter::OFF)));
+    let spans = tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer(env!("CARGO_PKG_NAME")))
+        .with_location(false)
+        .with_threads(false)
+        .with_tracked_inactivity(false)
+        .with_target(false);
+    let log =
+        log::LogLayer::new(settings.log_format, writer).with_filter(parse_filter(&settings.log_filter)?);
+    let subscriber = tracing_subscriber::registry().with(spans.with_filter(exported)).with(log);
+    Ok((subscriber, Guard::new(provider)))
+}
+
+#[cfg(test)]
+#[path = "telemetry_tests.rs"]
+mod tests;

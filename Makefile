@@ -1,0 +1,46 @@
+# The debug profile serves tests and demo alike (dependencies are optimised in it), so that one build does.
+# Everything is built for the whole workspace, since building single packages unifies features anew.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo up down test fmt lint-proto deny clean
+
+binaries := $(or $(CARGO_TARGET_DIR),target)/debug
+
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+setup: ## install what is missing: C compiler, rustfmt, clippy, RabbitMQ
+	@scripts/setup
+
+build: setup ## build all programs
+	cargo build --workspace --bins --locked
+
+demo: build ## show one archive, one unarchive and a repeat, with broker and simulator; stops all again
+	@scripts/broker run -- $(binaries)/demo
+
+up: build ## start broker, simulator and adapter in the background and print how to call them
+	@scripts/up
+
+down: ## stop what `make up` started
+	@scripts/down
+
+test: setup ## format check, clippy with warnings as errors, all tests against a private broker
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	scripts/broker run -- cargo test --workspace --locked
+
+fmt: ## format the code
+	cargo fmt --all
+
+lint-proto: ## check the gRPC contract with buf (needs Node.js; not part of `make test`)
+	@command -v npx >/dev/null || { echo "lint-proto: there is no npx here; install Node.js" >&2; exit 1; }
+	cd proto && npx --yes --package=@bufbuild/buf@1 -- buf lint
+
+deny: ## check dependencies: bans, licences, sources (installs cargo-deny if missing; not part of `make test`)
+	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
+	cargo deny --locked check bans licenses sources
+
+clean: down ## stop what `make up` started and remove everything that was built or written
+	@scripts/broker stop
+	cargo clean

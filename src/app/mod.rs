@@ -1,0 +1,198 @@
+//! Puts the parts together, runs them, and takes them down in order.
+
+mod settings;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::{Config, Faults};
+use crate::mycreditapp::{self, MyCreditApp};
+use crate::service::archiver::Archiver;
+use crate::service::ports::{Clock, Publisher, Store, SystemClock};
+use crate::service::readiness::{Condition, Part, Readiness};
+use crate::service::relay::Relay;
+use crate::service::retention;
+use crate::store::sqlite::{self, SqliteStore};
+use crate::{admin, grpc, stdout};
+
+/// How often the store is asked whether it takes data: while it does, and while it does not.
+const STORE_PROBE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The part of the drain that is left to the outbox and the connections when work takes all the time it may.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why the adapter cannot start, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration does not do. It was checked, so this is not expected.
+    #[error("the configuration cannot be used: {0}")]
+    Config(#[from] Faults),
+    /// A port cannot be listened on.
+    #[error("cannot listen on {0}")]
+    Listen(SocketAddr, #[source] std::io::Error),
+    /// The store cannot be opened.
+    #[error("the store cannot be opened")]
+    Store(#[from] sqlite::OpenError),
+    /// The client of the upstream cannot be made.
+    #[error("the upstream's client cannot be made")]
+    Upstream(#[from] mycreditapp::Error),
+    /// The gRPC door failed.
+    #[error("the gRPC door failed")]
+    Grpc(#[from] grpc::server::Error),
+    /// The admin port failed.
+    #[error("the admin port failed")]
+    Admin(#[source] std::io::Error),
+    /// A part ended by a panic.
+    #[error("a part of the adapter ended by a panic")]
+    Panic(#[from] tokio::task::JoinError),
+}
+
+/// Runs until `shutdown` is cancelled and everything under way has ended, or the drain's time is over.
+///
+/// # Errors
+/// A part cannot be started, or cannot go on.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    let grpc_listener = listen(config.grpc.listen).await?;
+    let admin_listener = listen(config.admin.listen).await?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store = open_store(&config, clock.clone()).await?;
+    let upstream = Arc::new(MyCreditApp::new(config.upstream()?)?);
+    let archiver = Archiver::new(config.service(), store.clone(), upstream, clock);
+    let readiness = Readiness::default();
+    let stops = Stops::default();
+
+    let mut doors: JoinSet<Result<(), Error>> = JoinSet::new();
+    let door = grpc::server::Shutdown { draining: stops.doors.clone(), stopped: stops.admin.clone() };
+    let (calls, ready) = (archiver.clone(), readiness.clone());
+    let grpc_settings = config.grpc();
+    doors.spawn(
+        async move { Ok(grpc::server::serve(grpc_settings, grpc_listener, calls, ready, door).await?) },
+    );
+    let publisher = open_broker(&config, &archiver, &store, &readiness, &stops, &mut doors)?;
+
+    let mut parts: JoinSet<Result<(), Error>> = JoinSet::new();
+    let (ready, stop) = (readiness.clone(), stops.admin.clone());
+    parts.spawn(async move { admin::serve(admin_listener, ready, stop).await.map_err(Error::Admin) });
+    parts.spawn(done(watch_store(store.clone(), readiness.part("store"), stops.doors.clone())));
+    parts.spawn(done(retention::run(store.clone(), stops.doors.clone())));
+    let recovery = archiver.clone();
+    parts.spawn(async move { done(recovery.recover()).await });
+    let relay =
+        Relay::new(config.relay(), store.clone(), publisher, archiver.outbox(), readiness.part("events"));
+    let relay = tokio::spawn(relay.run(stops.relay.clone()));
+
+    info!(grpc.listen = %config.grpc.listen, admin.listen = %config.admin.listen, "the adapter is started");
+    let failure = tokio::select! {
+        () = shutdown.cancelled() => None,
+        Some(ended) = doors.join_next() => failure(ended),
+        Some(ended) = parts.join_next() => failure(ended),
+    };
+    info!("the adapter drains");
+    drain(&config, &archiver, &stops, doors, relay).await;
+    if timeout(FLUSH_TIMEOUT, store.close()).await.is_err() {
+        warn!("the store could not be closed in time");
+    }
+    stops.admin.cancel();
+    parts.shutdown().await;
+    info!("the adapter is stopped");
+    failure.map_or(Ok(()), Err)
+}
+
+/// The order in which parts are told to stop.
+#[derive(Default)]
+struct Stops {
+    /// No new work.
+    doors: CancellationToken,
+    /// The last messages.
+    relay: CancellationToken,
+    /// No connection to the broker is needed any more.
+    broker: CancellationToken,
+    /// Health is not asked for any more.
+    admin: CancellationToken,
+}
+
+/// Doors first, then the work under way, then the outbox. What takes longer than it may is left to the next start.
+async fn drain(
+    config: &Config,
+    archiver: &Archiver,
+    stops: &Stops,
+    mut doors: JoinSet<Result<(), Error>>,
+    relay: JoinHandle<()>,
+) {
+    stops.doors.cancel();
+    archiver.drain();
+    let work = async {
+        archiver.drained().await;
+        while doors.join_next().await.is_some() {}
+    };
+    let work_timeout = config.shutdown.drain_timeout.saturating_sub(FLUSH_TIMEOUT);
+    if timeout(work_timeout, work).await.is_err() {
+        warn!("work is still under way; it is taken up after the next start");
+    }
+    stops.relay.cancel();
+    if timeout(FLUSH_TIMEOUT, relay).await.is_err() {
+        warn!("the outbox could not be published to its end; the rest is published after the next start");
+    }
+    stops.broker.cancel();
+}
+
+fn failure(ended: Result<Result<(), Error>, tokio::task::JoinError>) -> Option<Error> {
+    let error = match ended {
+        Ok(Ok(())) => return None,
+        Ok(Err(error)) => error,
+        Err(panic) => Error::Panic(panic),
+    };
+    warn!(error = &error as &dyn std::error::Error, "a part of the adapter ended; the adapter stops");
+    Some(error)
+}
+
+async fn done(part: impl Future<Output = ()>) -> Result<(), Error> {
+    part.await;
+    Ok(())
+}
+
+/// The publisher: the broker's, with the queue's door beside it, or standard output.
+fn open_broker(
+    config: &Config,
+    archiver: &Archiver,
+    store: &Arc<dyn Store>,
+    readiness: &Readiness,
+    stops: &Stops,
+    doors: &mut JoinSet<Result<(), Error>>,
+) -> Result<Arc<dyn Publisher>, Error> {
+    let _ = (archiver, store, readiness, stops, doors);
+    Ok(Arc::new(stdout::LinePublisher::stdout(config.origin())))
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|error| Error::Listen(address, error))
+}
+
+async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, Error> {
+    let settings = sqlite::Settings::new(&config.store.path);
+    let (terms, retention) = (config.terms(), config.retention());
+    let opened =
+        tokio::task::spawn_blocking(move || SqliteStore::open(settings, terms, retention, clock)).await?;
+    Ok(Arc::new(opened?))
+}
+
+/// Tells whether the store takes data.
+async fn watch_store(store: Arc<dyn Store>, part: Part, stop: CancellationToken) {
+    loop {
+        part.set(match store.probe().await {
+            Ok(()) => Condition::Ready,
+            Err(error) => Condition::NotReady(error.to_string()),
+        });
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep(STORE_PROBE_INTERVAL) => {}
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What the parts are given of the configuration, for those parts that the configuration must not know.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+
+use crate::config::Config;
+use crate::config::sections::WhenUnroutable;
+use crate::domain::lifecycle::Terms;
+use crate::domain::retry::Backoff;
+use crate::grpc::deadline::Bounds;
+use crate::wire::cloudevents::Origin;
+use crate::{grpc, service};
+
+/// Commands of one connection in one lane: more than both doors and recovery together hold at the defaults.
+const LANE_DEPTH_MAX: usize = 2_048;
+
+/// Commands that recovery works on at once.
+const RECOVERY_MAX: usize = 128;
+
+/// How long health says no before the gRPC listener closes.
+const DRAIN_NOTICE: Duration = Duration::from_millis(100);
+
+/// The longest wait of a call, whatever deadline it brings.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(300);
+
+/// The configuration's rules keep spans far below what this cannot hold.
+fn span(duration: Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
+}
+
+impl Config {
+    pub(super) fn service(&self) -> service::Settings {
+        let upstream = &self.upstream;
+        service::Settings {
+            attempt_timeout: upstream.attempt_timeout,
+            command_timeout: upstream.command_timeout,
+            lease: self.store.lease,
+            retry: Backoff { delay_base: upstream.retry_delay_base, delay_max: upstream.retry_delay_max },
+            deferral: Backoff { delay_base: upstream.defer_delay_base, delay_max: upstream.defer_delay_max },
+            retention: self.retention(),
+            lane_depth_max: LANE_DEPTH_MAX,
+            recovery_max: RECOVERY_MAX,
+        }
+    }
+
+    pub(super) fn retention(&self) -> TimeDelta {
+        span(self.store.retention)
+    }
+
+    pub(super) fn terms(&self) -> Terms {
+        Terms {
+            lease: span(self.store.lease),
+            settle: span(self.upstream.settle),
+            hold: span(self.store.lease),
+            give_up_after: span(self.store.give_up_after),
+        }
+    }
+
+    pub(super) fn grpc(&self) -> grpc::server::Settings {
+        grpc::server::Settings {
+            in_flight_max: self.grpc.in_flight_max,
+            bounds: Bounds { wait_default: self.grpc.answer_timeout, wait_max: ANSWER_WAIT_MAX },
+            drain_notice: DRAIN_NOTICE,
+        }
+    }
+
+    pub(super) fn relay(&self) -> service::relay::Settings {
+        service::relay::Settings {
+            batch_max: self.relay.batch,
+            backoff: Backoff {
+                delay_base: self.relay.retry_delay_base,
+                delay_max: self.relay.retry_delay_max,
+            },
+            when_unroutable: match self.events.when_unroutable {
+                WhenUnroutable::Hold => service::relay::WhenUnroutable::Hold,
+                WhenUnroutable::Discard => service::relay::WhenUnroutable::Discard,
+            },
+        }
+    }
+
+    pub(super) fn origin(&self) -> Origin {
+        Origin { source: self.events.source.clone(), type_prefix: self.events.type_prefix.clone() }
+    }
+}

@@ -1,0 +1,39 @@
+//! What `check` prints of a good configuration: no secrets.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::config::Config;
+
+/// The configuration in a few lines.
+pub(super) fn summary(config: &Config, file: Option<&Path>) -> String {
+    let file = file.map_or_else(|| "none".to_owned(), |file| file.display().to_string());
+    let broker = config.amqp.as_ref().map_or_else(
+        || "none; events go to standard output".to_owned(),
+        |amqp| format!("{} as {}", amqp.uri, amqp.username),
+    );
+    let collector = config.telemetry.otlp_endpoint.as_deref().unwrap_or("none");
+    let mut text = format!(
+        "The configuration is good.\n  \
+         file       {file}\n  \
+         gRPC       {}\n  \
+         admin      {}\n  \
+         upstream   {}\n  \
+         broker     {broker}\n  \
+         store      {}\n  \
+         collector  {collector}\n",
+        config.grpc.listen,
+        config.admin.listen,
+        config.upstream.base_url,
+        config.store.path.display(),
+    );
+    if config.organizations.is_empty() {
+        text.push_str("  organizations  none: every command will be refused\n");
+    }
+    for (name, organization) in &config.organizations {
+        let kind = if organization.client_id.is_some() { "an API client" } else { "a static token" };
+        // Writing into a string does not fail.
+        let _ = writeln!(text, "  organization {name}: {} by {kind}", organization.id);
+    }
+    text
+}

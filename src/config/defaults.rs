@@ -1,0 +1,140 @@
+//! The defaults: they work on one machine, against the API itself and a broker beside it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::sections::{
+    Admin, Amqp, EventMode, Events, Grpc, Relay, Shutdown, Store, Telemetry, Upstream, WhenUnroutable,
+};
+use crate::telemetry::Format;
+
+const KIB: usize = 1024;
+
+const fn secs(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+const fn minutes(count: u64) -> Duration {
+    secs(60 * count)
+}
+
+const fn hours(count: u64) -> Duration {
+    minutes(60 * count)
+}
+
+const fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+impl Default for Grpc {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
+            in_flight_max: 512,
+            message_length_max: 64 * KIB,
+            answer_timeout: secs(30),
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9464)) }
+    }
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            base_url: "https://api.mycreditapp.ai/v1-beta".to_owned(),
+            attempt_timeout: secs(5),
+            command_timeout: secs(30),
+            connect_timeout: secs(2),
+            body_length_max: 1024 * KIB,
+            idle_connections_max: 64,
+            idle_timeout: secs(60),
+            settle: secs(30),
+            retry_delay_base: ms(200),
+            retry_delay_max: secs(5),
+            defer_delay_base: secs(5),
+            defer_delay_max: minutes(5),
+            token_refresh_margin: secs(60),
+            token_delay_base: secs(1),
+            token_delay_max: secs(60),
+        }
+    }
+}
+
+impl Default for Amqp {
+    fn default() -> Self {
+        Self {
+            uri: "amqp://127.0.0.1:5672/%2f".to_owned(),
+            username: Self::DEFAULT_USER.to_owned(),
+            password_file: None,
+            password: None,
+            declare: true,
+            prefetch: 256,
+            commands_exchange: "guest-connections.commands".to_owned(),
+            commands_queue: "guest-connections.commands".to_owned(),
+            dead_letters_exchange: "guest-connections.dead-letters".to_owned(),
+            dead_letters_queue: "guest-connections.dead-letters".to_owned(),
+            events_exchange: "guest-connections.events".to_owned(),
+            body_length_max: 64 * KIB,
+            delivery_hold: secs(60),
+            confirm_timeout: secs(10),
+            accept_without_key: false,
+            reconnect_delay_base: ms(500),
+            reconnect_delay_max: secs(30),
+        }
+    }
+}
+
+impl Amqp {
+    /// The user, and the password, that every broker comes with. It takes them from its own machine only.
+    pub(super) const DEFAULT_USER: &str = "guest";
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            source: "/guest-connection-adapter".to_owned(),
+            type_prefix: "ai.mycreditapp".to_owned(),
+            mode: EventMode::Structured,
+            when_unroutable: WhenUnroutable::Hold,
+        }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            path: "var/guest-connection-adapter.db".into(),
+            retention: hours(7 * 24),
+            lease: secs(60),
+            give_up_after: hours(24),
+        }
+    }
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self { batch: 256, retry_delay_base: ms(500), retry_delay_max: secs(30) }
+    }
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            log_format: Format::Text,
+            log_filter: "info".to_owned(),
+            otlp_endpoint: None,
+            sample_ratio: 1.0,
+        }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { drain_timeout: secs(25) }
+    }
+}

@@ -1,0 +1,33 @@
+//! The configuration: a TOML file and the environment, every fault told at once.
+//!
+//! - [`sections`]: every key, its meaning and its default
+//! - [`load`](self): file and environment into a [`Config`]
+//! - [`rules`](self): bounds and relations
+//! - [`secrets`](self): secrets by files of their own or by the environment
+//! - [`reference`]: the example file and the table of keys, made of the doc comments
+
+mod defaults;
+mod fault;
+mod load;
+mod rules;
+mod secrets;
+mod settings;
+
+pub mod reference;
+pub mod sections;
+
+pub use fault::{Fault, Faults};
+pub use load::load;
+pub use sections::Config;
+
+/// What every environment variable of the configuration begins with.
+pub const PREFIX: &str = "GCA_";
+
+/// What stands between section and key in the name of an environment variable.
+const SEPARATOR: &str = "__";
+
+/// The environment variable for a key: `grpc.listen` is `GCA_GRPC__LISTEN`.
+#[must_use]
+pub fn variable(key: &str) -> String {
+    format!("{PREFIX}{}", key.replace('.', SEPARATOR).to_uppercase())
+}

@@ -1,0 +1,236 @@
+//! The example file and the table of keys, made of the doc comments and the defaults of [`sections`](super::sections).
+
+use std::fmt::Write as _;
+
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value};
+
+use super::{Config, secrets, variable};
+
+/// A key as the schema knows it.
+struct Key {
+    /// Its section, `organizations.<name>` for one below a name that operators choose.
+    section: String,
+    name: String,
+    description: String,
+    /// The default, or an example where there is none.
+    value: Option<Value>,
+    has_default: bool,
+    /// The values that it can have, if they are few.
+    choices: Vec<String>,
+}
+
+/// A section.
+struct Section {
+    name: String,
+    description: String,
+    /// Whether it is there without being written.
+    is_present: bool,
+    keys: Vec<Key>,
+}
+
+/// What an operator writes in the place of a name of their choice.
+const PLACEHOLDER: &str = "<name>";
+
+fn sections() -> Vec<Section> {
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let schema = settings.into_generator().into_root_schema_for::<Config>().to_value();
+    let defaults = serde_json::to_value(Config::default()).unwrap_or_default();
+    let amqp = serde_json::to_value(super::sections::Amqp::default()).unwrap_or_default();
+    properties(&schema)
+        .into_iter()
+        .flatten()
+        .map(|(name, schema)| {
+            let defaults = if name == "amqp" { &amqp } else { &defaults[name] };
+            let (section, inner) = match schema.get("additionalProperties") {
+                Some(entry) if entry.is_object() => (format!("{name}.{PLACEHOLDER}"), entry),
+                _ => (name.clone(), schema),
+            };
+            let keys = properties(inner).into_iter().flatten().map(|(key, schema)| {
+                let default = defaults.get(key).filter(|value| !value.is_null()).cloned();
+                let example = schema.pointer("/examples/0").cloned();
+                Key {
+                    section: section.clone(),
+                    name: key.clone(),
+                    description: description(schema),
+                    has_default: default.is_some(),
+                    choices: choices_of(schema),
+                    value: default.or(example),
+                }
+            });
+            let keys = keys.collect();
+            let is_present = section == *name && name != "amqp";
+            Section { name: section, description: description(schema), is_present, keys }
+        })
+        .collect()
+}
+
+/// The keys below a schema; those of an optional section stand in an alternative.
+fn properties(schema: &Value) -> Option<&Map<String, Value>> {
+    let direct = schema.get("properties").and_then(Value::as_object);
+    direct.or_else(|| schema.get("anyOf")?.as_array()?.iter().find_map(properties))
+}
+
+/// The values of an enumeration.
+fn choices_of(schema: &Value) -> Vec<String> {
+    let variants = schema.get("oneOf").and_then(Value::as_array);
+    let names = variants.into_iter().flatten().filter_map(|variant| variant.get("const")?.as_str());
+    names.map(str::to_owned).collect()
+}
+
+/// A doc comment on one line.
+fn description(schema: &Value) -> String {
+    let text = schema.get("description").and_then(Value::as_str).unwrap_or_default();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A file with every key, its meaning and its default. As it stands it says what saying nothing says.
+#[must_use]
+pub fn example() -> String {
+    let mut text = String::from(
+        "# The configuration of guest-connection-adapter. Every value below is the default; what is commented out has\n\
+         # none. Times are written like 500ms, 30s, 5m, 24h, 7days, lengths in bytes.\n\
+         #\n\
+         # Each key can be set by an environment variable as well, which then has the last word:\n\
+         # grpc.listen by GCA_GRPC__LISTEN. Secrets come by files of their own or by the environment only.\n",
+    );
+    for section in sections() {
+        let mark = if section.is_present { "" } else { "# " };
+        let name = section.name.replace(PLACEHOLDER, "acme");
+        let _ = write!(text, "\n{}{mark}[{name}]\n", comment(&section.description));
+        for key in section.keys {
+            let _ = match (&key.value, secrets::is_secret(&key.name)) {
+                (_, true) => {
+                    let variable = variable(&format!("{name}.{}", key.name));
+                    write!(text, "\n{}#   {variable}\n", comment(&key.description))
+                }
+                (value, false) => {
+                    let mark = if section.is_present && key.has_default { "" } else { "# " };
+                    let value = value.clone().unwrap_or_default();
+                    let value = if key.name == "id" { key_example() } else { value };
+                    write!(text, "\n{}{mark}{} = {value}\n", comment(&key.description), key.name)
+                }
+            };
+        }
+    }
+    text
+}
+
+/// An id can have no default that works.
+fn key_example() -> Value {
+    Value::from("0190c1d4-7c1e-7d3a-9a53-5c1f6e1b2a77")
+}
+
+/// `text` as comment lines of a bearable width.
+fn comment(text: &str) -> String {
+    let mut lines = vec![String::from("#")];
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.len() + word.len() < 110 => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(format!("# {word}")),
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+/// The page `docs/configuration.md`.
+#[must_use]
+pub fn page() -> String {
+    let mut text = String::from(
+        "# Configuration\n\n\
+         <!-- Made of the doc comments in src/config/sections.rs; a test keeps it equal. To write it anew:\n     \
+         UPDATE_DOCS=1 cargo test --test config the_page -->\n\n\
+         A TOML file (`--config`, else `guest-connection-adapter.toml` if it is there) and environment variables, which\n\
+         have the last word. Everything has a default; `guest-connection-adapter example-config` prints a file with all\n\
+         of it, `guest-connection-adapter check` tells every fault at once.\n\n\
+         Times are written like `500ms`, `30s`, `5m`, `24h`, `7days`; lengths are in bytes. Secrets come by a file of\n\
+         their own, which only its owner can read, or by the environment; in the configuration file they are refused.\n\
+         The name of an organisation is set by the environment in small letters.\n",
+    );
+    for section in sections() {
+        let _ = write!(text, "\n## `[{}]`\n\n{}\n\n", section.name, section.description);
+        text.push_str("| key | default | meaning | environment variable |\n| --- | --- | --- | --- |\n");
+        for key in section.keys {
+            let default = match key.value.filter(|_| key.has_default) {
+                Some(Value::String(value)) if value.is_empty() => "none".to_owned(),
+                Some(Value::String(value)) => format!("`{value}`"),
+                Some(value) => format!("`{value}`"),
+                None => "none".to_owned(),
+            };
+            let variable = variable(&format!("{}.{}", key.section, key.name));
+            let meaning = key.description.replace('|', "\\|");
+            let _ = writeln!(text, "| `{}` | {default} | {meaning} | `{variable}` |", key.name);
+        }
+    }
+    text
+}
+
+/// Every key in full, with `<name>` in the place of a name of the operator's choice.
+#[must_use]
+pub fn keys() -> Vec<String> {
+    let keys = sections().into_iter().flat_map(|section| section.keys);
+    keys.map(|key| format!("{}.{}", key.section, key.name)).collect()
+}
+
+/// The values that the key can have, if they are few.
+pub(super) fn choices(key: &str) -> Option<String> {
+    let (section, name) = key.rsplit_once('.')?;
+    let section = sections().into_iter().find(|known| known.name == section)?;
+    let key = section.keys.into_iter().find(|key| key.name == name)?;
+    let choices: Vec<_> = key.choices.iter().map(|choice| format!("`{choice}`")).collect();
+    (!choices.is_empty()).then(|| choices.join(", "))
+}
+
+/// Whether the key holds a time.
+pub(super) fn is_duration(section: &str, name: &str) -> bool {
+    let times = [
+        "timeout",
+        "settle",
+        "delay_base",
+        "delay_max",
+        "margin",
+        "hold",
+        "retention",
+        "lease",
+        "give_up_after",
+    ];
+    section != "organizations" && times.iter().any(|time| name.ends_with(time))
+}
+
+/// The key that someone who wrote `key` may have meant.
+pub(super) fn nearest(key: &str) -> Option<String> {
+    const DISTANCE_MAX: usize = 3;
+    let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
+    let known = sections();
+    let candidates: Vec<String> = if section.is_empty() {
+        known
+            .into_iter()
+            .map(|section| section.name.split('.').next().unwrap_or_default().to_owned())
+            .collect()
+    } else {
+        let section = if section.starts_with("organizations.") { "organizations.<name>" } else { section };
+        let section = known.into_iter().find(|known| known.name == section)?;
+        section.keys.into_iter().map(|key| key.name).collect()
+    };
+    let distances = candidates.into_iter().map(|candidate| (distance(&candidate, name), candidate));
+    let (distance, nearest) = distances.min()?;
+    let near = distance <= DISTANCE_MAX && distance * 2 < name.len();
+    near.then(|| if section.is_empty() { nearest } else { format!("{section}.{nearest}") })
+}
+
+/// The number of letters to put in, take out or change (Levenshtein).
+fn distance(left: &str, right: &str) -> usize {
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, a) in left.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in right.bytes().enumerate() {
+            let changed = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}

@@ -1,0 +1,301 @@
+//! Every key, its meaning and its default.
+//!
+//! The doc comments are shown to operators: `example-config` and `docs/configuration.md` are made of them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use crate::telemetry::Format;
+
+/// The whole configuration.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Config {
+    /// The gRPC door.
+    pub grpc: Grpc,
+    /// Health for operators: `/livez` and `/readyz`.
+    pub admin: Admin,
+    /// The MyCreditApp API.
+    pub upstream: Upstream,
+    /// The organisations on whose behalf calls are made, under names of your choice. Each has an API client
+    /// (`client_id` and a secret) or a token that was got elsewhere.
+    pub organizations: BTreeMap<String, Organization>,
+    /// The RabbitMQ door. Without this section only gRPC is served, and events go to standard output.
+    pub amqp: Option<Amqp>,
+    /// The events that tell of outcomes.
+    pub events: Events,
+    /// The store of commands and of messages not published yet.
+    pub store: Store,
+    /// The relay, which publishes what the store holds.
+    pub relay: Relay,
+    /// Logs and traces.
+    pub telemetry: Telemetry,
+    /// The end of the process.
+    pub shutdown: Shutdown,
+}
+
+/// The gRPC door.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Grpc {
+    /// Where it listens. There is no TLS and no authentication here: put a proxy in front before listening to a network.
+    #[schemars(with = "String")]
+    pub listen: SocketAddr,
+    /// Calls in flight, at most; more are refused with `OVERLOADED`.
+    pub in_flight_max: usize,
+    /// The largest message that is read, in bytes.
+    pub message_length_max: usize,
+    /// How long a call that brings no deadline waits for its answer.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub answer_timeout: Duration,
+}
+
+/// Health for operators.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Admin {
+    /// Where it listens.
+    #[schemars(with = "String")]
+    pub listen: SocketAddr,
+}
+
+/// The MyCreditApp API.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Upstream {
+    /// The address of the API, version segment included.
+    pub base_url: String,
+    /// The time for one PATCH: connecting, headers and body together.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub attempt_timeout: Duration,
+    /// The time for a command's attempts and the waits between them; after it the command is deferred or failed.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub command_timeout: Duration,
+    /// The time for connecting, name resolution and TLS included.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub connect_timeout: Duration,
+    /// The most of an answer's body that is read, in bytes.
+    pub body_length_max: usize,
+    /// Idle connections that are kept, at most.
+    pub idle_connections_max: usize,
+    /// How long an idle connection is kept.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub idle_timeout: Duration,
+    /// The longest time that the API and the network may sit on a request that was given up. No other command of the
+    /// connection is sent within it.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub settle: Duration,
+    /// The upper bound of the wait before the second attempt of a command; it doubles from attempt to attempt.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub retry_delay_base: Duration,
+    /// The upper bound of every wait between attempts.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub retry_delay_max: Duration,
+    /// The upper bound of the wait before a deferred command first runs again; it doubles from time to time.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub defer_delay_base: Duration,
+    /// The upper bound of every wait of a deferred command.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub defer_delay_max: Duration,
+    /// How long before its expiry a token is replaced, at most.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub token_refresh_margin: Duration,
+    /// The upper bound of the wait after a first failed token request; it doubles from failure to failure.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub token_delay_base: Duration,
+    /// The upper bound of every wait after a failed token request.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub token_delay_max: Duration,
+}
+
+/// An organisation on whose behalf calls are made.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Organization {
+    /// The organisation's id, a UUID.
+    #[schemars(example = "0190c1d4-7c1e-7d3a-9a53-5c1f6e1b2a77")]
+    pub id: String,
+    /// The id of its API client.
+    #[schemars(example = "my-client")]
+    pub client_id: Option<String>,
+    /// The file with the API client's secret, readable by its owner alone.
+    #[schemars(example = "secrets/client_secret")]
+    pub client_secret_file: Option<PathBuf>,
+    /// The API client's secret itself. By environment only.
+    #[serde(skip_serializing)]
+    #[schemars(with = "Option<String>")]
+    pub client_secret: Option<SecretString>,
+    /// The file with a token, in the place of an API client.
+    #[schemars(example = "secrets/token")]
+    pub token_file: Option<PathBuf>,
+    /// The token itself. By environment only.
+    #[serde(skip_serializing)]
+    #[schemars(with = "Option<String>")]
+    pub token: Option<SecretString>,
+}
+
+/// The RabbitMQ door.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Amqp {
+    /// The broker's address with the virtual host as its path; `%2f` is the virtual host `/`.
+    pub uri: String,
+    /// The user.
+    pub username: String,
+    /// The file with the password, readable by its owner alone. Without one the password is that of RabbitMQ's
+    /// default user.
+    #[schemars(example = "secrets/amqp_password")]
+    pub password_file: Option<PathBuf>,
+    /// The password itself. By environment only.
+    #[serde(skip_serializing)]
+    #[schemars(with = "Option<String>")]
+    pub password: Option<SecretString>,
+    /// Whether exchanges, queues and bindings are declared at start. Otherwise they must be there.
+    pub declare: bool,
+    /// Deliveries in hand, at most.
+    pub prefetch: u16,
+    /// The exchange that commands are published to.
+    pub commands_exchange: String,
+    /// The queue that commands are taken from.
+    pub commands_queue: String,
+    /// The exchange that dead letters are published to.
+    pub dead_letters_exchange: String,
+    /// The queue that keeps dead letters.
+    pub dead_letters_queue: String,
+    /// The exchange that events are published to.
+    pub events_exchange: String,
+    /// The largest body that is read, in bytes.
+    pub body_length_max: usize,
+    /// How long a delivery is held, at most, until its command is final or deferred. Its row is durable by then.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub delivery_hold: Duration,
+    /// How long the broker may take to confirm what was published.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub confirm_timeout: Duration,
+    /// Whether a message without an idempotency key is taken all the same, under a key of its own.
+    pub accept_without_key: bool,
+    /// The upper bound of the wait before the connection is first made again; it doubles from failure to failure.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub reconnect_delay_base: Duration,
+    /// The upper bound of every wait before the connection is made again.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub reconnect_delay_max: Duration,
+}
+
+/// The events that tell of outcomes.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Events {
+    /// The CloudEvents `source`: which instance speaks, as a URI reference.
+    pub source: String,
+    /// What every event's `type` begins with.
+    pub type_prefix: String,
+    /// Whether a CloudEvent is one JSON document (`structured`) or has its attributes in headers (`binary`).
+    pub mode: EventMode,
+    /// What becomes of an event that no queue is bound for: kept until there is one (`hold`), or dropped (`discard`).
+    pub when_unroutable: WhenUnroutable,
+}
+
+/// The form of a CloudEvent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EventMode {
+    /// One JSON document.
+    Structured,
+    /// Attributes in headers, data in the body.
+    Binary,
+}
+
+/// What becomes of an event that no queue is bound for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenUnroutable {
+    /// Kept until there is a queue.
+    Hold,
+    /// Dropped.
+    Discard,
+}
+
+/// The store of commands and of messages not published yet.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Store {
+    /// The database file. Its directory is made if it is missing.
+    pub path: PathBuf,
+    /// How long a command is remembered after its end, and so for how long its idempotency key is good.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub retention: Duration,
+    /// How long a claim on a command holds.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub lease: Duration,
+    /// How long a command is tried again before it is abandoned.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub give_up_after: Duration,
+}
+
+/// The relay.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Relay {
+    /// Messages that are published together, at most.
+    pub batch: usize,
+    /// The upper bound of the wait after a first failure to publish; it doubles from failure to failure.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub retry_delay_base: Duration,
+    /// The upper bound of every wait after a failure to publish.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub retry_delay_max: Duration,
+}
+
+/// Logs and traces.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Telemetry {
+    /// The form of a log record: `json` or `text`. Records go to standard error.
+    pub log_format: Format,
+    /// What is logged: a level, or levels by module, such as `info,guest_connection_adapter=debug`.
+    pub log_filter: String,
+    /// The collector that spans are sent to by OTLP/gRPC, such as `http://127.0.0.1:4317`. Without one none are sent.
+    #[schemars(example = "http://127.0.0.1:4317")]
+    pub otlp_endpoint: Option<String>,
+    /// The share of new traces that is exported, from 0 to 1. For a trace that a caller began, the caller decides.
+    pub sample_ratio: f64,
+}
+
+/// The end of the process.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Shutdown {
+    /// The time from SIGTERM to the exit, for work under way to end. What does not is taken up after the next start.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub drain_timeout: Duration,
+}

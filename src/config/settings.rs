@@ -1,0 +1,102 @@
+//! What the parts are given of the configuration.
+
+use std::collections::HashMap;
+
+use secrecy::SecretString;
+use url::Url;
+use uuid::Uuid;
+
+use super::fault::{Fault, Faults};
+use super::sections::{Amqp, Config, Organization};
+use crate::domain::command::OrganizationId;
+use crate::domain::retry::Backoff;
+use crate::mycreditapp::{self, Credentials};
+use crate::telemetry;
+
+impl Config {
+    /// How to reach the API, and as whom.
+    ///
+    /// # Errors
+    /// None for a configuration that was loaded: what could fail was checked.
+    pub fn upstream(&self) -> Result<mycreditapp::Settings, Faults> {
+        let upstream = &self.upstream;
+        let mut organizations = HashMap::new();
+        for (name, organization) in &self.organizations {
+            let key = format!("organizations.{name}");
+            let id = organization.organization_id().map_err(|rule| fault(&format!("{key}.id"), rule))?;
+            let credentials = organization.credentials().map_err(|rule| fault(&key, rule))?;
+            organizations.insert(id, credentials);
+        }
+        Ok(mycreditapp::Settings {
+            base_url: Url::parse(&upstream.base_url)
+                .map_err(|error| fault("upstream.base_url", &error.to_string()))?,
+            attempt_timeout: upstream.attempt_timeout,
+            connect_timeout: upstream.connect_timeout,
+            body_length_max: upstream.body_length_max,
+            idle_connections_max: upstream.idle_connections_max,
+            idle_timeout: upstream.idle_timeout,
+            token_refresh_margin: upstream.token_refresh_margin,
+            token_backoff: Backoff {
+                delay_base: upstream.token_delay_base,
+                delay_max: upstream.token_delay_max,
+            },
+            organizations,
+        })
+    }
+
+    /// What is logged and where spans go. Each call names a new instance.
+    ///
+    /// # Errors
+    /// None for a configuration that was loaded: what could fail was checked.
+    pub fn telemetry(&self) -> Result<telemetry::Settings, Faults> {
+        let endpoint = self.telemetry.otlp_endpoint.as_deref().map(Url::parse).transpose();
+        Ok(telemetry::Settings {
+            log_format: self.telemetry.log_format,
+            log_filter: self.telemetry.log_filter.clone(),
+            otlp_endpoint: endpoint.map_err(|error| fault("telemetry.otlp_endpoint", &error.to_string()))?,
+            service_name: env!("CARGO_PKG_NAME").to_owned(),
+            service_instance: Uuid::new_v4().to_string(),
+            sample_ratio: self.telemetry.sample_ratio,
+        })
+    }
+}
+
+fn fault(key: &str, message: &str) -> Faults {
+    Faults(vec![Fault { key: key.to_owned(), message: message.to_owned() }])
+}
+
+impl Organization {
+    /// The organisation's id.
+    ///
+    /// # Errors
+    /// The rule that it breaks, as a sentence without a subject.
+    pub fn organization_id(&self) -> Result<OrganizationId, &'static str> {
+        OrganizationId::parse(&self.id)
+    }
+
+    /// How it proves itself.
+    ///
+    /// # Errors
+    /// The rule that its keys break, as a sentence without a subject.
+    pub fn credentials(&self) -> Result<Credentials, &'static str> {
+        match (&self.client_id, &self.client_secret, &self.token) {
+            (Some(client_id), Some(secret), None) => {
+                Ok(Credentials::Client { client_id: client_id.clone(), client_secret: secret.clone() })
+            }
+            (None, None, Some(token)) => Ok(Credentials::StaticToken(token.clone())),
+            (_, _, Some(_)) => Err("must have either a client or a token, not both"),
+            (None, None, None) => Err("must have `client_id` and `client_secret_file`, or `token_file`"),
+            (None, Some(_), None) => Err("must have `client_id` beside the client's secret"),
+            (Some(_), None, None) => Err("must have `client_secret_file` beside `client_id`"),
+        }
+    }
+}
+
+impl Amqp {
+    /// The password: the one given, or that of the user which every broker comes with. `None` if another user has none.
+    #[must_use]
+    pub fn password(&self) -> Option<SecretString> {
+        let default = || (self.username == Self::DEFAULT_USER).then(|| Self::DEFAULT_USER.into());
+        self.password.clone().or_else(default)
+    }
+}

@@ -1,0 +1,185 @@
+//! Listens, serves health and reflection, drains.
+
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::{HealthReporter, health_reporter};
+
+use crate::service::archiver::Archiver;
+use crate::service::readiness::{Condition, Part, Readiness, ready};
+
+use super::admission::Admission;
+use super::call::SurroundLayer;
+use super::deadline::Bounds;
+use super::proto::DESCRIPTORS;
+use super::proto::guest_connection_service_server::{
+    GuestConnectionService, GuestConnectionServiceServer, SERVICE_NAME,
+};
+use super::service::GuestConnections;
+
+/// Bytes of a request message.
+pub const REQUEST_LENGTH_MAX: usize = 64 * 1024;
+
+/// Bytes of a response message: above what an upstream body of 1 MiB can come to, below the 4 MiB that gRPC libraries
+/// take by default.
+const RESPONSE_LENGTH_MAX: usize = 2 * 1024 * 1024;
+
+/// Bytes of the headers of one request.
+const HEADERS_LENGTH_MAX: u32 = 16 * 1024;
+
+/// Calls open on one connection. More than are served at once, so that a caller hears of an overload.
+const STREAMS_MAX: u32 = 1024;
+
+/// A connection on which nothing was heard for so long is asked for a sign of life, and closed when none comes.
+/// Pings of clients are answered at any rate.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What may be set of the door.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Calls served at once; one more is refused.
+    pub in_flight_max: usize,
+    /// How long calls wait for their answers.
+    pub bounds: Bounds,
+    /// How long health says no, and calls are refused, before the listener closes: callers' balancers need that to
+    /// look elsewhere.
+    pub drain_notice: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            in_flight_max: 512,
+            bounds: Bounds { wait_default: Duration::from_secs(35), wait_max: Duration::from_secs(300) },
+            drain_notice: Duration::from_millis(500),
+        }
+    }
+}
+
+/// How the door is told to close.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    /// Refuse what is new, finish what is under way.
+    pub draining: CancellationToken,
+    /// Close, whatever is under way.
+    pub stopped: CancellationToken,
+}
+
+/// Why the door could not be opened, or closed by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The contract's descriptors cannot be served.
+    #[error("the gRPC reflection service could not be built")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The transport failed.
+    #[error("the gRPC transport failed")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// Serves `archiver` on `listener` until [`Shutdown`] says otherwise.
+///
+/// Health follows `readiness`, in which the door enters itself as `grpc`.
+///
+/// # Errors
+/// Why it could not be served, or not to the end.
+pub async fn serve(
+    settings: Settings,
+    listener: TcpListener,
+    archiver: Archiver,
+    readiness: Readiness,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
+    let admission = Admission::new(settings.in_flight_max, shutdown.draining.clone());
+    let service = GuestConnections::new(archiver, admission, settings.bounds);
+    run(service, settings.drain_notice, listener, readiness, shutdown).await
+}
+
+async fn run(
+    service: impl GuestConnectionService,
+    drain_notice: Duration,
+    listener: TcpListener,
+    readiness: Readiness,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
+    let part = readiness.part("grpc");
+    let service = GuestConnectionServiceServer::new(service)
+        .max_decoding_message_size(REQUEST_LENGTH_MAX)
+        .max_encoding_message_size(RESPONSE_LENGTH_MAX);
+    let (reporter, health) = health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    tell(&reporter, ServingStatus::NotServing).await;
+
+    let incoming =
+        TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE_INTERVAL));
+    part.set(Condition::Ready);
+    let closing = close(reporter, readiness, part, shutdown.draining, drain_notice);
+    let served = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_header_list_size(HEADERS_LENGTH_MAX)
+        .layer(SurroundLayer)
+        .add_service(service)
+        .add_service(health)
+        .add_service(reflection)
+        .serve_with_incoming_shutdown(incoming, closing);
+    tokio::select! {
+        served = served => Ok(served?),
+        () = shutdown.stopped.cancelled() => Ok(()),
+    }
+}
+
+/// Keeps health equal to readiness until the drain, gives notice of that, and ends when the listener is to close.
+async fn close(
+    mut reporter: HealthReporter,
+    readiness: Readiness,
+    part: Part,
+    draining: CancellationToken,
+    drain_notice: Duration,
+) {
+    let mut conditions = readiness.subscribe();
+    let mut told = ServingStatus::NotServing;
+    loop {
+        let status = match ready(&conditions.borrow_and_update()) {
+            true => ServingStatus::Serving,
+            false => ServingStatus::NotServing,
+        };
+        // Every word goes to the watchers, so it is said once.
+        if status != told {
+            tell(&reporter, status).await;
+            told = status;
+        }
+        tokio::select! {
+            () = draining.cancelled() => break,
+            changed = conditions.changed() => if changed.is_err() { break },
+        }
+    }
+    part.set(Condition::NotReady("draining".to_owned()));
+    if told != ServingStatus::NotServing {
+        tell(&reporter, ServingStatus::NotServing).await;
+    }
+    tokio::time::sleep(drain_notice).await;
+    // A watch has no end of its own, and a connection closes only after its last call.
+    for service in ["", SERVICE_NAME] {
+        reporter.clear_service_status(service).await;
+    }
+}
+
+/// Sets the status of the server as a whole and of its service.
+async fn tell(reporter: &HealthReporter, status: ServingStatus) {
+    for service in ["", SERVICE_NAME] {
+        reporter.set_service_status(service, status).await;
+    }
+}
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

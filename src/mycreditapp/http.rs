@@ -1,0 +1,188 @@
+//! What the PATCH and the token request share: one deadline over everything, a cap on the body, a client span.
+
+use std::time::SystemTime;
+
+use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
+use tokio::time::{Instant, timeout_at};
+use tracing::Span;
+use tracing::field::Empty;
+use url::Url;
+
+use super::{Error, Settings, wire};
+use crate::domain::reply::Answer;
+use crate::domain::trace::TraceContext;
+use crate::telemetry::context;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Failure {
+    /// Nothing was sent: no connection could be made.
+    Unreachable,
+    /// Something was sent, or may have been, and no status line came.
+    Unanswered,
+}
+
+/// A client that sends what it is given, once, and nothing else.
+pub fn client(settings: &Settings) -> Result<Client, Error> {
+    Client::builder()
+        .user_agent(concat!("guest-connection-adapter/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        // Retries are the service's: it alone knows whether the claim still holds.
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .connect_timeout(settings.connect_timeout)
+        .pool_max_idle_per_host(settings.idle_connections_max)
+        .pool_idle_timeout(settings.idle_timeout)
+        // A multiplexed connection that went dead must not take attempt after attempt with it.
+        .http2_keep_alive_interval(settings.attempt_timeout)
+        .http2_keep_alive_timeout(settings.attempt_timeout)
+        .build()
+        .map_err(Error::Client)
+}
+
+/// An address of the API: its base extended by `segments`.
+pub fn endpoint(base: &Url, segments: &[&str]) -> Result<Url, Error> {
+    let mut url = base.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    url.path_segments_mut().map_err(|()| Error::BaseUrl)?.pop_if_empty().extend(segments);
+    Ok(url)
+}
+
+/// A client span by the HTTP conventions. `template` is the path with names in the place of ids.
+pub fn span(method: &'static str, url: &Url, template: &str, resend_count: u32) -> Span {
+    macro_rules! client_span {
+        ($name:literal) => {
+            tracing::info_span!(
+                $name,
+                otel.kind = "client",
+                otel.status_code = Empty,
+                http.request.method = method,
+                http.request.resend_count = Empty,
+                http.response.status_code = Empty,
+                server.address = url.host_str(),
+                server.port = url.port_or_known_default(),
+                url.full = %shown(url),
+                url.template = template,
+                error.type = Empty,
+            )
+        };
+    }
+    let span = if method == "PATCH" { client_span!("PATCH") } else { client_span!("POST") };
+    if resend_count > 0 {
+        span.record("http.request.resend_count", resend_count);
+    }
+    span
+}
+
+/// The address without what may be secret.
+fn shown(url: &Url) -> Url {
+    let mut url = url.clone();
+    // Both fail only for an address that cannot have a user, and then there is none to hide.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url
+}
+
+/// Sends a request and reads its answer until `deadline`, `span` being the one to hand on and to describe it in.
+pub async fn send(
+    request: RequestBuilder,
+    deadline: Instant,
+    body_length_max: usize,
+    span: &Span,
+) -> Result<Answer, Failure> {
+    let TraceContext { traceparent, tracestate } = context::of(span);
+    let headers = [(TraceContext::TRACEPARENT, traceparent), (TraceContext::TRACESTATE, tracestate)];
+    let request = headers.into_iter().fold(request, |request, (name, value)| match value {
+        Some(value) => request.header(name, value),
+        None => request,
+    });
+    let response = match timeout_at(deadline, request.send()).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => return Err(failed(&error, span)),
+        Err(_elapsed) => {
+            record_error(span, "timeout");
+            tracing::warn!("the upstream sent no status line in time");
+            return Err(Failure::Unanswered);
+        }
+    };
+    let status = response.status();
+    span.record("http.response.status_code", status.as_u16());
+    if status.is_client_error() || status.is_server_error() {
+        record_error(span, status.as_str());
+    }
+    let retry_after = wire::retry_after(response.headers().get(header::RETRY_AFTER), SystemTime::now());
+    let body = match timeout_at(deadline, body(response, body_length_max, span)).await {
+        Ok(body) => body,
+        Err(_elapsed) => {
+            unreadable(status, span, "timeout", "it did not come in time");
+            None
+        }
+    };
+    Ok(Answer { status: status.as_u16(), retry_after, body })
+}
+
+async fn body(mut response: Response, length_max: usize, span: &Span) -> Option<Vec<u8>> {
+    let status = response.status();
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > length_max => {
+                unreadable(status, span, "body_too_large", "it is too large");
+                return None;
+            }
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Some(body),
+            Err(error) => {
+                unreadable(status, span, "body_cut", &described(&error.without_url()));
+                return None;
+            }
+        }
+    }
+}
+
+/// Notes a body that could not be read. The status line came and decides, so this is not the request's failure.
+fn unreadable(status: StatusCode, span: &Span, kind: &str, text: &str) {
+    if status.is_success() {
+        span.record("error.type", kind);
+    }
+    tracing::warn!(
+        status = status.as_u16(),
+        error = text,
+        "the body of the upstream's answer could not be read"
+    );
+}
+
+fn failed(error: &reqwest::Error, span: &Span) -> Failure {
+    // A builder's error comes before anything is sent, as a connector's does.
+    let unreachable = error.is_connect() || error.is_builder();
+    record_error(
+        span,
+        match (unreachable, error.is_timeout()) {
+            (true, true) => "connect_timeout",
+            (true, false) => "connect",
+            (false, true) => "timeout",
+            (false, false) => "connection_lost",
+        },
+    );
+    let text = described(error);
+    if unreachable {
+        tracing::warn!(error = text, "no connection to the upstream could be made");
+        Failure::Unreachable
+    } else {
+        tracing::warn!(error = text, "the upstream gave no answer");
+        Failure::Unanswered
+    }
+}
+
+fn record_error(span: &Span, kind: &str) {
+    span.record("error.type", kind);
+    span.record("otel.status_code", "error");
+}
+
+/// An error with its causes; the address stays out, as it stands in the span.
+fn described(error: &reqwest::Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    let kind = if error.is_connect() { "connect".to_owned() } else { "request".to_owned() };
+    causes.fold(kind, |text, cause| format!("{text}: {cause}"))
+}

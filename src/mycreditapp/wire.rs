@@ -1,0 +1,155 @@
+//! The contract's JSON and headers: strict in what is sent, tolerant in what is read.
+
+use std::time::{Duration, SystemTime};
+
+use ::http::HeaderValue;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The header that names the organisation which owns the API client.
+pub const REQUESTER: &str = "requester-organization-id";
+
+/// The header that names the organisation which is acted upon.
+pub const TARGET: &str = "target-organization-id";
+
+/// The longest wait that a `Retry-After` is believed to mean.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// The longest token that is taken, in bytes.
+const TOKEN_LENGTH_MAX: usize = 16 * 1024;
+
+/// The lifetime of a token whose `expires_in` says nothing usable. Short enough to notice an expiry soon; if it was
+/// still too long, the API refuses the token and it is replaced.
+const LIFETIME_ASSUMED: Duration = Duration::from_secs(60);
+
+/// The longest lifetime that is believed.
+const LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// The body of the PATCH.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct PatchBody {
+    /// The value that the connection shall have.
+    pub archived: bool,
+}
+
+/// The body of a token request.
+#[derive(Serialize)]
+pub struct TokenRequest<'a> {
+    /// The client's id.
+    pub client_id: &'a str,
+    /// The client's secret.
+    pub client_secret: &'a str,
+}
+
+/// The answer to a token request.
+#[derive(Deserialize)]
+struct TokenAnswer {
+    access_token: String,
+    #[serde(default)]
+    expires_in: Value,
+}
+
+/// A token as it was given out.
+pub struct IssuedToken {
+    /// The value of the `Authorization` header.
+    pub header: HeaderValue,
+    /// How long it lasts, counted from the request.
+    pub lifetime: Duration,
+}
+
+/// Reads the answer to a token request. `None` if there is no usable token in it.
+pub fn issued_token(body: &[u8]) -> Option<IssuedToken> {
+    let answer: TokenAnswer = serde_json::from_slice(body).ok()?;
+    Some(IssuedToken { header: bearer(&answer.access_token)?, lifetime: lifetime(&answer.expires_in) })
+}
+
+/// The `Authorization` header for a token, marked sensitive. `None` if the token cannot be one.
+pub fn bearer(token: &str) -> Option<HeaderValue> {
+    let fits = !token.is_empty()
+        && token.len() <= TOKEN_LENGTH_MAX
+        && token.bytes().all(|byte| byte.is_ascii_graphic());
+    let mut header = HeaderValue::try_from(format!("Bearer {token}")).ok().filter(|_| fits)?;
+    header.set_sensitive(true);
+    Some(header)
+}
+
+fn lifetime(expires_in: &Value) -> Duration {
+    let seconds = match expires_in {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    match seconds {
+        // Infinity and what does not fit a Duration are far above the maximum as well.
+        Some(seconds) if seconds > 0.0 => {
+            Duration::try_from_secs_f64(seconds).unwrap_or(LIFETIME_MAX).min(LIFETIME_MAX)
+        }
+        _ => LIFETIME_ASSUMED,
+    }
+}
+
+/// Reads `Retry-After` in both of its forms (RFC 9110, 10.2.3), between nothing and an hour.
+pub fn retry_after(header: Option<&HeaderValue>, now: SystemTime) -> Option<Duration> {
+    let text = header?.to_str().ok()?.trim();
+    let delay = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        text.parse().map_or(RETRY_AFTER_MAX, Duration::from_secs)
+    } else {
+        httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default()
+    };
+    Some(delay.min(RETRY_AFTER_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_in_both_forms_and_clamped() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let read = |text: &str| retry_after(Some(&HeaderValue::from_str(text).unwrap()), now);
+        let date = |seconds| httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(read("0"), Some(Duration::ZERO));
+        assert_eq!(read(" 7 "), Some(Duration::from_secs(7)));
+        assert_eq!(read("99999999999999999999999"), Some(RETRY_AFTER_MAX));
+        assert_eq!(read("86400"), Some(RETRY_AFTER_MAX));
+        assert_eq!(read(&date(1_700_000_030)), Some(Duration::from_secs(30)));
+        assert_eq!(read(&date(1_600_000_000)), Some(Duration::ZERO));
+        assert_eq!(read(&date(1_900_000_000)), Some(RETRY_AFTER_MAX));
+        for odd in ["-1", "soon", "", "1.5"] {
+            assert_eq!(read(odd), None, "{odd}");
+        }
+        assert_eq!(retry_after(None, now), None);
+    }
+
+    #[test]
+    fn lifetimes_are_read_whatever_stands_there() {
+        for (expires_in, seconds) in [
+            (json!(300), 300),
+            (json!("300"), 300),
+            (json!(300.0), 300),
+            (json!(0), 60),
+            (json!(-5), 60),
+            (json!(null), 60),
+            (json!("soon"), 60),
+            (json!([]), 60),
+            (json!(1e300), 86_400),
+            (json!("inf"), 86_400),
+            (json!(u64::MAX), 86_400),
+        ] {
+            assert_eq!(lifetime(&expires_in), Duration::from_secs(seconds), "{expires_in}");
+        }
+        assert_eq!(lifetime(&json!("NaN")), LIFETIME_ASSUMED);
+    }
+
+    #[test]
+    fn a_token_without_use_is_none() {
+        for body in [r"{}", r#"{"access_token": ""}"#, r#"{"access_token": "a\r\nb: c"}"#, "<html>", ""] {
+            assert!(issued_token(body.as_bytes()).is_none(), "{body}");
+        }
+        let token = issued_token(br#"{"access_token": "a.b.c", "token_type": "bearer"}"#).unwrap();
+        assert!(token.header.is_sensitive());
+        assert_eq!(token.header.to_str().unwrap(), "Bearer a.b.c");
+    }
+}

@@ -1,0 +1,210 @@
+//! Publishes the outbox: in order within a connection, again and again until the broker confirms.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::ports::{OutboxRow, Publication, Publisher, Store, StoreError};
+use super::readiness::{Condition, Part};
+use crate::domain::connection::Connection;
+use crate::domain::message::Message;
+use crate::domain::retry::Backoff;
+
+/// What becomes of an event for which the broker has no queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenUnroutable {
+    /// It stays and is tried again; later events of its connection wait behind it.
+    Hold,
+    /// It is given up, as if the broker had confirmed it.
+    Discard,
+}
+
+/// Numbers that the relay goes by.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Messages published at once.
+    pub batch_max: usize,
+    /// Waits after a failure, and between tries of what is held back.
+    pub backoff: Backoff,
+    /// What becomes of unroutable events.
+    pub when_unroutable: WhenUnroutable,
+}
+
+/// The relay.
+pub struct Relay {
+    settings: Settings,
+    store: Arc<dyn Store>,
+    publisher: Arc<dyn Publisher>,
+    written: Arc<Notify>,
+    part: Part,
+    /// The greatest number seen: what is new lies above it.
+    seen: i64,
+    /// Connections whose oldest event had no queue.
+    held: HashSet<Connection>,
+    /// Something below `seen` is not confirmed.
+    left_behind: bool,
+    /// Passes that failed since the last one that did not, for the back-off.
+    failures: u32,
+}
+
+impl Relay {
+    /// A relay that is woken by `written` and tells its condition to `part`.
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        store: Arc<dyn Store>,
+        publisher: Arc<dyn Publisher>,
+        written: Arc<Notify>,
+        part: Part,
+    ) -> Self {
+        Self {
+            settings,
+            store,
+            publisher,
+            written,
+            part,
+            seen: 0,
+            held: HashSet::new(),
+            left_behind: true,
+            failures: 0,
+        }
+    }
+
+    /// Publishes until `stop`, and then what is left as far as it goes without a wait.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut retry_at = Instant::now();
+        loop {
+            let stopping = stop.is_cancelled();
+            if self.left_behind && (stopping || Instant::now() >= retry_at) {
+                self.left_behind = false;
+                self.held.clear();
+                self.seen = 0;
+            }
+            match self.pass().await {
+                Ok(()) => self.failures = 0,
+                Err(Stopped) => self.failures = self.failures.saturating_add(1),
+            }
+            self.report();
+            if stopping {
+                return;
+            }
+            // What came new does not bring forward the next try of what was left behind.
+            if self.left_behind && Instant::now() >= retry_at {
+                let tries = self.failures.max(u32::from(!self.held.is_empty()));
+                retry_at = Instant::now() + self.settings.backoff.deferral(tries, None, rand::random());
+            }
+            let wait = if self.left_behind { retry_at.duration_since(Instant::now()) } else { IDLE_INTERVAL };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.written.notified(), if self.failures == 0 => {}
+                () = sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Goes once through the rows above the greatest number seen, a batch at a time.
+    async fn pass(&mut self) -> Result<(), Stopped> {
+        loop {
+            let rows = self.store.outbox(self.seen, self.settings.batch_max).await;
+            let rows = rows.map_err(|error| self.stop_at(&error))?;
+            let Some(last) = rows.last().map(|row| row.number) else { return Ok(()) };
+            let (batch, in_line) = self.choose(rows);
+            self.round(batch).await?;
+            // Those behind a predecessor of the same batch go next: what is confirmed is gone when they are read again.
+            if !in_line {
+                self.seen = last;
+            }
+        }
+    }
+
+    /// Picks the rows that may go now: the first of each connection that is not held back. Yields also whether others
+    /// only wait for these.
+    fn choose(&self, rows: Vec<OutboxRow>) -> (Vec<OutboxRow>, bool) {
+        let mut taken: HashSet<Connection> = HashSet::new();
+        let mut in_line = false;
+        let batch = rows.into_iter().filter(|row| match row.message.connection() {
+            None => true,
+            Some(connection) if self.held.contains(&connection) => false,
+            Some(connection) => {
+                let first = taken.insert(connection);
+                in_line |= !first;
+                first
+            }
+        });
+        (batch.collect(), in_line)
+    }
+
+    fn stop_at(&mut self, error: &StoreError) -> Stopped {
+        warn!(%error, "the outbox could not be read or marked");
+        self.left_behind = true;
+        Stopped
+    }
+
+    /// Publishes a batch and marks what is confirmed.
+    async fn round(&mut self, batch: Vec<OutboxRow>) -> Result<(), Stopped> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let messages = batch.iter().map(|row| row.message.clone()).collect();
+        let publications = self.publisher.publish(messages).await;
+        let mut confirmed = Vec::with_capacity(batch.len());
+        let mut failures: HashMap<String, usize> = HashMap::new();
+        for (row, publication) in batch.iter().zip(publications) {
+            match publication {
+                Publication::Confirmed => confirmed.push(row.number),
+                Publication::Unroutable if self.gives_up(&row.message) => {
+                    warn!(message.id = %row.message.id(), "no queue takes the message; it is given up");
+                    confirmed.push(row.number);
+                }
+                Publication::Unroutable => {
+                    debug!(message.id = %row.message.id(), "no queue takes the message; it is held");
+                    self.left_behind = true;
+                    if let Some(connection) = row.message.connection() {
+                        self.held.insert(connection);
+                    }
+                }
+                Publication::Failed(why) => *failures.entry(why).or_default() += 1,
+            }
+        }
+        for (why, count) in &failures {
+            warn!(count, why, "messages could not be published; they are tried again");
+        }
+        if !confirmed.is_empty() {
+            self.store.confirm(confirmed).await.map_err(|error| self.stop_at(&error))?;
+        }
+        if failures.is_empty() {
+            return Ok(());
+        }
+        self.left_behind = true;
+        Err(Stopped)
+    }
+
+    /// Nobody waits for a reply whose queue is gone.
+    fn gives_up(&self, message: &Message) -> bool {
+        match message {
+            Message::Reply(_) => true,
+            Message::Event(_) => self.settings.when_unroutable == WhenUnroutable::Discard,
+            Message::DeadLetter(_) => false,
+        }
+    }
+
+    fn report(&self) {
+        self.part.set(if self.held.is_empty() {
+            Condition::Ready
+        } else {
+            let count = self.held.len();
+            Condition::Degraded(format!("no queue takes the events of {count} connections; they are held"))
+        });
+    }
+}
+
+/// The pass ended early: the broker or the store failed.
+struct Stopped;
+
+/// The longest wait without a word: rows of another process are not announced to this one.
+const IDLE_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,0 +1,304 @@
+//! The work on one claim: attempts, waits between them, and the end.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{Instrument as _, Span, info_span, warn};
+use uuid::Uuid;
+
+use super::Shared;
+use super::board::Notice;
+use super::lanes::Ticket;
+use super::ports::{Authorization, Begun, Finished, Patch};
+use crate::domain::command::CommandId;
+use crate::domain::error::Reason;
+use crate::domain::lifecycle::Finish;
+use crate::domain::record::{CommandRecord, State};
+use crate::domain::reply::{self, Reply, Unauthorized, Verdict};
+use crate::domain::trace::TraceContext;
+use crate::telemetry;
+
+/// The pause between tries to write the end of a claim while the store is away.
+const FINISH_RETRY_DELAY: Duration = Duration::from_millis(200);
+
+/// A retry is only worth waiting for if this much time is left for it.
+const ATTEMPT_TIME_MIN: Duration = Duration::from_millis(100);
+
+/// A caller that waits for the outcome, and what is left of its patience.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// When it must have its answer.
+    pub answer_by: Instant,
+    /// Dead once the caller has gone.
+    pub alive: std::sync::Weak<()>,
+}
+
+impl Caller {
+    fn waits(&self) -> bool {
+        self.alive.strong_count() > 0 && Instant::now() < self.answer_by
+    }
+}
+
+/// One command at work.
+pub struct Job {
+    /// Which.
+    pub id: CommandId,
+    /// The trace that its span joins.
+    pub trace: TraceContext,
+    /// Its place in the lane.
+    pub ticket: Ticket,
+    /// The claim, if it came with the acceptance, and when it was asked for.
+    pub claim: Option<(Begun, Instant)>,
+    /// Who waits for it.
+    pub caller: Option<Caller>,
+}
+
+/// What the attempts of a claim came to.
+struct Attempts {
+    verdict: Verdict,
+    sent: u32,
+    maybe_applied: bool,
+    unanswered_at: Option<Instant>,
+}
+
+impl Shared {
+    /// Works on `job` until it is final, deferred or waiting, and tells the board.
+    pub(super) async fn work(&self, mut job: Job) {
+        let Some(_running) = self.board.run(job.id) else { return };
+        let Some((begun, asked)) = self.claim(&mut job).await else { return };
+        match begun {
+            Begun::Claimed(record) => {
+                let span = command_span(&record, &job.trace);
+                self.execute(&job, record, asked).instrument(span).await;
+            }
+            Begun::Waiting(record) => {
+                self.recovery.notify_one();
+                self.board.tell(job.id, Notice::Waiting(record));
+            }
+            Begun::Ended(record) => {
+                self.outbox.notify_one();
+                self.recovery.notify_one();
+                self.board.tell(job.id, Notice::Final(record));
+            }
+            Begun::Unavailable(record) if record.state.is_final() => {
+                self.board.tell(job.id, Notice::Final(record));
+            }
+            Begun::Unavailable(_) => {}
+        }
+    }
+
+    /// The claim, as it came with the acceptance or as it is given at the head of the lane.
+    async fn claim(&self, job: &mut Job) -> Option<(Begun, Instant)> {
+        if let Some(claim) = job.claim.take() {
+            return Some(claim);
+        }
+        tokio::select! {
+            biased;
+            () = self.draining.cancelled() => {
+                self.board.tell(job.id, Notice::Left(Reason::Draining));
+                return None;
+            }
+            () = job.ticket.turn() => {}
+        }
+        let asked = Instant::now();
+        match self.store.begin(job.id, Uuid::now_v7()).await {
+            Ok(begun) => Some((begun, asked)),
+            Err(error) => {
+                warn!(command.id = %job.id, %error, "the claim could not be asked for");
+                self.board.tell(job.id, Notice::Left(Reason::StoreUnavailable));
+                None
+            }
+        }
+    }
+
+    async fn execute(&self, job: &Job, record: CommandRecord, asked: Instant) {
+        let lease_end = asked + self.settings.lease;
+        let attempts = self.attempt(job, &record, asked, lease_end).await;
+        if let Verdict::Applied { drifts, .. } = &attempts.verdict {
+            for drift in drifts {
+                warn!(
+                    field = drift.field,
+                    kind = drift.kind.as_str(),
+                    "the upstream's answer differs from its contract"
+                );
+            }
+        }
+        let finish = Finish {
+            id: record.id,
+            epoch: record.epoch,
+            attempts: attempts.sent,
+            maybe_applied: attempts.maybe_applied,
+            unanswered_ago: attempts.unanswered_at.map(|at| at.elapsed()),
+            caller_waits: job.caller.as_ref().is_some_and(Caller::waits),
+            defer_delay: self.settings.deferral.deferral(
+                record.attempts + attempts.sent,
+                hint(&attempts.verdict),
+                rand::random(),
+            ),
+            event_id: Uuid::now_v7(),
+            verdict: attempts.verdict,
+        };
+        self.finish(finish, lease_end).await;
+    }
+
+    /// Writes the end of a claim, again and again until the lease is over: what was sent must not be forgotten for a store
+    /// that is away for a moment.
+    async fn finish(&self, mut finish: Finish, lease_end: Instant) {
+        let id = finish.id;
+        let started = Instant::now();
+        let unanswered_ago = finish.unanswered_ago;
+        loop {
+            finish.unanswered_ago = unanswered_ago.map(|ago| ago + started.elapsed());
+            match self.store.finish(finish.clone()).await {
+                Ok(Finished::Settled(record)) => return self.settled(record),
+                Ok(Finished::Stale) => {
+                    warn!(command.id = %id, "the claim had passed to someone else; its late result is refused");
+                    return;
+                }
+                Err(error) if Instant::now() + FINISH_RETRY_DELAY < lease_end => {
+                    warn!(command.id = %id, %error, "the outcome could not be stored yet");
+                    sleep(FINISH_RETRY_DELAY).await;
+                }
+                Err(error) => {
+                    warn!(command.id = %id, %error, "the outcome could not be stored; recovery repeats the command");
+                    return self.board.tell(id, Notice::Left(Reason::StoreUnavailable));
+                }
+            }
+        }
+    }
+
+    fn settled(&self, record: CommandRecord) {
+        let outcome = record.outcome.as_ref();
+        let span = Span::current();
+        span.record("command.state", record.state.as_str());
+        if let Some(refusal) = outcome.and_then(|outcome| outcome.refusal.as_ref()) {
+            span.record("error.type", refusal.reason.as_str());
+        }
+        tracing::info!(
+            command.id = %record.id,
+            command.state = record.state.as_str(),
+            attempts = record.attempts,
+            upstream.status = outcome.and_then(|outcome| outcome.upstream_status),
+            "command settled"
+        );
+        self.outbox.notify_one();
+        self.recovery.notify_one();
+        let notice =
+            if record.state == State::Deferred { Notice::Deferred(record) } else { Notice::Final(record) };
+        if let Notice::Final(record) | Notice::Deferred(record) = &notice {
+            self.board.tell(record.id, notice.clone());
+        }
+    }
+
+    /// Tries until something definite is known, or the time is over.
+    async fn attempt(
+        &self,
+        job: &Job,
+        record: &CommandRecord,
+        asked: Instant,
+        lease_end: Instant,
+    ) -> Attempts {
+        let mut deadline = asked + self.settings.command_timeout;
+        if let Some(caller) = job.caller.as_ref().filter(|caller| caller.waits()) {
+            deadline = deadline.min(caller.answer_by);
+        }
+        let mut attempts = Attempts {
+            verdict: Verdict::Rejected(<_>::default()),
+            sent: 0,
+            maybe_applied: false,
+            unanswered_at: None,
+        };
+        let mut token_renewed = false;
+        for attempt in 1.. {
+            let (reply, authorization) = self.send(record, &mut attempts, deadline, lease_end).await;
+            attempts.verdict = reply::classify(&reply, record.command.archived);
+            let Verdict::Transient { maybe_applied, unanswered, token_refused, .. } = attempts.verdict else {
+                break;
+            };
+            attempts.maybe_applied |= maybe_applied;
+            if unanswered {
+                attempts.unanswered_at = Some(Instant::now());
+            }
+            if token_refused && let Some(authorization) = authorization {
+                self.upstream.refuse(record.command.requester, &authorization);
+                if token_renewed || self.draining.is_cancelled() {
+                    break;
+                }
+                token_renewed = true;
+                continue;
+            }
+            if matches!(reply, Reply::Unauthorized(Unauthorized::NotConfigured | Unauthorized::Refused)) {
+                break;
+            }
+            let delay = self.settings.retry.delay(attempt, hint(&attempts.verdict), rand::random());
+            if Instant::now() + delay + ATTEMPT_TIME_MIN > deadline || self.pause(delay).await.is_err() {
+                break;
+            }
+        }
+        attempts
+    }
+
+    /// Waits, unless the adapter is draining: what is not settled then is the next process's.
+    async fn pause(&self, delay: Duration) -> Result<(), ()> {
+        tokio::select! {
+            () = self.draining.cancelled() => Err(()),
+            () = sleep(delay) => Ok(()),
+        }
+    }
+
+    /// One attempt. The token is fetched first; between the check of the lease and the write nothing waits (rule 4).
+    async fn send(
+        &self,
+        record: &CommandRecord,
+        attempts: &mut Attempts,
+        deadline: Instant,
+        lease_end: Instant,
+    ) -> (Reply, Option<Authorization>) {
+        let authorization = match timeout_at(deadline, self.upstream.authorize(record.command.requester))
+            .await
+        {
+            Ok(Ok(authorization)) => authorization,
+            Ok(Err(why)) => return (Reply::Unauthorized(why), None),
+            Err(_) => return (Reply::Unauthorized(Unauthorized::Unavailable { retry_after: None }), None),
+        };
+        let patch = Patch {
+            requester: record.command.requester,
+            connection: record.command.connection,
+            archived: record.command.archived,
+            resend_count: record.attempts + attempts.sent,
+        };
+        let request: BoxFuture<'_, Reply> = self.upstream.patch(patch, authorization.clone());
+        if Instant::now() + self.settings.attempt_timeout >= lease_end {
+            // Not sent, so certainly not applied by this attempt.
+            return (Reply::Unreachable, None);
+        }
+        attempts.sent += 1;
+        (request.await, Some(authorization))
+    }
+}
+
+fn hint(verdict: &Verdict) -> Option<Duration> {
+    match verdict {
+        Verdict::Transient { outcome, .. } => {
+            outcome.refusal.as_ref().and_then(|refusal| refusal.retry_after)
+        }
+        _ => None,
+    }
+}
+
+fn command_span(record: &CommandRecord, trace: &TraceContext) -> Span {
+    let span = info_span!(
+        parent: None,
+        "command",
+        otel.kind = "internal",
+        command.id = %record.id,
+        command.archived = record.command.archived,
+        command.door = record.door.as_str(),
+        command.epoch = record.epoch,
+        command.state = tracing::field::Empty,
+        error.type = tracing::field::Empty,
+    );
+    telemetry::context::adopt(&span, trace);
+    span
+}

@@ -1,0 +1,99 @@
+//! The store's files: for their owner alone, and for one process at a time.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use tokio::sync::watch;
+
+use super::error::OpenError;
+
+const FOLDER_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+
+/// The proof that no other store uses the file. Freed when the last thread that works on the store drops it, or by the
+/// operating system when the process dies.
+pub(super) struct Lock {
+    // The order matters: whoever waits for the end of `held` finds the file unlocked.
+    _file: File,
+    _held: watch::Sender<()>,
+}
+
+/// Makes the folder if it is missing and takes the lock. The receiver's channel closes when the lock is free again.
+pub(super) fn lock(path: &Path) -> Result<(Lock, watch::Receiver<()>), OpenError> {
+    let fail = |path: &Path| {
+        let path = path.to_owned();
+        move |source| OpenError::File { path, source }
+    };
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder).map_err(fail(folder))?;
+    }
+    let lock_path = beside(path, ".lock");
+    let mut file = open_private(&lock_path).map_err(fail(&lock_path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(OpenError::Locked { path: path.to_owned(), holder: holder(&mut file) });
+        }
+        Err(TryLockError::Error(source)) => return Err(OpenError::File { path: lock_path, source }),
+    }
+    write_holder(&mut file).map_err(fail(&lock_path))?;
+    let (held, freed) = watch::channel(());
+    Ok((Lock { _file: file, _held: held }, freed))
+}
+
+/// For the operator who finds the store locked.
+fn write_holder(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    match file.read_to_string(&mut text) {
+        Ok(_) if !text.trim().is_empty() => format!("by process {}", text.trim()),
+        _ => "by another process".to_owned(),
+    }
+}
+
+/// Makes the database file if it is missing, and sees to it that its owner alone may read it.
+///
+/// Only for a file that no connection of this process has open: to close a file ends every lock of the process on it,
+/// SQLite's too.
+pub(super) fn secure_database(path: &Path) -> Result<(), OpenError> {
+    open_private(path).map(drop).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
+    secure_log(path)
+}
+
+/// Sees to it that the owner alone may read what SQLite has put beside the database. What it makes later gets the
+/// permissions of the database.
+pub(super) fn secure_log(path: &Path) -> Result<(), OpenError> {
+    for suffix in ["-wal", "-shm"] {
+        let path = beside(path, suffix);
+        match fs::set_permissions(&path, Permissions::from_mode(FILE_MODE)) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(OpenError::File { path, source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Opens or makes a file that is the owner's alone from its first moment, whatever the umask.
+fn open_private(path: &Path) -> io::Result<File> {
+    let file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
+    if file.metadata()?.permissions().mode() & 0o777 != FILE_MODE {
+        file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+    }
+    Ok(file)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}

@@ -1,0 +1,236 @@
+//! The embedded store: one SQLite file for one process.
+//!
+//! One thread writes, in group commits; two answer questions; one copies the write-ahead log into the file. Requests
+//! go to them over bounded queues when a method is called, so the order of calls is the order of effects.
+//!
+//! - `files`: permissions and the lock
+//! - `schema`: connections and migrations
+//! - `task`: a request on its way, and its answer on the way back
+//! - `writer`, `reader`, `checkpoint`: the threads
+//! - `operations`, `queries`: what they do
+//! - `rows`: records to rows and back
+
+mod checkpoint;
+mod error;
+mod files;
+mod operations;
+mod queries;
+mod reader;
+mod rows;
+mod schema;
+mod task;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread;
+
+use chrono::TimeDelta;
+use futures::FutureExt as _;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use error::Fault;
+pub use error::OpenError;
+use reader::Reader;
+use task::{Scope, Shared, Task};
+use writer::Writer;
+
+use crate::domain::Timestamp;
+use crate::domain::command::{CommandId, IdempotencyKey, OrganizationId};
+use crate::domain::lifecycle::{Acceptance, Finish, Terms};
+use crate::domain::record::CommandRecord;
+use crate::service::ports::{
+    Accepted, Begun, Books, Clock, Due, Finished, OutboxRow, Store, StoreError, StoreFuture,
+};
+
+/// Where the store is and how much may wait for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The database file. It and its folder are made if they are missing; `.lock`, `-wal` and `-shm` lie beside it.
+    pub path: PathBuf,
+    /// Requests that may wait for the writer, and for each reader. Further ones are refused.
+    pub queue_length_max: usize,
+}
+
+impl Settings {
+    /// The file at `path`, with room for 4096 waiting requests.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), queue_length_max: 4_096 }
+    }
+}
+
+/// A store in one SQLite file. Dropping it ends its threads after they have done what was asked for.
+pub struct SqliteStore {
+    /// Absent once it is closed.
+    queues: RwLock<Option<Queues>>,
+    freed: watch::Receiver<()>,
+}
+
+struct Queues {
+    writes: SyncSender<Box<dyn Task>>,
+    questions: SyncSender<Box<dyn Task>>,
+    /// Counting takes long on a large file and must not hold up other questions.
+    counts: SyncSender<Box<dyn Task>>,
+}
+
+impl SqliteStore {
+    /// Opens the file, brings its schema up to date, and makes work due whose owner is gone. Blocks.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(
+        settings: Settings,
+        terms: Terms,
+        retention: TimeDelta,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, OpenError> {
+        let Settings { path, queue_length_max } = settings;
+        let (lock, freed) = files::lock(&path)?;
+        let lock = Arc::new(lock);
+        files::secure_database(&path)?;
+        let connection = schema::prepare(&path)?;
+        let fail = |source| schema::open_error(&path, source);
+        schema::release_orphans(&connection, rows::micros(clock.now())).map_err(fail)?;
+        files::secure_log(&path)?;
+
+        let shared = Arc::new(Shared { terms, retention, clock, finishes_refused: AtomicU64::new(0) });
+        let reader = |name: &str| -> Result<SyncSender<Box<dyn Task>>, OpenError> {
+            let (sender, queue) = sync_channel(queue_length_max);
+            let connection = Some(schema::connect_reader(&path).map_err(fail)?);
+            let reader = Reader {
+                path: path.clone(),
+                connection,
+                shared: Arc::clone(&shared),
+                queue,
+                lock: Arc::clone(&lock),
+            };
+            spawn(name, move || reader.run())?;
+            Ok(sender)
+        };
+        let questions = reader("store-reader")?;
+        let counts = reader("store-counter")?;
+        let (checkpoints, requests): (_, Receiver<()>) = sync_channel(1);
+        let copier = schema::connect_writer(&path).map_err(fail)?;
+        let copier_lock = Arc::clone(&lock);
+        spawn("store-checkpoint", move || checkpoint::run(copier, &requests, copier_lock))?;
+        let (writes, queue) = sync_channel(queue_length_max);
+        let connection = Some(connection);
+        let thread =
+            Writer { path: path.clone(), connection, shared: Arc::clone(&shared), queue, checkpoints, lock };
+        spawn("store-writer", move || thread.run())?;
+        Ok(Self { queues: RwLock::new(Some(Queues { writes, questions, counts })), freed })
+    }
+
+    /// Hands `work` to a thread now; the future only waits for the answer.
+    fn ask<T, F>(&self, queue: fn(&Queues) -> &SyncSender<Box<dyn Task>>, work: F) -> StoreFuture<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Scope<'_>) -> Result<T, Fault> + Send + 'static,
+    {
+        let (task, answer) = task::job(work);
+        let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
+        let sent = match &*queues {
+            Some(queues) => queue(queues).try_send(task).map_err(|error| match error {
+                TrySendError::Full(_) => "too many requests wait for it",
+                TrySendError::Disconnected(_) => "its thread has ended",
+            }),
+            None => Err("it is closed"),
+        };
+        match sent {
+            Ok(()) => async move {
+                answer.await.unwrap_or_else(|_| Err(StoreError("its thread has ended".to_owned())))
+            }
+            .boxed(),
+            Err(reason) => futures::future::ready(Err(StoreError(reason.to_owned()))).boxed(),
+        }
+    }
+
+    fn write<T, F>(&self, work: F) -> StoreFuture<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Scope<'_>) -> Result<T, Fault> + Send + 'static,
+    {
+        self.ask(|queues| &queues.writes, work)
+    }
+
+    fn read<T, F>(&self, work: F) -> StoreFuture<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Scope<'_>) -> Result<T, Fault> + Send + 'static,
+    {
+        self.ask(|queues| &queues.questions, work)
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
+    thread::Builder::new().name(name.to_owned()).spawn(work).map(drop).map_err(OpenError::Thread)
+}
+
+impl Store for SqliteStore {
+    fn accept(&self, request: Acceptance, claim: Option<Uuid>) -> StoreFuture<Accepted> {
+        self.write(move |scope| operations::accept(scope, request, claim))
+    }
+
+    fn begin(&self, id: CommandId, event_id: Uuid) -> StoreFuture<Begun> {
+        self.write(move |scope| operations::begin(scope, id, event_id))
+    }
+
+    fn finish(&self, finish: Finish) -> StoreFuture<Finished> {
+        self.write(move |scope| operations::finish(scope, finish))
+    }
+
+    fn command(&self, id: CommandId) -> StoreFuture<Option<CommandRecord>> {
+        self.read(move |scope| rows::command_by_id(scope.connection, id))
+    }
+
+    fn command_by_key(
+        &self,
+        requester: OrganizationId,
+        key: IdempotencyKey,
+    ) -> StoreFuture<Option<CommandRecord>> {
+        self.read(move |scope| rows::command_by_key(scope.connection, requester, &key))
+    }
+
+    fn due(&self, limit: usize) -> StoreFuture<Vec<Due>> {
+        self.read(move |scope| queries::due(scope, limit))
+    }
+
+    fn due_next(&self) -> StoreFuture<Option<Timestamp>> {
+        self.read(|scope| queries::due_next(scope))
+    }
+
+    fn outbox(&self, after: i64, limit: usize) -> StoreFuture<Vec<OutboxRow>> {
+        self.read(move |scope| queries::outbox(scope, after, limit))
+    }
+
+    fn confirm(&self, numbers: Vec<i64>) -> StoreFuture<()> {
+        self.write(move |scope| operations::confirm(scope, &numbers))
+    }
+
+    fn purge(&self, limit: usize) -> StoreFuture<u64> {
+        self.write(move |scope| operations::purge(scope, limit))
+    }
+
+    fn books(&self) -> StoreFuture<Books> {
+        self.ask(|queues| &queues.counts, |scope| queries::books(scope))
+    }
+
+    fn probe(&self) -> StoreFuture<()> {
+        self.write(operations::probe)
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        // Without senders the threads end once their queues are empty.
+        drop(self.queues.write().unwrap_or_else(PoisonError::into_inner).take());
+        let mut freed = self.freed.clone();
+        async move {
+            while freed.changed().await.is_ok() {}
+            Ok(())
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,199 @@
+//! Rows of the table `commands`.
+
+use rusqlite::{CachedStatement, Connection as Database, Row};
+use uuid::Uuid;
+
+use super::super::error::Fault;
+use super::{from_json, json, micros, optional_time, signed, time, unsigned, uuid};
+use crate::domain::command::{Command, CommandId, IdempotencyKey, OrganizationId};
+use crate::domain::connection::Connection;
+use crate::domain::record::{CommandRecord, Door, EventRef, State};
+use crate::domain::trace::TraceContext;
+
+/// A command with its connection, and the connection's number.
+macro_rules! select_command {
+    ($condition:literal) => {
+        concat!(
+            "SELECT c.arrival, c.id, c.requester, c.key, n.target, n.guest, c.archived, c.issue_time, c.expire_time,
+             c.door, c.traceparent, c.tracestate, c.correlation_id, c.replies, c.state, c.generation, c.epoch,
+             c.attempts, c.maybe_applied, c.effective_time, c.accepted_time, c.due_time, c.waiting, c.finished_time,
+             c.outcome, c.event_id, c.event_sequence, c.event_confirmed_time
+             FROM commands c JOIN connections n ON n.number = c.connection WHERE ",
+            $condition
+        )
+    };
+}
+
+pub(in crate::store::sqlite) fn command_by_id(
+    database: &Database,
+    id: CommandId,
+) -> Result<Option<CommandRecord>, Fault> {
+    let mut statement = database.prepare_cached(select_command!("c.id = ?1"))?;
+    one_command(&mut statement, [id.0.as_bytes()])
+}
+
+pub(in crate::store::sqlite) fn command_by_key(
+    database: &Database,
+    requester: OrganizationId,
+    key: &IdempotencyKey,
+) -> Result<Option<CommandRecord>, Fault> {
+    let mut statement = database.prepare_cached(select_command!("c.requester = ?1 AND c.key = ?2"))?;
+    one_command(&mut statement, (requester.0.as_bytes(), key.as_str()))
+}
+
+/// Another command of the connection that blocks `id`; of several, the one that does so longest.
+pub(in crate::store::sqlite) fn blocker(
+    database: &Database,
+    connection: i64,
+    id: CommandId,
+) -> Result<Option<CommandRecord>, Fault> {
+    let mut statement = database.prepare_cached(select_command!(
+        "c.connection = ?1 AND c.blocking = 1 AND c.id <> ?2 ORDER BY c.due_time DESC LIMIT 1"
+    ))?;
+    one_command(&mut statement, (connection, id.0.as_bytes()))
+}
+
+fn one_command(
+    statement: &mut CachedStatement<'_>,
+    params: impl rusqlite::Params,
+) -> Result<Option<CommandRecord>, Fault> {
+    let mut rows = statement.query(params)?;
+    rows.next()?.map(read_command).transpose()
+}
+
+fn read_command(row: &Row<'_>) -> Result<CommandRecord, Fault> {
+    let key: String = row.get(3)?;
+    let state: String = row.get(14)?;
+    let replies: Option<String> = row.get(13)?;
+    let outcome: Option<String> = row.get(24)?;
+    let event = match (row.get::<_, Option<[u8; 16]>>(25)?, row.get::<_, Option<i64>>(26)?) {
+        (Some(id), Some(sequence)) => Some(EventRef {
+            id: Uuid::from_bytes(id),
+            sequence: unsigned(sequence)?,
+            confirmed_time: optional_time(row, 27)?,
+        }),
+        _ => None,
+    };
+    let door: String = row.get(9)?;
+    Ok(CommandRecord {
+        arrival: row.get(0)?,
+        id: CommandId(uuid(row, 1)?),
+        command: Command {
+            requester: OrganizationId(uuid(row, 2)?),
+            connection: Connection {
+                target: OrganizationId(uuid(row, 4)?),
+                guest: OrganizationId(uuid(row, 5)?),
+            },
+            archived: row.get(6)?,
+            key: IdempotencyKey::parse(&key).map_err(|rule| Fault::Row(format!("a key {rule}")))?,
+            issue_time: optional_time(row, 7)?,
+            expire_time: optional_time(row, 8)?,
+        },
+        door: match door.as_str() {
+            "grpc" => Door::Grpc,
+            "amqp" => Door::Amqp,
+            _ => return Err(Fault::Row(format!("no door is called {door}"))),
+        },
+        trace: TraceContext { traceparent: row.get(10)?, tracestate: row.get(11)? },
+        correlation_id: row.get(12)?,
+        replies: replies.map_or_else(|| Ok(Vec::new()), |text| from_json("replies", &text))?,
+        state: State::parse(&state).ok_or_else(|| Fault::Row(format!("no state is called {state}")))?,
+        generation: unsigned(row.get(15)?)?,
+        epoch: row.get(16)?,
+        attempts: unsigned(row.get(17)?)?,
+        maybe_applied: row.get(18)?,
+        effective_time: time(row.get(19)?)?,
+        accepted_time: time(row.get(20)?)?,
+        due_time: optional_time(row, 21)?,
+        waiting: row.get(22)?,
+        finished_time: optional_time(row, 23)?,
+        outcome: outcome.map(|text| from_json("outcome", &text)).transpose()?,
+        event,
+    })
+}
+
+/// Writes a command, and gives it its arrival number if it has none.
+pub(in crate::store::sqlite) fn write_command(
+    database: &Database,
+    record: &mut CommandRecord,
+    connection: i64,
+) -> Result<(), Fault> {
+    if record.arrival == 0 {
+        insert_identity(database, record, connection)
+    } else {
+        update_command(database, record)
+    }
+}
+
+fn insert_identity(database: &Database, record: &mut CommandRecord, connection: i64) -> Result<(), Fault> {
+    let command = &record.command;
+    let mut statement = database.prepare_cached(
+        "INSERT INTO commands (id, requester, key, connection, archived, issue_time, correlation_id, effective_time,
+             expire_time, door, traceparent, tracestate, replies, state, generation, epoch, attempts, maybe_applied,
+             blocking, waiting, accepted_time, due_time, finished_time, outcome, event_id, event_sequence,
+             event_confirmed_time)
+         VALUES (:id, :requester, :key, :connection, :archived, :issue_time, :correlation_id, :effective_time,
+             :expire_time, :door, :traceparent, :tracestate, :replies, :state, :generation, :epoch, :attempts,
+             :maybe_applied, :blocking, :waiting, :accepted_time, :due_time, :finished_time, :outcome, :event_id,
+             :event_sequence, :event_confirmed_time)",
+    )?;
+    bind(&mut statement, ":id", record.id.0.as_bytes())?;
+    bind(&mut statement, ":requester", command.requester.0.as_bytes())?;
+    bind(&mut statement, ":key", command.key.as_str())?;
+    bind(&mut statement, ":connection", connection)?;
+    bind(&mut statement, ":archived", command.archived)?;
+    bind(&mut statement, ":issue_time", command.issue_time.map(micros))?;
+    bind(&mut statement, ":correlation_id", record.correlation_id.as_deref())?;
+    bind(&mut statement, ":effective_time", micros(record.effective_time))?;
+    bind_changing(&mut statement, record)?;
+    statement.raw_execute()?;
+    record.arrival = database.last_insert_rowid();
+    Ok(())
+}
+
+/// Sets only what may change, so that the indexes over the rest are left alone.
+fn update_command(database: &Database, record: &CommandRecord) -> Result<(), Fault> {
+    let mut statement = database.prepare_cached(
+        "UPDATE commands SET expire_time = :expire_time, door = :door, traceparent = :traceparent,
+             tracestate = :tracestate, replies = :replies, state = :state, generation = :generation, epoch = :epoch,
+             attempts = :attempts, maybe_applied = :maybe_applied, blocking = :blocking, waiting = :waiting,
+             accepted_time = :accepted_time, due_time = :due_time, finished_time = :finished_time, outcome = :outcome,
+             event_id = :event_id, event_sequence = :event_sequence, event_confirmed_time = :event_confirmed_time
+         WHERE arrival = :arrival",
+    )?;
+    bind(&mut statement, ":arrival", record.arrival)?;
+    bind_changing(&mut statement, record)?;
+    statement.raw_execute()?;
+    Ok(())
+}
+
+fn bind_changing(statement: &mut CachedStatement<'_>, record: &CommandRecord) -> Result<(), Fault> {
+    let replies = if record.replies.is_empty() { None } else { Some(json(&record.replies)?) };
+    let outcome = record.outcome.as_ref().map(json).transpose()?;
+    let event = record.event.as_ref();
+    let sequence = event.map(|event| signed(event.sequence)).transpose()?;
+    bind(statement, ":expire_time", record.command.expire_time.map(micros))?;
+    bind(statement, ":door", record.door.as_str())?;
+    bind(statement, ":traceparent", record.trace.traceparent.as_deref())?;
+    bind(statement, ":tracestate", record.trace.tracestate.as_deref())?;
+    bind(statement, ":replies", replies)?;
+    bind(statement, ":state", record.state.as_str())?;
+    bind(statement, ":generation", record.generation)?;
+    bind(statement, ":epoch", record.epoch)?;
+    bind(statement, ":attempts", record.attempts)?;
+    bind(statement, ":maybe_applied", record.maybe_applied)?;
+    bind(statement, ":blocking", record.blocks())?;
+    bind(statement, ":waiting", record.waiting)?;
+    bind(statement, ":accepted_time", micros(record.accepted_time))?;
+    bind(statement, ":due_time", record.due_time.map(micros))?;
+    bind(statement, ":finished_time", record.finished_time.map(micros))?;
+    bind(statement, ":outcome", outcome)?;
+    bind(statement, ":event_id", event.map(|event| event.id.as_bytes()))?;
+    bind(statement, ":event_sequence", sequence)?;
+    bind(statement, ":event_confirmed_time", event.and_then(|event| event.confirmed_time).map(micros))
+}
+
+fn bind(statement: &mut CachedStatement<'_>, name: &str, value: impl rusqlite::ToSql) -> Result<(), Fault> {
+    let index = statement.parameter_index(name)?.ok_or(Fault::Value("a statement lacks a parameter"))?;
+    Ok(statement.raw_bind_parameter(index, value)?)
+}

@@ -1,0 +1,132 @@
+//! Connections to the database file, and its schema.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use super::error::OpenError;
+
+/// How long a statement waits for another program that has the database locked, a backup for example.
+pub(super) const BUSY_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Marks the file as ours: "gcad".
+const APPLICATION_ID: i64 = 0x6763_6164;
+
+/// The schema's steps, forward only. The version of a database is the number of steps it has taken.
+const MIGRATIONS: &[&str] = &[include_str!("../migrations/sqlite/0001_commands.sql")];
+
+/// Statements kept prepared by a connection; more than there are.
+const STATEMENTS_MAX: usize = 64;
+
+/// A connection that writes durably.
+pub(super) fn connect_writer(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.execute_batch(
+        "PRAGMA synchronous = FULL;
+         PRAGMA foreign_keys = ON;
+         PRAGMA temp_store = MEMORY;
+         PRAGMA wal_autocheckpoint = 0;
+         PRAGMA cache_size = -16384;",
+    )?;
+    Ok(connection)
+}
+
+/// A connection that only reads.
+pub(super) fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
+    connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+}
+
+/// The file must be there: a new one is made by [`files`](super::files) alone, with its permissions.
+fn connect(path: &Path, mode: OpenFlags) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY_TIME_MAX)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    Ok(connection)
+}
+
+/// Brings the database at `path` to the present schema. Nothing is written to a file that is not ours or newer.
+pub(super) fn prepare(path: &Path) -> Result<Connection, OpenError> {
+    let fail = |source| open_error(path, source);
+    let mut connection = connect_writer(path).map_err(fail)?;
+    let version = check(&connection, path)?;
+    let mode: String =
+        connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(fail)?;
+    if mode != "wal" {
+        let reason = format!("its journal mode stays {mode}");
+        return Err(OpenError::Corrupt { path: path.to_owned(), reason });
+    }
+    migrate(&mut connection, version).map_err(fail)?;
+    touch(&connection).map_err(fail)?;
+    Ok(connection)
+}
+
+/// The schema version of a database that this program may use.
+fn check(connection: &Connection, path: &Path) -> Result<usize, OpenError> {
+    let number = |sql: &str| -> Result<i64, OpenError> {
+        connection.query_row(sql, [], |row| row.get(0)).map_err(|source| open_error(path, source))
+    };
+    let tables = number("SELECT count(*) FROM sqlite_schema")?;
+    let application_id = number("PRAGMA application_id")?;
+    let version = number("PRAGMA user_version")?;
+    let empty = tables == 0 && application_id == 0 && version == 0;
+    if !empty && application_id != APPLICATION_ID {
+        return Err(OpenError::Foreign { path: path.to_owned() });
+    }
+    match usize::try_from(version) {
+        Ok(version) if version <= MIGRATIONS.len() => Ok(version),
+        _ => Err(OpenError::TooNew { path: path.to_owned(), found: version, known: known_version() }),
+    }
+}
+
+/// The version that this program brings a database to.
+fn known_version() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
+fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> {
+    if version == MIGRATIONS.len() {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for step in &MIGRATIONS[version..] {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", known_version())?;
+    transaction.commit()
+}
+
+/// Reads both ends of every table, which finds a file that was cut or overwritten. A full check takes too long on a
+/// large file and is left to `PRAGMA integrity_check` in an operator's hands.
+fn touch(connection: &Connection) -> rusqlite::Result<()> {
+    for sql in [
+        "SELECT min(arrival), max(arrival), (SELECT id FROM commands ORDER BY arrival DESC LIMIT 1) FROM commands",
+        "SELECT min(number), max(number), (SELECT target FROM connections ORDER BY number DESC LIMIT 1) FROM connections",
+        "SELECT min(number), max(number), (SELECT message FROM outbox ORDER BY number DESC LIMIT 1) FROM outbox",
+        "SELECT registered, outbox_written, outbox_confirmed FROM totals",
+        "SELECT min(due_time), max(due_time), NULL FROM commands WHERE due_time IS NOT NULL",
+        "SELECT min(finished_time), max(finished_time), NULL FROM commands WHERE finished_time IS NOT NULL",
+    ] {
+        connection.query_row(sql, [], |_| Ok(()))?;
+    }
+    Ok(())
+}
+
+/// Work whose owner is dead, as the lock proves, is due at once.
+pub(super) fn release_orphans(connection: &Connection, now_micros: i64) -> rusqlite::Result<usize> {
+    connection.execute(
+        "UPDATE commands SET due_time = ?1 WHERE due_time > ?1 AND state IN ('accepted', 'in_flight')",
+        [now_micros],
+    )
+}
+
+pub(super) fn open_error(path: &Path, source: rusqlite::Error) -> OpenError {
+    let path = path.to_owned();
+    match source.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            OpenError::Corrupt { path, reason: source.to_string() }
+        }
+        _ => OpenError::Sqlite { path, source },
+    }
+}

@@ -1,0 +1,114 @@
+//! Work for a thread that owns a database connection, and the way back of its answer.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use chrono::{SubsecRound as _, TimeDelta};
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::error::Fault;
+use crate::domain::Timestamp;
+use crate::domain::lifecycle::Terms;
+use crate::service::ports::{Clock, StoreError};
+
+/// What every thread of a store shares.
+pub(super) struct Shared {
+    pub(super) terms: Terms,
+    pub(super) retention: TimeDelta,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) finishes_refused: AtomicU64,
+}
+
+/// Changes of the totals within a transaction, written once at its end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) registered: i64,
+    pub(super) outbox_written: i64,
+    pub(super) outbox_confirmed: i64,
+    pub(super) finishes_refused: u64,
+}
+
+/// What a piece of work may use.
+pub(super) struct Scope<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) shared: &'a Shared,
+    pub(super) tally: Tally,
+}
+
+impl Scope<'_> {
+    /// The store's time, as it is kept.
+    pub(super) fn now(&self) -> Timestamp {
+        self.shared.clock.now().trunc_subsecs(6)
+    }
+}
+
+/// Whether a piece of work was done, so that what it wrote may stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Done {
+    Yes,
+    No,
+}
+
+/// A piece of work whose kind of answer is forgotten.
+pub(super) trait Task: Send {
+    /// Does it and keeps the answer back. Never panics.
+    fn run(&mut self, scope: &mut Scope<'_>) -> Done;
+
+    /// Gives the answer out, or `failure` if the work came to nothing after it was done.
+    fn answer(self: Box<Self>, failure: Option<&StoreError>);
+}
+
+struct Job<F, T> {
+    work: Option<F>,
+    result: Option<Result<T, StoreError>>,
+    answer: oneshot::Sender<Result<T, StoreError>>,
+}
+
+/// Wraps `work`; its answer comes out of the receiver.
+pub(super) fn job<F, T>(work: F) -> (Box<dyn Task>, oneshot::Receiver<Result<T, StoreError>>)
+where
+    F: FnOnce(&mut Scope<'_>) -> Result<T, Fault> + Send + 'static,
+    T: Send + 'static,
+{
+    let (sender, receiver) = oneshot::channel();
+    (Box::new(Job { work: Some(work), result: None, answer: sender }), receiver)
+}
+
+impl<F, T> Task for Job<F, T>
+where
+    F: FnOnce(&mut Scope<'_>) -> Result<T, Fault> + Send,
+    T: Send,
+{
+    fn run(&mut self, scope: &mut Scope<'_>) -> Done {
+        let Some(work) = self.work.take() else { return Done::No };
+        let result = match catch_unwind(AssertUnwindSafe(|| work(scope))) {
+            Ok(result) => result.map_err(StoreError::from),
+            Err(panic) => Err(StoreError(format!("a fault of the program: {}", panic_text(panic.as_ref())))),
+        };
+        let done = if result.is_ok() { Done::Yes } else { Done::No };
+        self.result = Some(result);
+        done
+    }
+
+    fn answer(self: Box<Self>, failure: Option<&StoreError>) {
+        let answer = match (self.result, failure) {
+            (Some(Err(own)), _) => Err(own),
+            (_, Some(failure)) => Err(failure.clone()),
+            (Some(Ok(value)), None) => Ok(value),
+            (None, None) => Err(StoreError("the request was not looked at".to_owned())),
+        };
+        // Whoever asked may be gone: what was done stays done.
+        let _ = self.answer.send(answer);
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without a text")
+}

@@ -1,0 +1,158 @@
+//! The one thread that writes: takes whatever is queued, does it in one transaction, and answers when that is durable.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::checkpoint::{self, Wal};
+use super::error::Fault;
+use super::files::Lock;
+use super::schema;
+use super::task::{Done, Scope, Shared, Tally, Task};
+use crate::service::ports::StoreError;
+
+/// Pieces of work that share a commit, at most.
+const BATCH_LENGTH_MAX: usize = 512;
+
+/// After so long without work the log is folded into the database and cut to nothing.
+const IDLE_TIME: Duration = Duration::from_secs(1);
+
+/// A writer and all that it needs.
+pub(super) struct Writer {
+    pub(super) path: PathBuf,
+    /// Absent after a failure: what it holds is not to be trusted then.
+    pub(super) connection: Option<Connection>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) queue: Receiver<Box<dyn Task>>,
+    /// Asks for a checkpoint beside the writing.
+    pub(super) checkpoints: SyncSender<()>,
+    /// Held until the last thread of the store ends.
+    pub(super) lock: Arc<Lock>,
+}
+
+impl Writer {
+    /// Works until nobody can ask for anything any more and all that was asked for is done.
+    pub(super) fn run(mut self) {
+        let mut log_empty = false;
+        loop {
+            let first = if log_empty {
+                self.queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                self.queue.recv_timeout(IDLE_TIME)
+            };
+            match first {
+                Ok(first) => {
+                    let mut batch = vec![first];
+                    batch.extend(self.queue.try_iter().take(BATCH_LENGTH_MAX - 1));
+                    self.run_batch(batch);
+                    log_empty = false;
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Some(connection) = &self.connection {
+                        checkpoint::truncate(connection);
+                    }
+                    log_empty = true;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        if let Some(connection) = &self.connection {
+            checkpoint::truncate(connection);
+        }
+        // The file is closed before the lock goes.
+        drop(self.connection);
+        drop(self.lock);
+    }
+
+    fn run_batch(&mut self, mut batch: Vec<Box<dyn Task>>) {
+        let result = self.transaction(&mut batch);
+        if let Err(error) = &result {
+            tracing::error!(error = %error, operations = batch.len(), "the store could not commit");
+        }
+        if !matches!(result, Ok(Done::Yes)) {
+            self.connection = None;
+        }
+        for task in batch {
+            task.answer(result.as_ref().err());
+        }
+        if let Some(connection) = &self.connection {
+            match checkpoint::after_commit(connection) {
+                Wal::Short => {}
+                // A request that is already waiting is as good as this one.
+                Wal::Long => drop(self.checkpoints.try_send(())),
+            }
+        }
+    }
+
+    /// Whether every operation was done, once all that were are durable.
+    fn transaction(&mut self, batch: &mut [Box<dyn Task>]) -> Result<Done, StoreError> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => none.insert(schema::connect_writer(&self.path).map_err(Fault::from)?),
+        };
+        let (done, tally) = write_all(connection, &self.shared, batch)?;
+        self.shared.finishes_refused.fetch_add(tally.finishes_refused, Ordering::Relaxed);
+        Ok(done)
+    }
+}
+
+fn write_all(
+    connection: &Connection,
+    shared: &Shared,
+    batch: &mut [Box<dyn Task>],
+) -> Result<(Done, Tally), StoreError> {
+    execute(connection, "BEGIN IMMEDIATE")?;
+    let result = write_in_transaction(connection, shared, batch);
+    if result.is_err() && !connection.is_autocommit() {
+        // Should it fail, the connection is dropped, which rolls back too.
+        let _ = execute(connection, "ROLLBACK");
+    }
+    result
+}
+
+fn write_in_transaction(
+    connection: &Connection,
+    shared: &Shared,
+    batch: &mut [Box<dyn Task>],
+) -> Result<(Done, Tally), StoreError> {
+    let mut scope = Scope { connection, shared, tally: Tally::default() };
+    let mut done = Done::Yes;
+    for task in batch {
+        let tally = scope.tally;
+        execute(connection, "SAVEPOINT operation")?;
+        if task.run(&mut scope) == Done::No {
+            scope.tally = tally;
+            done = Done::No;
+            if connection.is_autocommit() {
+                let text = "SQLite rolled the transaction back after an operation had failed";
+                return Err(StoreError(text.to_owned()));
+            }
+            execute(connection, "ROLLBACK TO operation")?;
+        }
+        execute(connection, "RELEASE operation")?;
+    }
+    write_tally(connection, scope.tally).map_err(StoreError::from)?;
+    execute(connection, "COMMIT")?;
+    Ok((done, scope.tally))
+}
+
+fn write_tally(connection: &Connection, tally: Tally) -> Result<(), Fault> {
+    if (Tally { finishes_refused: 0, ..tally }) == Tally::default() {
+        return Ok(());
+    }
+    let mut statement = connection.prepare_cached(
+        "UPDATE totals SET registered = registered + ?1, outbox_written = outbox_written + ?2,
+             outbox_confirmed = outbox_confirmed + ?3",
+    )?;
+    statement.execute((tally.registered, tally.outbox_written, tally.outbox_confirmed))?;
+    Ok(())
+}
+
+fn execute(connection: &Connection, sql: &str) -> Result<(), Fault> {
+    connection.prepare_cached(sql)?.execute([])?;
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! Spans to a collector, by OTLP/gRPC.
+
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, TracerProviderBuilder,
+};
+use opentelemetry_semantic_conventions::attribute::{SERVICE_INSTANCE_ID, SERVICE_VERSION};
+
+use super::{Error, Settings};
+
+/// Spans that wait for the exporter, at most; what is more is dropped and counted in a log record.
+const QUEUE_LENGTH_MAX: usize = 16_384;
+
+/// Spans in one request, at most.
+const BATCH_LENGTH_MAX: usize = 512;
+
+/// How long a span waits for others, at most.
+const BATCH_DELAY: Duration = Duration::from_secs(1);
+
+/// The time for one request.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Makes spans, and exports them if there is an endpoint.
+pub(super) fn provider(settings: &Settings) -> Result<SdkTracerProvider, Error> {
+    let resource = Resource::builder()
+        .with_service_name(settings.service_name.clone())
+        .with_attribute(KeyValue::new(SERVICE_VERSION, env!("CARGO_PKG_VERSION")))
+        .with_attribute(KeyValue::new(SERVICE_INSTANCE_ID, settings.service_instance.clone()))
+        .build();
+    let builder = SdkTracerProvider::builder().with_resource(resource);
+    match &settings.otlp_endpoint {
+        Some(endpoint) => {
+            let exporter = SpanExporter::builder()
+                .with_tonic()
+                .with_endpoint(endpoint.as_str())
+                .with_timeout(EXPORT_TIMEOUT)
+                .build()?;
+            Ok(exporting(builder, exporter, settings.sample_ratio).build())
+        }
+        // Spans still get ids and hand the caller's sampling decision on; they are kept nowhere.
+        None => Ok(builder.with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOff))).build()),
+    }
+}
+
+fn exporting(
+    builder: TracerProviderBuilder,
+    exporter: SpanExporter,
+    sample_ratio: f64,
+) -> TracerProviderBuilder {
+    let config = BatchConfigBuilder::default()
+        .with_max_queue_size(QUEUE_LENGTH_MAX)
+        .with_max_export_batch_size(BATCH_LENGTH_MAX)
+        .with_scheduled_delay(BATCH_DELAY)
+        .build();
+    let root = Sampler::TraceIdRatioBased(sample_ratio);
+    builder
+        .with_sampler(Sampler::ParentBased(Box::new(root)))
+        .with_span_processor(BatchSpanProcessor::builder(exporter).with_batch_config(config).build())
+}
+
+/// Keeps the export going. [`Guard::shutdown`] ends it.
+#[derive(Debug)]
+#[must_use = "spans are lost unless they are flushed at the end"]
+pub struct Guard {
+    provider: SdkTracerProvider,
+}
+
+impl Guard {
+    pub(super) const fn new(provider: SdkTracerProvider) -> Self {
+        Self { provider }
+    }
+
+    /// Exports what is waiting and ends, within `timeout` whatever hangs. To be called on the runtime that [`init`]
+    /// was called on. Returns whether everything was exported.
+    ///
+    /// [`init`]: super::init
+    pub async fn shutdown(self, timeout: Duration) -> bool {
+        let (done, ended) = tokio::sync::oneshot::channel();
+        // The SDK blocks, and not always within its own timeout; so it gets a thread that nobody needs to wait for.
+        let thread = std::thread::Builder::new().name("span-flush".to_owned()).spawn(move || {
+            // Nobody listens any more if the timeout came first.
+            let _ = done.send(self.provider.shutdown_with_timeout(timeout));
+        });
+        let ended = tokio::time::timeout(timeout, ended).await;
+        thread.is_ok() && matches!(ended, Ok(Ok(Ok(()))))
+    }
+}

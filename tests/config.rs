@@ -1,0 +1,279 @@
+//! The configuration: everything has a default, every fault is told at once, and no secret shows.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use guest_connection_adapter::config::{Config, Faults, load, reference};
+use guest_connection_adapter::mycreditapp::Credentials;
+use secrecy::ExposeSecret as _;
+use tempfile::TempDir;
+
+const ID: &str = "0190c1d4-7c1e-7d3a-9a53-5c1f6e1b2a77";
+
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    }
+
+    fn load(&self, text: &str, environment: &[(&str, &str)]) -> Result<Config, Faults> {
+        from(Some(&self.file("config.toml", text)), environment)
+    }
+
+    fn faults(&self, text: &str, environment: &[(&str, &str)]) -> Vec<String> {
+        let faults = self.load(text, environment).expect_err("faults");
+        faults.to_string().lines().map(str::to_owned).collect()
+    }
+}
+
+fn from(file: Option<&Path>, environment: &[(&str, &str)]) -> Result<Config, Faults> {
+    load(file, environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))))
+}
+
+fn tree(config: &Config) -> serde_json::Value {
+    serde_json::to_value(config).unwrap()
+}
+
+#[test]
+fn nothing_at_all_is_a_configuration() {
+    let config = from(None, &[("PATH", "/bin"), ("GCA_AMQP__URI", "")]).unwrap();
+    assert_eq!(tree(&config), tree(&Config::default()));
+    assert_eq!(config.grpc.listen.to_string(), "127.0.0.1:50051");
+    assert!(config.amqp.is_none());
+    let upstream = config.upstream().unwrap();
+    assert_eq!(upstream.base_url.as_str(), "https://api.mycreditapp.ai/v1-beta");
+    assert!(config.telemetry().unwrap().otlp_endpoint.is_none());
+}
+
+#[test]
+fn the_environment_has_the_last_word() {
+    let place = Place::new();
+    let environment = [
+        ("GCA_GRPC__LISTEN", "[::1]:1"),
+        ("GCA_UPSTREAM__ATTEMPT_TIMEOUT", "1s 500ms"),
+        ("GCA_UPSTREAM__CONNECT_TIMEOUT", "1s"),
+        ("GCA_AMQP__PREFETCH", "7"),
+        ("GCA_AMQP__ACCEPT_WITHOUT_KEY", "true"),
+        ("GCA_AMQP__URI", "amqp://someone:p%40ss+word@broker/vhost"),
+        ("GCA_ORGANIZATIONS__ACME__ID", ID),
+        ("GCA_ORGANIZATIONS__ACME__CLIENT_ID", "12345"),
+        ("GCA_ORGANIZATIONS__ACME__CLIENT_SECRET", "678"),
+    ];
+    let config = place.load("[grpc]\nlisten = '127.0.0.1:2'\nin_flight_max = 3\n", &environment).unwrap();
+    assert_eq!((config.grpc.listen.to_string().as_str(), config.grpc.in_flight_max), ("[::1]:1", 3));
+    assert_eq!(config.upstream.attempt_timeout, Duration::from_millis(1500));
+    let amqp = config.amqp.clone().unwrap();
+    assert_eq!((amqp.prefetch, amqp.accept_without_key), (7, true));
+    assert_eq!((amqp.uri.as_str(), amqp.username.as_str()), ("amqp://broker/vhost", "someone"));
+    assert_eq!(amqp.password().unwrap().expose_secret(), "p@ss+word");
+    let settings = config.upstream().unwrap();
+    let Some(Credentials::Client { client_id, client_secret }) = settings.organizations.values().next()
+    else {
+        panic!("{settings:?}")
+    };
+    assert_eq!((client_id.as_str(), client_secret.expose_secret()), ("12345", "678"));
+    let shown = format!("{config:?} {settings:?} {}", tree(&config));
+    assert!(!shown.contains("678") && !shown.contains("p@ss") && !shown.contains("p%40"), "{shown}");
+}
+
+#[test]
+fn every_fault_is_told_at_once() {
+    let place = Place::new();
+    let text = r#"
+        typo = 1
+        [grpc]
+        listen = "everywhere"
+        in_flight_max = "many"
+        [upstream]
+        base_url = "ftp://x"
+        attempt_timeout = "40s"
+        comand_timeout = "1s"
+        [amqp]
+        prefetch = -1
+        delivery_hold = "1h"
+        [events]
+        mode = "loud"
+        [telemetry]
+        sample_ratio = 2.0
+        log_filter = "a=loud"
+        [store]
+        give_up_after = "8days"
+        retention = "0s"
+        [organizations.acme]
+        id = "acme"
+        [shutdown]
+        drain_timeout = 25
+    "#;
+    let faults = place.faults(text, &[("GCA_RELAY__BATCH", "x"), ("GCA_FOO", "bar")]);
+    for start in [
+        "typo: is not a key",
+        "foo: is not a key (from GCA_FOO)",
+        "grpc.listen: is `everywhere`: invalid socket address",
+        "grpc.in_flight_max: invalid value: string \"many\"",
+        "upstream.base_url: is `ftp://x`, must be an address that begins with https:// or http://",
+        "upstream.attempt_timeout: is 40s, must be shorter than `upstream.command_timeout` (30s)",
+        "upstream.comand_timeout: is not a key; did you mean `upstream.command_timeout`?",
+        "amqp.prefetch: ",
+        "amqp.delivery_hold: is 1h, must be shorter than the broker's ack timeout",
+        "events.mode: is `loud`, must be one of `structured`, `binary`",
+        "telemetry.sample_ratio: is 2, must be from 0 to 1",
+        "telemetry.log_filter: is `a=loud`",
+        "store.give_up_after: is 8days, must be shorter than `store.retention` (0s)",
+        "store.retention: is 0s, must be from 1ms to 366days",
+        "organizations.acme.id: is `acme`, must be a UUID",
+        "organizations.acme: must have",
+        "shutdown.drain_timeout: ",
+        "relay.batch: ",
+    ] {
+        assert!(faults.iter().any(|fault| fault.starts_with(start)), "{start}\n{faults:#?}");
+    }
+    assert!(
+        faults
+            .iter()
+            .any(|fault| fault.starts_with("relay.batch") && fault.ends_with("(from GCA_RELAY__BATCH)"))
+    );
+    assert_eq!(faults.len(), 19, "{faults:#?}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_fault() {
+    let place = Place::new();
+    let missing = from(Some(&place.0.path().join("none.toml")), &[]).unwrap_err().to_string();
+    assert!(missing.contains("none.toml: cannot be read"), "{missing}");
+    let faults = place.faults("[grpc]\n\npassword = \"s3cret\n", &[]);
+    assert!(
+        faults[0].contains("config.toml, line 3: is not TOML") && !faults[0].contains("s3cret"),
+        "{faults:?}"
+    );
+    assert!(place.faults("grpc = 1", &[])[0].starts_with("grpc: "));
+}
+
+#[test]
+fn secrets_in_the_file_are_refused_and_not_shown() {
+    let place = Place::new();
+    let text = format!(
+        "[organizations.acme]\nid = '{ID}'\nclient_id = 'c'\nclient_secret = 's3cret'\n\
+         [organizations.other]\nid = '{ID}'\ntoken = ['s3cret']\n\
+         [amqp]\nuri = 'amqp://u:s3cret@h'\npassword = 's3cret'\n\
+         [upstream]\nbase_url = 'https://u:s3cret@h'\n"
+    );
+    let faults = place.faults(&text, &[]);
+    let all = faults.join("\n");
+    assert!(!all.contains("s3cret"), "{all}");
+    for text in [
+        "organizations.acme.client_secret: a secret must not stand in this file",
+        "`organizations.acme.client_secret_file`",
+        "GCA_ORGANIZATIONS__ACME__CLIENT_SECRET",
+        "organizations.other.token: a secret",
+        "organizations.other.id: is ",
+        "amqp.password: a secret",
+        "amqp.uri: a password must not stand in this file",
+        "upstream.base_url: a password",
+    ] {
+        assert!(all.contains(text), "{text}\n{all}");
+    }
+    let environment =
+        [("GCA_UPSTREAM__BASE_URL", "https://u:s3cret@h"), ("GCA_TELEMETRY__OTLP_ENDPOINT", "x@s3cret")];
+    let faults = place.faults("", &environment);
+    assert_eq!(faults.len(), 2);
+    assert!(!faults.join("\n").contains("s3cret"), "{faults:?}");
+}
+
+#[test]
+fn secret_files_are_read_or_faulted() {
+    let place = Place::new();
+    let secret = place.file("secret", "s3cret\r\n");
+    let organization = |path: &Path| {
+        format!(
+            "[organizations.acme]\nid = '{ID}'\nclient_id = 'c'\nclient_secret_file = '{}'\n",
+            path.display()
+        )
+    };
+    let config = place.load(&organization(&secret), &[]).unwrap();
+    let secret_read = config.organizations["acme"].client_secret.as_ref().unwrap();
+    assert_eq!(secret_read.expose_secret(), "s3cret");
+
+    let one = |text: &str, environment: &[(&str, &str)]| {
+        let faults = place.faults(text, environment);
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(!faults[0].contains("s3cret"), "{faults:?}");
+        faults[0].clone()
+    };
+    let twice = one(&organization(&secret), &[("GCA_ORGANIZATIONS__ACME__CLIENT_SECRET", "s3cret")]);
+    assert!(twice.contains("given twice"), "{twice}");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(one(&organization(&secret), &[]).contains("chmod 600"));
+    assert!(one(&organization(&place.file("empty", "\n")), &[]).contains("is empty"));
+    assert!(one(&organization(&place.0.path().join("none")), &[]).contains("cannot be read"));
+    assert!(one(&organization(place.0.path()), &[]).contains("not a file"));
+    let broker = format!("[amqp]\npassword_file = '{}'\n", place.file("password", "pw\n").display());
+    assert_eq!(place.load(&broker, &[]).unwrap().amqp.unwrap().password().unwrap().expose_secret(), "pw");
+    assert!(one("[amqp]\nusername = 'someone'\n", &[]).contains("amqp.password_file: must be given"));
+}
+
+#[test]
+fn the_example_holds_every_key_and_changes_nothing() {
+    let example = reference::example();
+    let place = Place::new();
+    assert_eq!(tree(&place.load(&example, &[]).unwrap()), tree(&Config::default()));
+    let mut section = String::new();
+    let mut found = Vec::new();
+    for line in example.lines() {
+        let line = line.trim_start_matches(['#', ' ']);
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']').replace(".acme", ".<name>");
+        } else if let Some((name, _)) = line.split_once(" = ") {
+            found.push(format!("{section}.{name}"));
+        } else if let Some(variable) = line.strip_prefix("GCA_") {
+            found.push(variable.to_lowercase().replace("__", ".").replace(".acme.", ".<name>."));
+        }
+    }
+    assert_eq!(found, reference::keys());
+    assert!(found.len() > 50);
+    for key in serde_json::to_value(Config::default()).unwrap().as_object().unwrap().keys() {
+        assert!(found.iter().any(|found| found.starts_with(&format!("{key}."))), "{key}");
+    }
+}
+
+#[test]
+fn the_example_works_once_its_marks_are_taken_away() {
+    let place = Place::new();
+    place.file("secret", "s3cret");
+    let example = reference::example();
+    let settings = example.lines().map(|line| {
+        let bare = line.trim_start_matches("# ");
+        let is_setting =
+            bare.starts_with('[') || bare.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+        let both = bare.starts_with("token_file");
+        if is_setting && !both { bare } else { "" }
+    });
+    let text = settings.collect::<Vec<_>>().join("\n");
+    let secret = place.0.path().join("secret").display().to_string();
+    let text = text.replace("secrets/client_secret", &secret).replace("secrets/amqp_password", &secret);
+    let config = place.load(&text, &[]).unwrap();
+    assert!(config.amqp.is_some() && config.organizations.len() == 1);
+}
+
+#[test]
+fn the_page_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, reference::page()).unwrap();
+    }
+    let written = fs::read_to_string(&path).unwrap_or_default();
+    assert!(written == reference::page(), "run: UPDATE_DOCS=1 cargo test --test config the_page");
+}

@@ -1,0 +1,136 @@
+//! What is kept and for how long: outbox, due commands, purge, crashes.
+
+use chrono::TimeDelta;
+use guest_connection_adapter::domain::lifecycle::Finish;
+use guest_connection_adapter::domain::message::Message;
+use guest_connection_adapter::domain::record::State;
+use guest_connection_adapter::service::ports::{Accepted, Begun};
+
+use super::world::*;
+
+pub async fn the_outbox_is_read_in_order_and_confirmed_once<H: Harness>(world: World<H>) {
+    let mut records = Vec::new();
+    for guest in 1..=3 {
+        records.push(world.done(wish(guest, &format!("k-{guest}")).by_amqp().reply_to("r"), applied()).await);
+    }
+    let rows = world.store().outbox(0, 100).await.unwrap();
+    assert_eq!(rows.len(), 6);
+    assert!(rows.is_sorted_by(|a, b| a.number < b.number));
+    assert!(matches!((&rows[0].message, &rows[1].message), (Message::Event(_), Message::Reply(_))));
+    let page = world.store().outbox(rows[1].number, 2).await.unwrap();
+    assert_eq!(page, rows[2..4]);
+
+    world.advance(TimeDelta::seconds(2));
+    let numbers = vec![rows[2].number, rows[3].number, rows[1].number];
+    world.store().confirm(numbers.clone()).await.unwrap();
+    let confirmed_time = world.now();
+    world.advance(TimeDelta::seconds(2));
+    world.store().confirm(numbers).await.unwrap();
+    let books = world.check_books().await;
+    assert_eq!((books.outbox_written, books.outbox_confirmed, books.outbox_pending), (6, 3, 3));
+    let left: Vec<_> = world.store().outbox(0, 100).await.unwrap().iter().map(|row| row.number).collect();
+    assert_eq!(left, [rows[0].number, rows[4].number, rows[5].number]);
+    let confirmed = world.command(&records[1]).await.event.unwrap();
+    assert_eq!(confirmed.confirmed_time, Some(confirmed_time));
+    assert_eq!(world.command(&records[0]).await.event.unwrap().confirmed_time, None, "only its reply");
+
+    world.confirm_all().await;
+    world.done(wish(4, "k-4"), applied()).await;
+    let next = world.store().outbox(0, 100).await.unwrap();
+    assert!(next[0].number > rows[5].number, "numbers are not given twice");
+}
+
+pub async fn due_commands_come_in_order_of_arrival<H: Harness>(world: World<H>) {
+    let late = world.done(wish(1, "late"), unreachable()).await;
+    let soon = Finish { defer_delay: std::time::Duration::from_secs(1), ..unreachable() };
+    let soon = world.done(wish(1, "soon"), soon).await;
+    let held = world.fresh(wish(2, "held")).await;
+    assert_eq!(world.store().due_next().await.unwrap(), soon.due_time);
+    world.advance(TimeDelta::seconds(5));
+    let due: Vec<_> = world.store().due(10).await.unwrap().iter().map(|due| due.id).collect();
+    assert_eq!(due, [soon.id]);
+    world.advance(TERMS.hold);
+    let due = world.store().due(10).await.unwrap();
+    assert_eq!(due.iter().map(|due| due.id).collect::<Vec<_>>(), [late.id, soon.id, held.id]);
+    assert_eq!(due[0].connection, late.command.connection);
+    assert_eq!(world.store().due(2).await.unwrap().len(), 2);
+    let claimed = world.claim(&soon).await;
+    assert_eq!(claimed.due_time, Some(world.now() + TERMS.lease));
+    assert_eq!(world.store().due(10).await.unwrap().len(), 2);
+}
+
+pub async fn a_purge_forgets_commands_and_keeps_connections<H: Harness>(world: World<H>) {
+    let mut done = Vec::new();
+    for key in ["a", "b", "c"] {
+        done.push(world.done(wish(1, key), applied()).await);
+    }
+    let open = world.done(wish(2, "open"), unreachable()).await;
+    world.confirm_all().await;
+    world.advance(RETENTION);
+    assert_eq!(world.store().purge(100).await.unwrap(), 0, "not longer ago than the retention");
+    world.advance(TimeDelta::microseconds(1));
+    assert_eq!(world.store().purge(2).await.unwrap(), 2);
+    world.check_books().await;
+    assert_eq!(world.store().purge(2).await.unwrap(), 1);
+    let books = world.check_books().await;
+    assert_eq!((books.registered, count(&books, State::Succeeded)), (1, 0));
+    assert_eq!(world.store().command(done[0].id).await.unwrap(), None);
+    assert_eq!(world.command(&open).await, open);
+
+    // The connection still knows what was applied, and its last number.
+    let old = wish(1, "old").issued(done[0].effective_time);
+    let answer = world.accept_and_claim(old).await;
+    assert!(matches!(answer, Accepted::Fresh(_, Some(Begun::Ended(_)))), "{answer:?}");
+    let next = world.done(wish(1, "a"), applied()).await;
+    assert_eq!(next.event.unwrap().sequence, 4);
+    assert!(next.arrival > open.arrival && next.id != done[0].id);
+}
+
+pub async fn a_purge_spares_what_is_not_told<H: Harness>(world: World<H>) {
+    let told = world.done(wish(1, "told"), applied()).await;
+    world.confirm_all().await;
+    let untold = world.done(wish(1, "untold"), applied()).await;
+    world.advance(RETENTION + TimeDelta::seconds(1));
+    assert_eq!(world.store().purge(100).await.unwrap(), 1);
+    assert_eq!(world.store().command(told.id).await.unwrap(), None);
+    assert_eq!(world.command(&untold).await, untold);
+    world.confirm_all().await;
+    assert_eq!(world.store().purge(100).await.unwrap(), 1);
+    assert_eq!(world.check_books().await.registered, 0);
+}
+
+pub async fn a_crash_keeps_everything_and_makes_work_due<H: Harness>(mut world: World<H>) {
+    let accepted = world.fresh(wish(1, "accepted").by_amqp().reply_to("r")).await;
+    let in_flight = world.claimed(wish(2, "in-flight")).await;
+    let deferred = world.done(wish(3, "deferred"), unreachable()).await;
+    let done = world.done(wish(4, "done"), applied()).await;
+    let rows = world.store().outbox(0, 100).await.unwrap();
+    let books = world.check_books().await;
+
+    world.harness.reopen().await;
+
+    assert_eq!(world.check_books().await, books);
+    assert_eq!(world.store().outbox(0, 100).await.unwrap(), rows);
+    assert_eq!(world.command(&done).await, done);
+    assert_eq!(world.command(&deferred).await, deferred);
+    let now = Some(world.now());
+    assert_eq!(world.command(&accepted).await, {
+        let mut r = accepted.clone();
+        r.due_time = now;
+        r
+    });
+    assert_eq!(world.command(&in_flight).await.due_time, now);
+    let due: Vec<_> = world.store().due(10).await.unwrap().iter().map(|due| due.id).collect();
+    assert_eq!(due, [accepted.id, in_flight.id]);
+    let again = world.claim(&in_flight).await;
+    assert!(again.maybe_applied, "it may have been sent");
+    let again = world.settle(&again, applied()).await;
+    assert_eq!(again.event.unwrap().sequence, 1);
+    // Work that begins after the crash gets new numbers.
+    assert!(world.fresh(wish(9, "next")).await.arrival > done.arrival);
+}
+
+pub async fn a_probe_writes<H: Harness>(world: World<H>) {
+    world.store().probe().await.unwrap();
+    assert_eq!(world.check_books().await.registered, 0);
+}

@@ -1,0 +1,85 @@
+//! Picks the faults of a request from the scripted rules.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::faults::{Action, Rule, ScriptedRule};
+use crate::journal::Endpoint;
+
+/// The features of a request that rules match on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subject {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) guest: Option<Uuid>,
+    pub(crate) requester: Option<Uuid>,
+    pub(crate) archived: Option<bool>,
+}
+
+/// What the rules have in store for one request.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) delay_before: Duration,
+    pub(crate) delay_after: Duration,
+    pub(crate) action: Option<Action>,
+    /// The kinds of the rules used, joined by `+`.
+    pub(crate) fault: Option<String>,
+}
+
+/// The rules in the order in which they were scripted.
+#[derive(Debug, Default)]
+pub(crate) struct Script {
+    rules: Vec<ScriptedRule>,
+}
+
+impl Script {
+    pub(crate) fn push(&mut self, rule: Rule) {
+        self.rules.push(ScriptedRule { rule, used: 0 });
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.rules.clear();
+    }
+
+    pub(crate) fn rules(&self) -> &[ScriptedRule] {
+        &self.rules
+    }
+
+    /// Takes the first rule that matches and has times left; delays are added up on the way to it.
+    pub(crate) fn take(&mut self, subject: &Subject) -> Plan {
+        let mut plan = Plan::default();
+        for scripted in &mut self.rules {
+            if !scripted.meets(subject) {
+                continue;
+            }
+            scripted.used += 1;
+            let kind = scripted.rule.action.kind();
+            plan.fault = Some(plan.fault.map_or_else(|| kind.to_owned(), |fault| format!("{fault}+{kind}")));
+            match &scripted.rule.action {
+                Action::Delay { ms, after_apply: false, .. } => {
+                    plan.delay_before += Duration::from_millis(*ms);
+                }
+                Action::Delay { ms, after_apply: true, .. } => plan.delay_after += Duration::from_millis(*ms),
+                action => {
+                    plan.action = Some(action.clone());
+                    break;
+                }
+            }
+        }
+        plan
+    }
+}
+
+impl ScriptedRule {
+    fn meets(&self, subject: &Subject) -> bool {
+        fn agrees<T: PartialEq + Copy>(wanted: Option<T>, given: Option<T>) -> bool {
+            wanted.is_none() || wanted == given
+        }
+        let matching = &self.rule.matching;
+        self.rule.times.is_none_or(|times| self.used < times)
+            && matching.endpoint == subject.endpoint
+            && agrees(matching.guest, subject.guest)
+            && agrees(matching.requester, subject.requester)
+            && agrees(matching.archived, subject.archived)
+    }
+}

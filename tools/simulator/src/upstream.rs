@@ -1,0 +1,119 @@
+//! The API itself: the PATCH and the token endpoint.
+
+use std::sync::Arc;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use bytes::Bytes;
+use chrono::Utc;
+
+use crate::answer;
+use crate::contract::{self, BODY_BYTES_MAX, Call, PatchHead};
+use crate::journal::{Endpoint, Entry};
+use crate::problem::{Violation, json_response, refusal};
+use crate::socket::SocketControl;
+use crate::state::{Outstanding, Shared};
+
+/// A request that was entered in the journal. While it lives, its PATCH counts as outstanding.
+pub(crate) struct Exchange {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) seq: u64,
+    outstanding: Option<Outstanding>,
+}
+
+impl Exchange {
+    fn begin(
+        shared: &Arc<Shared>,
+        endpoint: Endpoint,
+        head: &PatchHead,
+        traceparent: Option<String>,
+    ) -> Self {
+        let (seq, outstanding) = shared.lock().arrive(endpoint, head, traceparent);
+        shared.changed.notify_waiters();
+        Self { shared: Arc::clone(shared), seq, outstanding }
+    }
+
+    /// The status line goes out; the body may take its time.
+    pub(crate) fn status(&self, status: StatusCode) {
+        self.shared.amend(self.seq, |entry| entry.status = Some(status.as_u16()));
+    }
+
+    /// The answer is complete.
+    pub(crate) fn answered(mut self, status: StatusCode) {
+        let answered = |entry: &mut Entry| {
+            entry.status = Some(status.as_u16());
+            entry.answered_at = Some(Utc::now());
+        };
+        let mut inner = self.shared.lock();
+        if let Some(entry) = inner.journal.get_mut(self.seq) {
+            answered(entry);
+        }
+        if let Some(outstanding) = self.outstanding.take() {
+            inner.end(outstanding);
+        }
+        drop(inner);
+        self.shared.changed.notify_waiters();
+    }
+
+    fn refuse(self, violations: &[Violation]) -> Response {
+        let (status, body) = refusal(violations);
+        self.answered(status);
+        json_response(status, body)
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some(outstanding) = self.outstanding.take() {
+            self.shared.lock().end(outstanding);
+            self.shared.changed.notify_waiters();
+        }
+    }
+}
+
+/// Answers everything that is not the control API.
+pub(crate) async fn handle(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(socket): ConnectInfo<SocketControl>,
+    request: Request,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let traceparent = contract::traceparent(&parts.headers);
+    match contract::call(&parts.method, parts.uri.path(), &shared.base_path) {
+        Ok(Call::Patch(guest)) => {
+            let head = contract::patch_head(&parts, guest);
+            let exchange = Exchange::begin(&shared, Endpoint::Patch, &head, traceparent);
+            let body = read(body).await.and_then(|body| contract::patch_body(&body));
+            let admission = shared.lock().admit_patch(exchange.seq, head, body);
+            match admission {
+                Ok((effect, plan)) => answer::answer(exchange, effect, plan, shared.delay, &socket).await,
+                Err(violations) => exchange.refuse(&violations),
+            }
+        }
+        Ok(Call::Token) => {
+            let violations = contract::token_head(&parts);
+            let exchange = Exchange::begin(&shared, Endpoint::Token, &PatchHead::default(), traceparent);
+            let body = read(body).await.and_then(|body| contract::token_body(&body));
+            let admission = shared.lock().admit_token(exchange.seq, violations, body);
+            match admission {
+                Ok((effect, plan)) => {
+                    answer::answer(exchange, effect, plan, std::time::Duration::ZERO, &socket).await
+                }
+                Err(violations) => exchange.refuse(&violations),
+            }
+        }
+        Err(violation) => {
+            let exchange = Exchange::begin(&shared, Endpoint::Other, &PatchHead::default(), traceparent);
+            shared.lock().note(exchange.seq, std::slice::from_ref(&violation), |_| {});
+            exchange.refuse(&[violation])
+        }
+    }
+}
+
+async fn read(body: Body) -> Result<Bytes, Vec<Violation>> {
+    to_bytes(body, BODY_BYTES_MAX)
+        .await
+        .map_err(|_| vec![Violation::form(&["body"], "is too long or was cut")])
+}
