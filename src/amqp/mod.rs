@@ -1,1 +1,35 @@
-//! amqp
+//! The RabbitMQ door and the publisher.
+//!
+//! - [`settings`]: what can be set
+//! - [`link`]: a connection, made again for ever; [`fault`]: what went wrong, in words for operators
+//! - [`topology`]: exchanges, queues and bindings
+//! - [`properties`]: reading and writing message properties
+//! - [`decode`]: a message as a command; its formats are [`json`], [`protobuf`] and [`cloudevents`]
+//! - [`consume`]: the consumer, for ever; [`delivery`]: the way of one message; [`settle`]: the table of how it ends
+//! - [`dead_letter`]: a copy of what was refused
+//! - [`render`]: a message of the outbox as AMQP wants it
+//! - [`publish`]: the publisher; [`lane`]: one channel for it; [`round`]: a batch and its confirms
+//! - [`spans`]: traces by the messaging conventions
+
+pub mod cloudevents;
+pub mod consume;
+pub mod dead_letter;
+pub mod decode;
+pub mod delivery;
+pub mod fault;
+pub mod json;
+pub mod lane;
+pub mod link;
+pub mod properties;
+pub mod protobuf;
+pub mod publish;
+pub mod render;
+pub mod round;
+pub mod settings;
+pub mod settle;
+pub mod spans;
+pub mod topology;
+
+pub use consume::Consumer;
+pub use publish::BrokerPublisher;
+pub use settings::{Address, EventMode, Names, Settings};

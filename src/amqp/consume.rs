@@ -1,0 +1,197 @@
+//! The consumer, for ever: a connection and a channel of its own, and nothing taken that cannot be worked on.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use lapin::Channel;
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{FieldTable, ShortString};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::delivery::{Counts, Desk, Ending};
+use super::link::{Link, News, Session, within};
+use super::publish::BrokerPublisher;
+use super::settings::Settings;
+use super::{fault, topology};
+use crate::service::archiver::Archiver;
+use crate::service::readiness::{Condition, Part, Readiness};
+
+/// The part of readiness.
+pub const CONSUME_PART: &str = "amqp.consume";
+
+/// Resolves when commands can be taken again.
+pub type Resume = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// Takes commands off the queue.
+pub struct Consumer {
+    settings: Arc<Settings>,
+    desk: Arc<Desk>,
+    part: Part,
+    resume: Resume,
+}
+
+/// Why consuming stopped.
+#[derive(Debug, PartialEq, Eq)]
+enum Stop {
+    /// It was asked to.
+    Shutdown,
+    /// Nothing can be taken for now.
+    Suspended(String),
+    /// Something is wrong; what was prefetched goes back.
+    Fault(String),
+}
+
+impl Consumer {
+    /// A consumer, entered into `readiness`. `resume` is asked after consuming had to stop since the pipeline takes
+    /// nothing.
+    #[must_use]
+    pub fn new(
+        settings: Arc<Settings>,
+        archiver: Archiver,
+        publisher: BrokerPublisher,
+        readiness: &Readiness,
+        resume: Resume,
+    ) -> Self {
+        let counts = Arc::default();
+        let desk = Arc::new(Desk { settings: Arc::clone(&settings), archiver, publisher, counts });
+        Self { settings, desk, part: readiness.part(CONSUME_PART), resume }
+    }
+
+    /// Counts of what should be rare.
+    #[must_use]
+    pub fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.desk.counts)
+    }
+
+    /// Consumes until `shutdown`, then lets the messages under way end for as long as they are given. What is not
+    /// acknowledged by then goes back to the queue.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut link = Link::new(Arc::clone(&self.settings), "consume", self.part.clone());
+        while !shutdown.is_cancelled() {
+            let mut session = tokio::select! {
+                session = link.connect() => session,
+                () = shutdown.cancelled() => break,
+            };
+            let stop = match self.open(&session).await {
+                Ok((channel, consumer)) => {
+                    self.part.set(Condition::Ready);
+                    self.consume(&mut session, channel, consumer, &shutdown).await
+                }
+                Err(reason) => Stop::Fault(reason),
+            };
+            link.ended(session.since());
+            session.close(self.settings.grace).await;
+            let wait = async {
+                match stop {
+                    Stop::Shutdown => {}
+                    Stop::Fault(reason) => link.fault(reason).await,
+                    Stop::Suspended(reason) => {
+                        link.fault(format!("suspended: {reason}")).await;
+                        (self.resume)().await;
+                    }
+                }
+            };
+            tokio::select! {
+                () = wait => {}
+                () = shutdown.cancelled() => {}
+            }
+        }
+        self.part.set(Condition::NotReady("shutting down".to_owned()));
+    }
+
+    /// Opens a channel and consumes. The bound on prefetching comes first, on each new channel.
+    async fn open(&self, session: &Session) -> Result<(Channel, lapin::Consumer), String> {
+        let patience = self.settings.connect_timeout;
+        let channel = session.channel(patience).await?;
+        topology::consuming(&channel, &self.settings).await?;
+        // 0 would mean no bound at all.
+        let prefetch = self.settings.prefetch.max(1);
+        let qos = channel.basic_qos(prefetch, BasicQosOptions::default());
+        within(patience, "bounding the prefetch", qos).await?;
+        let queue = self.settings.names.commands_queue.as_str();
+        let object = format!("consuming from queue \"{queue}\"");
+        let queue = ShortString::try_new(queue).map_err(|error| format!("{object}: {error}"))?;
+        let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+        let consumer = channel.basic_consume(queue, ShortString::default(), options, arguments);
+        let consumer = within(patience, &object, consumer).await?;
+        Ok((channel, consumer))
+    }
+
+    async fn consume(
+        &self,
+        session: &mut Session,
+        channel: Channel,
+        mut consumer: lapin::Consumer,
+        shutdown: &CancellationToken,
+    ) -> Stop {
+        let mut works = JoinSet::new();
+        let stop = self.take(session, &mut consumer, &mut works, shutdown).await;
+        match &stop {
+            Stop::Shutdown => self.part.set(Condition::NotReady("shutting down".to_owned())),
+            Stop::Suspended(reason) | Stop::Fault(reason) => {
+                self.part.set(Condition::NotReady(reason.clone()));
+            }
+        }
+        if session.is_connected() && channel.status().connected() {
+            let cancel = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+            // If it fails, closing the channel ends consuming all the same.
+            let _ = timeout(self.settings.grace, cancel).await;
+            let patience = if stop == Stop::Shutdown { self.settings.drain } else { self.settings.grace };
+            let ended = timeout(patience, async { while works.join_next().await.is_some() {} }).await;
+            if ended.is_err() {
+                tracing::info!(count = works.len(), "amqp: messages go back to the queue");
+            }
+            let _ = timeout(self.settings.grace, channel.close(200, "OK".into())).await;
+        }
+        // Whoever still waits for an answer could not acknowledge any more. The commands themselves go on.
+        works.shutdown().await;
+        stop
+    }
+
+    /// Takes deliveries, in order, until something ends it.
+    async fn take(
+        &self,
+        session: &mut Session,
+        consumer: &mut lapin::Consumer,
+        works: &mut JoinSet<Ending>,
+        shutdown: &CancellationToken,
+    ) -> Stop {
+        let mut reopen_at: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return Stop::Shutdown,
+                news = session.news() => match news {
+                    News::Ended(reason) => return Stop::Fault(reason),
+                    News::Blocked(reason) => {
+                        let reason = format!("the broker has blocked the connection: {reason}");
+                        self.part.set(Condition::NotReady(reason));
+                    }
+                    News::Unblocked => self.part.set(Condition::Ready),
+                },
+                Some(ended) = works.join_next() => match ended {
+                    Ok(Ending::Settled) => {}
+                    Ok(Ending::Suspend(reason)) => return Stop::Suspended(reason),
+                    Ok(Ending::Stuck(reason)) => return Stop::Fault(reason),
+                    // Handing it back at once would be a hot loop, so it is kept for as long as any message is.
+                    Ok(Ending::Left) | Err(_) => {
+                        reopen_at.get_or_insert_with(|| Instant::now() + self.settings.delivery_hold);
+                    }
+                },
+                () = sleep_until(reopen_at.unwrap_or_else(Instant::now)), if reopen_at.is_some() => {
+                    return Stop::Fault("messages that could not be worked on go back to the queue".to_owned());
+                }
+                delivery = consumer.next() => match delivery {
+                    Some(Ok(delivery)) => {
+                        works.spawn(self.desk.receive(delivery));
+                    }
+                    Some(Err(error)) => return Stop::Fault(fault::about("the channel ended", &error)),
+                    // The broker ends a consumer whose queue is deleted or fails over, without any error.
+                    None => return Stop::Fault("the broker has ended the consumer".to_owned()),
+                },
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The way of one message: read, submitted, answered, settled.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use lapin::message::Delivery;
+use lapin::options::BasicAckOptions;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tracing::{Instrument as _, Span};
+use uuid::Uuid;
+
+use super::decode::{Decoded, Rules, decode};
+use super::lane::Purpose;
+use super::publish::BrokerPublisher;
+use super::render::{Publishing, render};
+use super::settings::Settings;
+use super::settle::{Settlement, settlement};
+use super::{dead_letter, properties, spans};
+use crate::domain::command::Command;
+use crate::domain::error::{Reason, Refusal};
+use crate::domain::message::{Message, Reply};
+use crate::domain::record::{Door, Outcome};
+use crate::domain::trace::TraceContext;
+use crate::service::archiver::{Answer, Archiver, Submission};
+use crate::service::ports::Publication;
+
+/// How much later than promised an answer may come before it is not waited for any more.
+const ANSWER_MARGIN: Duration = Duration::from_secs(5);
+
+/// How long it may take to look a command up.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How a delivery ended, for the consumer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// Nothing is left to do on this channel.
+    Settled,
+    /// Nothing can be taken for now, and why.
+    Suspend(String),
+    /// Its dead letter cannot be placed, and why.
+    Stuck(String),
+    /// It is left as it is, until the channel closes.
+    Left,
+}
+
+/// Counts of what should be rare.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Acknowledgements that came too late: the channel was closed before.
+    pub acks_lost: AtomicU64,
+    /// Messages refused for good, with a confirmed dead letter.
+    pub dead_letters: AtomicU64,
+    /// Panics while a message was worked on.
+    pub panics: AtomicU64,
+}
+
+/// Works on messages.
+pub struct Desk {
+    /// The settings.
+    pub settings: Arc<Settings>,
+    /// The pipeline.
+    pub archiver: Archiver,
+    /// For dead letters and replies of messages that were refused.
+    pub publisher: BrokerPublisher,
+    /// Counts.
+    pub counts: Arc<Counts>,
+}
+
+/// A delivery under way.
+struct Work {
+    desk: Arc<Desk>,
+    delivery: Delivery,
+    span: Span,
+    trace: TraceContext,
+    hold_until: Instant,
+}
+
+impl Desk {
+    /// Takes a delivery in. The command is submitted before this returns, so that the order of calls is the order of
+    /// arrival; the future settles the delivery.
+    pub fn receive(self: &Arc<Self>, delivery: Delivery) -> BoxFuture<'static, Ending> {
+        let hold_until = Instant::now() + self.settings.delivery_hold;
+        let read = catch_unwind(AssertUnwindSafe(|| self.read(&delivery))).unwrap_or_else(|_| {
+            self.counts.panics.fetch_add(1, Ordering::Relaxed);
+            Err(Refusal::new(Reason::Internal, "the message could not be read, by a fault of the adapter"))
+        });
+        let sender = match &read {
+            Ok((_, decoded)) => decoded.trace.clone(),
+            Err(_) => properties::trace(&delivery.properties),
+        };
+        let span = spans::process(&self.settings, &delivery, &sender);
+        let trace = spans::context_of(&span, &sender);
+        let work = Work { desk: Arc::clone(self), delivery, span: span.clone(), trace, hold_until };
+        match read {
+            Err(refusal) => work.refuse(refusal).instrument(span).boxed(),
+            Ok((command, decoded)) => {
+                let submission = Submission {
+                    command: command.clone(),
+                    door: Door::Amqp,
+                    trace: work.trace.clone(),
+                    correlation_id: decoded.correlation_id,
+                    reply: decoded.reply,
+                    answer_by: hold_until,
+                };
+                let submitted = span
+                    .in_scope(|| catch_unwind(AssertUnwindSafe(|| self.archiver.submit(submission).boxed())));
+                work.finish(command, submitted.ok()).instrument(span).boxed()
+            }
+        }
+    }
+
+    fn read(&self, delivery: &Delivery) -> Result<(Command, Decoded), Refusal> {
+        let rules = Rules {
+            body_length_max: self.settings.body_length_max,
+            accept_without_key: self.settings.accept_without_key,
+        };
+        let mut decoded = decode(&delivery.properties, &delivery.data, &rules, Uuid::now_v7())?;
+        let draft = std::mem::take(&mut decoded.draft);
+        let command = Command::new(draft, self.archiver.now(), self.archiver.retention());
+        command.map(|command| (command, decoded)).map_err(Refusal::invalid)
+    }
+}
+
+impl Work {
+    /// Waits for the answer and settles accordingly. `answer` is absent if submitting panicked.
+    async fn finish(
+        self,
+        command: Command,
+        answer: Option<BoxFuture<'static, Result<Answer, Refusal>>>,
+    ) -> Ending {
+        let Some(answer) = answer else { return self.panicked(&command).await };
+        let answer = AssertUnwindSafe(answer).catch_unwind();
+        match timeout_at(self.hold_until + ANSWER_MARGIN, answer).await {
+            Ok(Ok(answer)) => match (settlement(&answer), answer) {
+                (Settlement::Ack, _) => self.ack().await,
+                (Settlement::DeadLetter, Err(refusal)) => self.refuse(refusal).await,
+                (Settlement::Suspend, Err(refusal)) => Ending::Suspend(refusal.to_string()),
+                (Settlement::Verify | Settlement::DeadLetter | Settlement::Suspend, _) => {
+                    self.verify(&command).await
+                }
+            },
+            Ok(Err(_)) => self.panicked(&command).await,
+            Err(_) => {
+                tracing::error!("amqp: no answer within the time that a message is held");
+                self.verify(&command).await
+            }
+        }
+    }
+
+    async fn panicked(self, command: &Command) -> Ending {
+        self.desk.counts.panics.fetch_add(1, Ordering::Relaxed);
+        tracing::error!("amqp: a panic while a message was worked on");
+        self.verify(command).await
+    }
+
+    /// Acknowledges if the command is durable.
+    async fn verify(self, command: &Command) -> Ending {
+        spans::fail(&self.span, Reason::Internal.as_str());
+        let lookup = self.desk.archiver.command_by_key(command.requester, command.key.clone());
+        match timeout(LOOKUP_TIMEOUT, AssertUnwindSafe(lookup).catch_unwind()).await {
+            Ok(Ok(Ok(Some(record)))) if record.command.same_parameters(command) => self.ack().await,
+            _ => Ending::Left,
+        }
+    }
+
+    /// Places the dead letter, answers, and only then acknowledges.
+    async fn refuse(self, refusal: Refusal) -> Ending {
+        spans::fail(&self.span, refusal.reason.as_str());
+        let exchange = self.desk.settings.names.dead_letters_exchange.as_str();
+        let copy = dead_letter::copy(&self.delivery, &refusal, &self.trace, exchange, Uuid::now_v7());
+        if let Err(reason) = self.place(Purpose::Publish, &copy).await {
+            tracing::error!(reason, "amqp: a dead letter could not be placed, its message is kept");
+            return Ending::Stuck(format!("a dead letter could not be placed: {reason}"));
+        }
+        self.desk.counts.dead_letters.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(reason = refusal.reason.as_str(), "amqp: message refused, dead letter placed");
+        self.reply(refusal).await;
+        self.ack().await
+    }
+
+    /// Tells the sender, if it wants to hear of it and there is a queue for it.
+    async fn reply(&self, refusal: Refusal) {
+        let Some(address) = properties::reply_address(&self.delivery.properties) else { return };
+        let reply = Reply {
+            id: Uuid::now_v7(),
+            address,
+            trace: self.trace.clone(),
+            command: None,
+            replayed: false,
+            outcome: Outcome { refusal: Some(refusal), ..Outcome::default() },
+        };
+        let sent = match render(&Message::Reply(Box::new(reply)), &self.desk.settings) {
+            Ok(publishing) => self.place(Purpose::Reply, &publishing).await,
+            Err(reason) => Err(reason),
+        };
+        if let Err(reason) = sent {
+            tracing::warn!(reason, "amqp: a reply to a refused message could not be sent");
+        }
+    }
+
+    /// Publishes until it is confirmed, for as long as the message is held. A reply that has no queue is done with.
+    async fn place(&self, purpose: Purpose, publishing: &Publishing) -> Result<(), String> {
+        let mut attempt = 0;
+        loop {
+            let reason = match self.desk.publisher.publish_alone(purpose, publishing).await {
+                Publication::Confirmed => return Ok(()),
+                Publication::Unroutable if purpose == Purpose::Reply => {
+                    return Err("its queue is gone".to_owned());
+                }
+                Publication::Unroutable => {
+                    format!("exchange \"{}\" has no queue for it", publishing.exchange)
+                }
+                Publication::Failed(reason) => reason,
+            };
+            attempt += 1;
+            let retry_at =
+                Instant::now() + self.desk.settings.backoff.deferral(attempt, None, rand::random());
+            if retry_at > self.hold_until {
+                return Err(reason);
+            }
+            sleep_until(retry_at).await;
+        }
+    }
+
+    /// Acknowledges on the channel that delivered. An acknowledgement that does not go out is no fault: the broker hands
+    /// the message out again, and its record or dead letter is found.
+    async fn ack(self) -> Ending {
+        let acked = self.delivery.acker.ack(BasicAckOptions::default()).await;
+        if !acked.unwrap_or(false) {
+            self.desk.counts.acks_lost.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!("amqp: the channel was closed before a message was acknowledged");
+        }
+        Ending::Settled
+    }
+}

@@ -1,0 +1,48 @@
+//! What went wrong with the broker, in words for operators. Never a password, never the content of a message.
+
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use lapin::{Error, ErrorKind};
+
+use super::settings::Settings;
+
+/// Why there is no connection.
+#[must_use]
+pub fn connecting(settings: &Settings, error: &Error) -> String {
+    let address = &settings.address;
+    let place = format!("{}:{}", address.host, address.port);
+    match amqp_kind(error) {
+        Some(AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)) => {
+            format!("the broker at {place} refused the credentials of user \"{}\"", settings.username)
+        }
+        Some(AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED)) => {
+            let vhost = &address.vhost;
+            format!(
+                "the broker at {place} does not let user \"{}\" into vhost \"{vhost}\"",
+                settings.username
+            )
+        }
+        _ => format!("no connection to the broker at {place}: {}", text(error)),
+    }
+}
+
+/// Why something asked of the broker was not done; `object` is what it was about.
+#[must_use]
+pub fn about(object: &str, error: &Error) -> String {
+    format!("{object}: {}", text(error))
+}
+
+/// The error as the broker or lapin tells it.
+#[must_use]
+pub fn text(error: &Error) -> String {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => format!("{} {}", error.get_id(), error.get_message()),
+        _ => error.to_string(),
+    }
+}
+
+fn amqp_kind(error: &Error) -> Option<&AMQPErrorKind> {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => Some(error.kind()),
+        _ => None,
+    }
+}

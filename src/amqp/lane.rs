@@ -1,0 +1,195 @@
+//! A connection with one channel for publishing, kept up for ever; one round at a time.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lapin::Channel;
+use lapin::options::ConfirmSelectOptions;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::link::{Link, News, Session, within};
+use super::render::Publishing;
+use super::settings::Settings;
+use super::{round, topology};
+use crate::service::ports::Publication;
+use crate::service::readiness::Condition;
+
+/// What a lane is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Events and dead letters, on exchanges that are declared.
+    Publish,
+    /// Replies, on the default exchange.
+    Reply,
+}
+
+/// Whether a round can be begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Ready,
+    Down(String),
+}
+
+/// A lane.
+#[derive(Debug)]
+pub struct Lane {
+    settings: Arc<Settings>,
+    purpose: Purpose,
+    state: watch::Sender<State>,
+    channel: Mutex<Option<Channel>>,
+    /// Wakes the keeper when a channel was used up.
+    wanted: Notify,
+    /// Held during a round.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Lane {
+    /// A lane that is down until [`Self::keep`] runs.
+    #[must_use]
+    pub fn new(settings: Arc<Settings>, purpose: Purpose) -> Self {
+        let state = watch::Sender::new(State::Down("not connected yet".to_owned()));
+        let turn = tokio::sync::Mutex::new(());
+        Self { settings, purpose, state, channel: Mutex::default(), wanted: Notify::new(), turn }
+    }
+
+    /// Publishes a batch as one round. Waits for its turn and for a channel no longer than a confirm may take.
+    pub async fn publish(&self, publishings: &[Publishing]) -> Vec<Publication> {
+        let failed = |reason: String| vec![Publication::Failed(reason); publishings.len()];
+        if publishings.is_empty() {
+            return Vec::new();
+        }
+        let Ok((turn, mut lease)) = timeout(self.settings.confirm_timeout, self.lease()).await else {
+            return failed(match &*self.state.borrow() {
+                State::Down(reason) => reason.clone(),
+                State::Ready => "other batches take too long".to_owned(),
+            });
+        };
+        let Some(channel) = &lease.channel else {
+            return failed("the channel is gone".to_owned());
+        };
+        let round = round::run(channel, &self.settings, publishings).await;
+        lease.is_clean = round.is_clean;
+        drop((lease, turn));
+        round.publications
+    }
+
+    async fn lease(&self) -> (tokio::sync::MutexGuard<'_, ()>, Lease<'_>) {
+        let turn = self.turn.lock().await;
+        let mut state = self.state.subscribe();
+        loop {
+            // The sender lives as long as `self`, so this does not fail.
+            let _ = state.wait_for(|state| *state == State::Ready).await;
+            if let Some(channel) = self.slot().take() {
+                return (turn, Lease { lane: self, channel: Some(channel), is_clean: false });
+            }
+            self.down("a channel is being opened");
+        }
+    }
+
+    /// Keeps the lane up until `shutdown`.
+    pub async fn keep(&self, mut link: Link, shutdown: CancellationToken) {
+        let keeping = async {
+            loop {
+                let mut session = link.connect().await;
+                let reason = self.serve(&link, &mut session).await;
+                self.down(&reason);
+                self.slot().take();
+                link.ended(session.since());
+                drop(session);
+                link.fault(reason).await;
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = keeping => {}
+        }
+        self.down("shutting down");
+        // Dropping channel and connection closes them.
+        self.slot().take();
+    }
+
+    /// Opens channels on a connection for as long as it lasts. Yields why it ended.
+    async fn serve(&self, link: &Link, session: &mut Session) -> String {
+        loop {
+            // lapin writes nothing on a blocked connection, so opening a channel would only time out.
+            while session.is_blocked() {
+                if let News::Ended(reason) = session.news().await {
+                    return reason;
+                }
+            }
+            match self.open(session).await {
+                Ok(channel) => *self.slot() = Some(channel),
+                Err(reason) => return reason,
+            }
+            self.up(link);
+            loop {
+                let news = tokio::select! {
+                    () = self.wanted.notified() => break,
+                    news = session.news() => news,
+                };
+                match news {
+                    News::Ended(reason) => return reason,
+                    News::Blocked(reason) => {
+                        let reason = format!("the broker has blocked the connection: {reason}");
+                        tracing::warn!(purpose = ?self.purpose, reason, "broker: blocked");
+                        self.down(&reason);
+                        link.part().set(Condition::NotReady(reason));
+                    }
+                    News::Unblocked if self.slot().is_some() => self.up(link),
+                    News::Unblocked => break,
+                }
+            }
+        }
+    }
+
+    async fn open(&self, session: &Session) -> Result<Channel, String> {
+        let patience = self.settings.connect_timeout;
+        let channel = session.channel(patience).await?;
+        if self.purpose == Purpose::Publish {
+            topology::publishing(&channel, &self.settings).await?;
+        }
+        let confirms = channel.confirm_select(ConfirmSelectOptions::default());
+        within(patience, "asking for confirms", confirms).await?;
+        Ok(channel)
+    }
+
+    fn up(&self, link: &Link) {
+        self.state.send_replace(State::Ready);
+        link.part().set(Condition::Ready);
+    }
+
+    fn down(&self, reason: &str) {
+        self.state.send_replace(State::Down(reason.to_owned()));
+    }
+
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Channel>> {
+        self.channel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The channel during a round. Unless the round was clean, also when it was dropped half-way, the channel is not used
+/// again.
+struct Lease<'a> {
+    lane: &'a Lane,
+    channel: Option<Channel>,
+    is_clean: bool,
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if self.is_clean {
+            let mut slot = self.lane.slot();
+            if slot.is_none() {
+                *slot = self.channel.take();
+            }
+            return;
+        }
+        self.channel.take();
+        // If the keeper has put another channel there meanwhile, it is good.
+        if self.lane.slot().is_none() {
+            self.lane.down("a channel is being opened again");
+            self.lane.wanted.notify_one();
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! A connection, made again for ever.
+//!
+//! lapin's own recovery stays off: it ends after some attempts, does not bring back a channel that was closed with an
+//! error, and lets a consumer go on as if nothing had happened.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use lapin::{Channel, Connection, ConnectionProperties, Event};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use super::fault;
+use super::settings::Settings;
+use crate::service::readiness::{Condition, Part};
+
+/// How often a connection is looked at, besides what it tells by itself.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A connection that lived this long counts as good: the next attempt is made soon.
+const GOOD_LIFE: Duration = Duration::from_secs(5);
+
+/// Makes connections for one purpose.
+#[derive(Debug)]
+pub struct Link {
+    settings: Arc<Settings>,
+    purpose: &'static str,
+    part: Part,
+    failures: u32,
+}
+
+/// A connection and its news.
+pub struct Session {
+    connection: Connection,
+    events: BoxStream<'static, Event>,
+    since: Instant,
+}
+
+/// News of a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub enum News {
+    /// The broker takes nothing on it for now, and says why.
+    Blocked(String),
+    /// It takes messages again.
+    Unblocked,
+    /// It is gone.
+    Ended(String),
+}
+
+impl Link {
+    /// `purpose` is shown by the broker, `part` tells of the connection's condition.
+    #[must_use]
+    pub fn new(settings: Arc<Settings>, purpose: &'static str, part: Part) -> Self {
+        Self { settings, purpose, part, failures: 0 }
+    }
+
+    /// The part whose condition this is.
+    #[must_use]
+    pub fn part(&self) -> &Part {
+        &self.part
+    }
+
+    /// Connects, however often it takes. The part says why it does not succeed.
+    pub async fn connect(&mut self) -> Session {
+        loop {
+            match self.attempt().await {
+                Ok(session) => return session,
+                Err(reason) => self.fault(reason).await,
+            }
+        }
+    }
+
+    /// Notes a fault and waits for as long as is due after as many of them in a row.
+    pub async fn fault(&mut self, reason: String) {
+        self.failures = self.failures.saturating_add(1);
+        let delay = self.settings.backoff.deferral(self.failures, None, rand::random());
+        tracing::warn!(purpose = self.purpose, reason, ?delay, "broker: not available");
+        self.part.set(Condition::NotReady(reason));
+        tokio::time::sleep(delay).await;
+    }
+
+    /// Takes note that a session has ended: if it was a good one, the faults before it do not count any more.
+    pub fn ended(&mut self, since: Instant) {
+        if since.elapsed() >= GOOD_LIFE {
+            self.failures = 0;
+        }
+    }
+
+    async fn attempt(&self) -> Result<Session, String> {
+        let settings = &self.settings;
+        let name = format!("{} {}", settings.connection_name, self.purpose);
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let connecting = Connection::connect_uri(settings.uri(), properties);
+        let connection = match timeout(settings.connect_timeout, connecting).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Err(fault::connecting(settings, &error)),
+            Err(_) => {
+                let address = &settings.address;
+                let patience = settings.connect_timeout;
+                return Err(format!(
+                    "the broker at {}:{} did not answer within {patience:?}",
+                    address.host, address.port
+                ));
+            }
+        };
+        let events = connection.events_listener().boxed();
+        tracing::info!(purpose = self.purpose, "broker: connected");
+        Ok(Session { connection, events, since: Instant::now() })
+    }
+}
+
+impl Session {
+    /// Opens a channel, within `patience`.
+    ///
+    /// # Errors
+    /// Why not, for operators.
+    pub async fn channel(&self, patience: Duration) -> Result<Channel, String> {
+        within(patience, "opening a channel", self.connection.create_channel()).await
+    }
+
+    /// Since when it is there.
+    #[must_use]
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Whether the broker takes nothing for now.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.connection.status().blocked()
+    }
+
+    /// Whether it is there.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.connection.status().connected()
+    }
+
+    /// Waits for news. An error on a channel alone is none: the channel's user hears of it.
+    pub async fn news(&mut self) -> News {
+        let mut look = interval(LOOK_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let event = tokio::select! {
+                event = self.events.next() => event,
+                _ = look.tick() => {
+                    if self.is_connected() { continue }
+                    None
+                }
+            };
+            match event {
+                Some(Event::ConnectionBlocked(reason)) => return News::Blocked(reason),
+                Some(Event::ConnectionUnblocked) => return News::Unblocked,
+                Some(Event::Error(error)) if !self.is_connected() => {
+                    return News::Ended(fault::about("the connection ended", &error));
+                }
+                Some(_) => {}
+                None => return News::Ended("the connection ended".to_owned()),
+            }
+        }
+    }
+
+    /// Says good-bye, within `patience`.
+    pub async fn close(self, patience: Duration) {
+        // It is gone either way: dropping it closes it.
+        let _ = timeout(patience, self.connection.close(200, "OK".into())).await;
+    }
+}
+
+/// Awaits `call` on the broker, within `patience`; `object` is what it is about.
+///
+/// # Errors
+/// Why it failed, for operators.
+pub async fn within<T>(
+    patience: Duration,
+    object: &str,
+    call: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, String> {
+    match timeout(patience, call).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(fault::about(object, &error)),
+        Err(_) => Err(format!("{object}: no answer from the broker within {patience:?}")),
+    }
+}

@@ -1,0 +1,91 @@
+//! The publisher: events and dead letters on one connection, replies on another.
+
+use std::sync::Arc;
+
+use futures::future::{BoxFuture, join};
+use tokio_util::sync::CancellationToken;
+
+use super::lane::{Lane, Purpose};
+use super::link::Link;
+use super::render::{Publishing, render};
+use super::settings::Settings;
+use crate::domain::message::Message;
+use crate::service::ports::{Publication, Publisher};
+use crate::service::readiness::{Part, Readiness};
+
+/// The part of readiness for events and dead letters.
+pub const PUBLISH_PART: &str = "amqp.publish";
+
+/// The part of readiness for replies.
+pub const REPLY_PART: &str = "amqp.reply";
+
+/// Publishes to the broker. Cloning shares it. Nothing is published unless [`Self::run`] runs.
+#[derive(Debug, Clone)]
+pub struct BrokerPublisher {
+    settings: Arc<Settings>,
+    publish: Arc<Lane>,
+    reply: Arc<Lane>,
+    parts: (Part, Part),
+}
+
+impl BrokerPublisher {
+    /// A publisher, entered into `readiness`.
+    #[must_use]
+    pub fn new(settings: Arc<Settings>, readiness: &Readiness) -> Self {
+        Self {
+            publish: Arc::new(Lane::new(Arc::clone(&settings), Purpose::Publish)),
+            reply: Arc::new(Lane::new(Arc::clone(&settings), Purpose::Reply)),
+            parts: (readiness.part(PUBLISH_PART), readiness.part(REPLY_PART)),
+            settings,
+        }
+    }
+
+    /// Keeps both connections up until `shutdown`.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        let link = |purpose, part: &Part| Link::new(Arc::clone(&self.settings), purpose, part.clone());
+        join(
+            self.publish.keep(link("publish", &self.parts.0), shutdown.clone()),
+            self.reply.keep(link("reply", &self.parts.1), shutdown),
+        )
+        .await;
+    }
+
+    /// Publishes one message that is not of the outbox.
+    pub(super) async fn publish_alone(&self, purpose: Purpose, publishing: &Publishing) -> Publication {
+        let lane = match purpose {
+            Purpose::Publish => &self.publish,
+            Purpose::Reply => &self.reply,
+        };
+        let publications = lane.publish(std::slice::from_ref(publishing)).await;
+        publications.into_iter().next().unwrap_or_else(|| Publication::Failed("nothing was sent".to_owned()))
+    }
+
+    async fn publish_all(&self, messages: Vec<Message>) -> Vec<Publication> {
+        let mut publications: Vec<_> = messages.iter().map(|_| None).collect();
+        let mut batches = [(Vec::new(), Vec::new()), (Vec::new(), Vec::new())];
+        for (index, message) in messages.iter().enumerate() {
+            let lane = usize::from(matches!(message, Message::Reply(_)));
+            match render(message, &self.settings) {
+                Ok(publishing) => {
+                    batches[lane].0.push(index);
+                    batches[lane].1.push(publishing);
+                }
+                Err(reason) => publications[index] = Some(Publication::Failed(reason)),
+            }
+        }
+        let [publish, reply] = &batches;
+        let (published, replied) = join(self.publish.publish(&publish.1), self.reply.publish(&reply.1)).await;
+        let answers = publish.0.iter().zip(published).chain(reply.0.iter().zip(replied));
+        for (index, publication) in answers {
+            publications[*index] = Some(publication);
+        }
+        let missing = || Publication::Failed("nothing was sent".to_owned());
+        publications.into_iter().map(|publication| publication.unwrap_or_else(missing)).collect()
+    }
+}
+
+impl Publisher for BrokerPublisher {
+    fn publish(&self, messages: Vec<Message>) -> BoxFuture<'_, Vec<Publication>> {
+        Box::pin(self.publish_all(messages))
+    }
+}

@@ -1,0 +1,128 @@
+//! A batch on a channel in confirm mode: published as a whole, confirmed as a whole, and only then decided.
+//!
+//! The broker hands an unroutable message back before it confirms it, but lapin gives a returned message out with
+//! whichever confirm completes next. So all returns of a round are gathered first and known by their message id.
+
+use std::collections::HashSet;
+
+use futures::future::{BoxFuture, MaybeDone, maybe_done};
+use lapin::options::BasicPublishOptions;
+use lapin::types::ShortString;
+use lapin::{Channel, Confirmation};
+use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument as _, Span};
+
+use super::render::Publishing;
+use super::settings::Settings;
+use super::{fault, properties, spans};
+use crate::service::ports::Publication;
+
+/// What became of a round.
+#[derive(Debug)]
+pub struct Round {
+    /// One entry for each message, in order.
+    pub publications: Vec<Publication>,
+    /// Whether nothing of it is left on the channel. Otherwise a late answer could be taken for one to a later round.
+    pub is_clean: bool,
+}
+
+type Confirm<'a> = MaybeDone<BoxFuture<'a, lapin::Result<Confirmation>>>;
+
+/// One message under way.
+struct Sending<'a> {
+    confirm: std::pin::Pin<Box<Confirm<'a>>>,
+    span: Span,
+}
+
+/// Publishes `publishings` on `channel` and waits for the confirms.
+pub async fn run(channel: &Channel, settings: &Settings, publishings: &[Publishing]) -> Round {
+    let deadline = Instant::now() + settings.confirm_timeout;
+    let mut sendings = Vec::with_capacity(publishings.len());
+    for publishing in publishings {
+        let mut sending = send(channel, settings, publishing);
+        // The first poll hands the message to lapin; the order of these polls is the order on the wire.
+        let _ = futures::poll!(&mut sending.confirm);
+        sendings.push(sending);
+    }
+    let mut answers = Vec::with_capacity(sendings.len());
+    let mut returned = HashSet::new();
+    for sending in &mut sendings {
+        let in_time = timeout_at(deadline, sending.confirm.as_mut()).await;
+        let answer = match (in_time, sending.confirm.as_mut().take_output()) {
+            (Ok(()), Some(Ok(confirmation))) => {
+                let is_ack = confirmation.is_ack();
+                if let Some(message) = confirmation.take_message() {
+                    returned.extend(properties::some(message.properties.message_id()).map(str::to_owned));
+                }
+                if is_ack { Ok(()) } else { Err(Silence::Refused) }
+            }
+            (Ok(()), Some(Err(error))) => Err(Silence::Broken(fault::text(&error))),
+            (Err(_), _) | (Ok(()), None) => {
+                Err(Silence::Broken(format!("no confirm within {:?}", settings.confirm_timeout)))
+            }
+        };
+        answers.push(answer);
+    }
+    decide(publishings, answers, &returned, &sendings)
+}
+
+/// Why a message was not confirmed.
+enum Silence {
+    /// The broker says that it did not take it.
+    Refused,
+    /// Nothing was heard.
+    Broken(String),
+}
+
+fn send<'a>(channel: &'a Channel, settings: &Settings, publishing: &'a Publishing) -> Sending<'a> {
+    let span = spans::send(settings, publishing);
+    let properties = publishing.properties_in(&spans::context_of(&span, &publishing.trace));
+    let names = (
+        ShortString::try_new(publishing.exchange.as_str()),
+        ShortString::try_new(publishing.routing_key.as_str()),
+    );
+    let confirm: BoxFuture<'a, _> = Box::pin(
+        async move {
+            let (Ok(exchange), Ok(routing_key)) = names else {
+                return Ok(Confirmation::Nack(None));
+            };
+            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+            channel.basic_publish(exchange, routing_key, options, &publishing.body, properties).await?.await
+        }
+        .instrument(span.clone()),
+    );
+    Sending { confirm: Box::pin(maybe_done(confirm)), span }
+}
+
+fn decide(
+    publishings: &[Publishing],
+    answers: Vec<Result<(), Silence>>,
+    returned: &HashSet<String>,
+    sendings: &[Sending<'_>],
+) -> Round {
+    let broken = answers.iter().find_map(|answer| match answer {
+        Err(Silence::Broken(reason)) => Some(reason.clone()),
+        _ => None,
+    });
+    let is_clean = answers.iter().all(Result::is_ok);
+    let publications =
+        publishings.iter().zip(answers).zip(sendings).map(|((publishing, answer), sending)| {
+            let publication = match (answer, &broken) {
+                _ if returned.contains(&publishing.message_id) => Publication::Unroutable,
+                (Ok(()), None) => Publication::Confirmed,
+                // It may have been returned, and the return still be waiting for a confirm that never came.
+                (Ok(()), Some(reason)) => Publication::Failed(format!("the batch was cut short: {reason}")),
+                (Err(Silence::Refused), _) => {
+                    Publication::Failed("the broker did not take the message".to_owned())
+                }
+                (Err(Silence::Broken(reason)), _) => Publication::Failed(reason),
+            };
+            match &publication {
+                Publication::Confirmed => {}
+                Publication::Unroutable => spans::fail(&sending.span, "unroutable"),
+                Publication::Failed(_) => spans::fail(&sending.span, "unconfirmed"),
+            }
+            publication
+        });
+    Round { publications: publications.collect(), is_clean }
+}
