@@ -115,7 +115,7 @@ impl Session {
     ///
     /// # Errors
     /// Why not, for operators.
-    pub async fn channel(&self, patience: Duration) -> Result<Channel, String> {
+    pub async fn channel(&mut self, patience: Duration) -> Result<Channel, String> {
         within(patience, "opening a channel", self.connection.create_channel()).await
     }
 

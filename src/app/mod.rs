@@ -12,6 +12,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::amqp::consume::Resume;
+use crate::amqp::{BrokerPublisher, Consumer};
 use crate::config::{Config, Faults};
 use crate::mycreditapp::{self, MyCreditApp};
 use crate::service::archiver::Archiver;
@@ -22,8 +24,11 @@ use crate::service::retention;
 use crate::store::sqlite::{self, SqliteStore};
 use crate::{admin, grpc, stdout};
 
-/// How often the store is asked whether it takes data: while it does, and while it does not.
+/// How often the store is asked whether it takes data, for readiness.
 const STORE_PROBE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often it is asked while consuming waits for it.
+const STORE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The part of the drain that is left to the outbox and the connections when work takes all the time it may.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -79,7 +84,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     doors.spawn(
         async move { Ok(grpc::server::serve(grpc_settings, grpc_listener, calls, ready, door).await?) },
     );
-    let publisher = open_broker(&config, &archiver, &store, &readiness, &stops, &mut doors)?;
+    let publisher = open_publisher(&config, &archiver, &store, &readiness, &stops, &mut doors)?;
 
     let mut parts: JoinSet<Result<(), Error>> = JoinSet::new();
     let (ready, stop) = (readiness.clone(), stops.admin.clone());
@@ -163,7 +168,7 @@ async fn done(part: impl Future<Output = ()>) -> Result<(), Error> {
 }
 
 /// The publisher: the broker's, with the queue's door beside it, or standard output.
-fn open_broker(
+fn open_publisher(
     config: &Config,
     archiver: &Archiver,
     store: &Arc<dyn Store>,
@@ -171,8 +176,25 @@ fn open_broker(
     stops: &Stops,
     doors: &mut JoinSet<Result<(), Error>>,
 ) -> Result<Arc<dyn Publisher>, Error> {
-    let _ = (archiver, store, readiness, stops, doors);
-    Ok(Arc::new(stdout::LinePublisher::stdout(config.origin())))
+    let Some(settings) = config.amqp(FLUSH_TIMEOUT)? else {
+        return Ok(Arc::new(stdout::LinePublisher::stdout(config.origin())));
+    };
+    let settings = Arc::new(settings);
+    let publisher = BrokerPublisher::new(settings.clone(), readiness);
+    let (links, stop) = (publisher.clone(), stops.broker.clone());
+    tokio::spawn(async move { links.run(stop).await });
+    let store = store.clone();
+    let resume: Resume = Arc::new(move || Box::pin(takes_data(store.clone())));
+    let consumer = Consumer::new(settings, archiver.clone(), publisher.clone(), readiness, resume);
+    doors.spawn(done(consumer.run(stops.doors.clone())));
+    Ok(Arc::new(publisher))
+}
+
+/// Resolves when the store takes data.
+async fn takes_data(store: Arc<dyn Store>) {
+    while store.probe().await.is_err() {
+        sleep(STORE_RETRY_INTERVAL).await;
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
