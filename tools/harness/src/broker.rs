@@ -1,12 +1,13 @@
 //! A real RabbitMQ, reached by the URI that `scripts/broker run` exports.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
 };
-use lapin::types::{FieldTable, ShortString};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -168,6 +169,27 @@ impl Arrived {
             .as_long_string()
             .map(ToString::to_string)
             .or_else(|| value.as_short_string().map(ToString::to_string))
+    }
+}
+
+impl Arrived {
+    /// A header that is a table, as names and texts.
+    #[must_use]
+    pub fn table(&self, name: &str) -> BTreeMap<String, String> {
+        let headers = self.properties.headers().as_ref();
+        let Some(AMQPValue::FieldTable(table)) = headers.and_then(|headers| headers.inner().get(name)) else {
+            return BTreeMap::new();
+        };
+        table.inner().iter().map(|(name, value)| (name.to_string(), text(value))).collect()
+    }
+}
+
+fn text(value: &AMQPValue) -> String {
+    match value {
+        AMQPValue::LongString(text) => text.to_string(),
+        AMQPValue::ShortString(text) => text.to_string(),
+        AMQPValue::FieldArray(array) => array.as_slice().iter().map(text).collect::<Vec<_>>().join(","),
+        other => format!("{other:?}"),
     }
 }
 

@@ -10,12 +10,14 @@ pub mod adapter;
 pub mod broker;
 pub mod collector;
 pub mod http;
+pub mod world;
 
 use std::time::Duration;
 
 pub use adapter::{Adapter, Setup};
 pub use broker::{Broker, Names};
 pub use collector::Collector;
+pub use world::{Upstream, World};
 
 /// How long a test waits for something that should come at once. Generous: a loaded machine must fail no test.
 pub const DEADLINE: Duration = Duration::from_secs(30);
