@@ -1,6 +1,12 @@
 //! The process ends, by force or by request, at the worst moments.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::too_many_lines,
+    reason = "a test fails by panicking, and tells a whole story"
+)]
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,12 @@
 //! One command is one trace, seen by a real OTLP receiver.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::too_many_lines,
+    reason = "a test fails by panicking, and tells a whole story"
+)]
 
 use harness::adapter::{field, record};
 use harness::collector::{Span, attribute, hex};
@@ -176,7 +182,9 @@ async fn a_message_is_linked_to_its_producer_and_its_retries_are_spans_of_their_
     is_child(command, process);
     let patches = spans.all("PATCH");
     assert_eq!(patches.len(), 2);
-    patches.iter().for_each(|patch| is_child(patch, command));
+    for patch in &patches {
+        is_child(patch, command);
+    }
     has(patches[0], &[("http.response.status_code", "503"), ("error.type", "503")]);
     assert_eq!(patches[0].status.as_ref().unwrap().code(), StatusCode::Error);
     assert_eq!(attribute(patches[0], "http.request.resend_count"), None);

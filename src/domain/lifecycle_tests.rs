@@ -1,5 +1,14 @@
 //! The rules one by one, then random histories against a model that keeps rows in maps.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::too_many_lines,
+    clippy::needless_pass_by_value,
+    reason = "a test fails by panicking, and tells a whole story"
+)]
+
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
