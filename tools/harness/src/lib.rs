@@ -10,6 +10,7 @@ pub mod adapter;
 pub mod broker;
 pub mod collector;
 pub mod http;
+pub mod tree;
 pub mod world;
 
 use std::time::Duration;
