@@ -114,10 +114,8 @@ async fn run(
         .max_decoding_message_size(settings.message_length_max)
         .max_encoding_message_size(RESPONSE_LENGTH_MAX);
     let (reporter, health) = health_reporter();
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+    // Many clients, Python's among them, still ask by the older name.
+    let (reflection, reflection_alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
     tell(&reporter, NOT_SERVING).await;
 
     let incoming =
@@ -133,6 +131,7 @@ async fn run(
         .add_service(service)
         .add_service(health)
         .add_service(reflection)
+        .add_service(reflection_alpha)
         .serve_with_incoming_shutdown(incoming, closing);
     tokio::select! {
         served = served => Ok(served?),
@@ -171,6 +170,14 @@ async fn close(
     for service in ["", SERVICE_NAME] {
         reporter.clear_service_status(service).await;
     }
+}
+
+/// Reflection on the contract, on health, and on the details of errors, so that tools can show them.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
 }
 
 /// The status of the server as a whole, and of its service.
