@@ -181,12 +181,28 @@ async fn reflection_lists_the_services() {
     let answer = answers.next().await.expect("an answer").expect("no error").message_response;
     let Some(MessageResponse::ListServicesResponse(list)) = answer else { panic!("{answer:?}") };
     let names: Vec<_> = list.service.iter().map(|service| service.name.as_str()).collect();
-    for name in [
-        SERVICE_NAME,
-        "grpc.health.v1.Health",
-        "grpc.reflection.v1.ServerReflection",
-        "grpc.reflection.v1alpha.ServerReflection",
-    ] {
+    for name in [SERVICE_NAME, "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"] {
         assert!(names.contains(&name), "{names:?}");
+    }
+}
+
+#[tokio::test]
+async fn reflection_answers_by_its_older_name_too() {
+    use tonic_reflection::pb::v1alpha::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1alpha::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1alpha::server_reflection_response::MessageResponse;
+
+    let door = Door::open().await;
+    let mut client = ServerReflectionClient::new(door.channel().await);
+    for symbol in [SERVICE_NAME, "google.rpc.BadRequest"] {
+        let request = tonic_reflection::pb::v1alpha::ServerReflectionRequest {
+            message_request: Some(MessageRequest::FileContainingSymbol(symbol.to_owned())),
+            ..Default::default()
+        };
+        let answers = client.server_reflection_info(futures::stream::iter([request])).await;
+        let answer =
+            answers.expect("answered").into_inner().next().await.expect("an answer").expect("no error");
+        let file = answer.message_response;
+        assert!(matches!(file, Some(MessageResponse::FileDescriptorResponse(_))), "{symbol}: {file:?}");
     }
 }
