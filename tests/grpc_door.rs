@@ -11,6 +11,7 @@
 use std::time::{Duration, SystemTime};
 
 use guest_connection_adapter::proto::get_command_request::Lookup;
+use guest_connection_adapter::proto::guest_connection_service_client::GuestConnectionServiceClient;
 use guest_connection_adapter::proto::{
     ArchiveGuestConnectionRequest, ArchiveGuestConnectionResponse, Command, CommandKey, GetCommandRequest,
 };
@@ -42,9 +43,7 @@ fn spawn(
         let channel = tonic::transport::Channel::from_shared(format!("http://{address}")).unwrap();
         let mut request = Request::new(request);
         request.set_timeout(timeout);
-        type Client<T> =
-            guest_connection_adapter::proto::guest_connection_service_client::GuestConnectionServiceClient<T>;
-        let mut client = Client::new(channel.connect().await.unwrap());
+        let mut client = GuestConnectionServiceClient::new(channel.connect().await.unwrap());
         client.archive_guest_connection(request).await.map(tonic::Response::into_inner)
     })
 }
@@ -71,8 +70,8 @@ async fn lookup(world: &World, key: &str) -> Result<Command, Status> {
     Ok(world.client().await.get_command(request).await?.into_inner().command.unwrap())
 }
 
-fn ago(span: Duration) -> Option<prost_types::Timestamp> {
-    Some(SystemTime::now().checked_sub(span).unwrap().into())
+fn ago(span: Duration) -> prost_types::Timestamp {
+    SystemTime::now().checked_sub(span).unwrap().into()
 }
 
 async fn until_sent(world: &World, guest: Uuid) {
@@ -117,11 +116,11 @@ async fn a_stranger_and_too_old_or_expired_wishes_are_refused() {
     stranger.requester_organization_id = Uuid::new_v4().to_string();
     is_refused(call(&world, stranger, DEADLINE).await, Code::PermissionDenied, "REQUESTER_NOT_CONFIGURED");
     let mut old = world.upstream.archive(guest, "k-old");
-    old.issue_time = ago(Duration::from_secs(8 * 24 * 3600));
+    old.issue_time = Some(ago(Duration::from_secs(8 * 24 * 3600)));
     is_refused(call(&world, old, DEADLINE).await, Code::InvalidArgument, "INVALID_FIELDS");
     assert_eq!(lookup(&world, "k-old").await.unwrap_err().code(), Code::NotFound);
     let mut expired = world.upstream.archive(guest, "k-expired");
-    expired.expire_time = ago(Duration::from_secs(1));
+    expired.expire_time = Some(ago(Duration::from_secs(1)));
     is_refused(call(&world, expired, DEADLINE).await, Code::FailedPrecondition, "COMMAND_EXPIRED");
     // It was certainly not sent, so the same key may try again.
     call(&world, world.upstream.archive(guest, "k-expired"), DEADLINE).await.unwrap();
@@ -134,10 +133,10 @@ async fn an_older_wish_never_overwrites_a_newer_one() {
     let mut world = World::start(PROGRAM, "").await;
     let guest = Uuid::new_v4();
     let mut newer = world.upstream.unarchive(guest, "k-newer");
-    newer.issue_time = ago(Duration::from_secs(10));
+    newer.issue_time = Some(ago(Duration::from_secs(10)));
     world.client().await.unarchive_guest_connection(newer).await.unwrap();
     let mut older = world.upstream.archive(guest, "k-older");
-    older.issue_time = ago(Duration::from_secs(20));
+    older.issue_time = Some(ago(Duration::from_secs(20)));
     is_refused(call(&world, older.clone(), DEADLINE).await, Code::FailedPrecondition, "SUPERSEDED");
     is_refused(call(&world, older, DEADLINE).await, Code::FailedPrecondition, "SUPERSEDED");
     assert_eq!(world.upstream.applied(guest), [false]);

@@ -49,7 +49,10 @@ enum End {
     MaybeApplied,
 }
 
-type Row = (&'static str, fn(Uuid) -> Rule, Code, &'static str, End);
+/// Makes the rule for one guest.
+type Script = fn(Uuid) -> Rule;
+
+type Row = (&'static str, Script, Code, &'static str, End);
 
 fn status(guest: Uuid, status: u16) -> simulator::StatusBuilder {
     Rule::patch().guest(guest).status(status)
@@ -296,7 +299,7 @@ async fn a_message_ends_as_the_table_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_2xx_always_counts_and_what_it_shows_goes_into_the_event_as_sent() {
     let mut world = World::start(PROGRAM, QUICK).await;
-    let rows: Vec<(&str, fn(Uuid) -> Rule, bool)> = vec![
+    let rows: Vec<(&str, Script, bool)> = vec![
         ("204", |g| Rule::patch().guest(g).empty_body(204), true),
         ("empty", |g| Rule::patch().guest(g).empty_body(200), true),
         ("malformed", |g| Rule::patch().guest(g).malformed_json(), true),
