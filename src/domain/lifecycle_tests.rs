@@ -309,8 +309,8 @@ impl Model {
         }
     }
 
-    fn run(&mut self, step: Step) {
-        match step {
+    fn run(&mut self, step: &Step) {
+        match *step {
             Step::Advance { milliseconds } => self.now += TimeDelta::milliseconds(milliseconds.into()),
             Step::Accept { guest, key, claim, expires, issued_ago } => {
                 let mut request = request(self.commands.len() as u128, guest, &format!("{guest}-{key}"));
@@ -409,7 +409,9 @@ impl Model {
         self.write(settlement.record, Some(settlement.connection));
         if let Some(wake_time) = settlement.wake_time {
             let waiting = self.commands.iter_mut().filter(|c| c.command.connection == at && c.waiting);
-            waiting.for_each(|c| c.due_time = c.due_time.min(Some(wake_time)));
+            for command in waiting {
+                command.due_time = command.due_time.min(Some(wake_time));
+            }
         }
     }
 
@@ -454,7 +456,9 @@ proptest! {
     #[test]
     fn random_histories_keep_the_rules(steps in proptest::collection::vec(step(), 1..150)) {
         let mut model = Model::new();
-        steps.into_iter().for_each(|step| model.run(step));
+        for step in &steps {
+            model.run(step);
+        }
     }
 }
 
@@ -465,7 +469,9 @@ fn random_histories_come_by_every_transition() {
     for _ in 0..300 {
         let steps = proptest::collection::vec(step(), 150).new_tree(&mut runner).unwrap().current();
         let mut model = Model::new();
-        steps.into_iter().for_each(|step| model.run(step));
+        for step in &steps {
+            model.run(step);
+        }
         seen.append(&mut model.seen);
     }
     let drawn: BTreeSet<_> = DRAWN.iter().map(|(from, to)| (from.as_str(), to.as_str())).collect();
