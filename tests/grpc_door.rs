@@ -170,11 +170,11 @@ async fn a_key_names_one_command_in_every_state() {
 async fn twins_are_one_patch_one_event_and_one_answer() {
     let mut world = World::start(PROGRAM, "").await;
     let guest = Uuid::new_v4();
-    world.upstream.simulator.script(Rule::patch().guest(guest).times(1).delay(Duration::from_secs(1)));
+    world.upstream.simulator.script(Rule::patch().guest(guest).times(1).delay(Duration::from_secs(4)));
     let calls: Vec<_> = (0..8).map(|_| spawn(&world, world.upstream.archive(guest, "k"), DEADLINE)).collect();
     until_sent(&world, guest).await;
     // One that cannot wait so long hears that, and when to come again.
-    let hasty = call(&world, world.upstream.archive(guest, "k"), Duration::from_millis(300)).await;
+    let hasty = call(&world, world.upstream.archive(guest, "k"), Duration::from_secs(2)).await;
     let status = is_refused(hasty, Code::Aborted, "COMMAND_IN_PROGRESS");
     assert!(status.get_error_details().retry_info().is_some());
     // And the same by the other door.
@@ -203,8 +203,8 @@ async fn a_deadline_ends_the_wait_and_not_the_work() {
     assert!(matches!(too_short.unwrap_err().code(), Code::DeadlineExceeded | Code::Cancelled));
     assert_eq!(lookup(&world, "k-0").await.unwrap_err().code(), Code::NotFound);
 
-    world.upstream.simulator.script(Rule::patch().guest(guest).times(1).delay(Duration::from_secs(2)));
-    let pending = call(&world, world.upstream.archive(guest, "k"), Duration::from_secs(1)).await;
+    world.upstream.simulator.script(Rule::patch().guest(guest).times(1).delay(Duration::from_secs(4)));
+    let pending = call(&world, world.upstream.archive(guest, "k"), Duration::from_secs(2)).await;
     is_refused(pending, Code::DeadlineExceeded, "OUTCOME_PENDING");
     world.events.next().await;
     let repeat = call(&world, world.upstream.archive(guest, "k"), DEADLINE).await.unwrap();

@@ -25,9 +25,9 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_guest-connection-adapter");
 
 /// Short times, so that what takes seconds in service takes moments here.
 const QUICK: &str = r#"
-upstream.attempt_timeout = "400ms"
-upstream.connect_timeout = "300ms"
-upstream.command_timeout = "1500ms"
+upstream.attempt_timeout = "1s"
+upstream.connect_timeout = "500ms"
+upstream.command_timeout = "3500ms"
 upstream.retry_delay_base = "20ms"
 upstream.retry_delay_max = "100ms"
 upstream.defer_delay_base = "100ms"
