@@ -75,7 +75,7 @@ impl Consumer {
                 session = link.connect() => session,
                 () = shutdown.cancelled() => break,
             };
-            let stop = match self.open(&session).await {
+            let stop = match self.open(&mut session).await {
                 Ok((channel, consumer)) => {
                     self.part.set(Condition::Ready);
                     self.consume(&mut session, channel, consumer, &shutdown).await
@@ -103,7 +103,7 @@ impl Consumer {
     }
 
     /// Opens a channel and consumes. The bound on prefetching comes first, on each new channel.
-    async fn open(&self, session: &Session) -> Result<(Channel, lapin::Consumer), String> {
+    async fn open(&self, session: &mut Session) -> Result<(Channel, lapin::Consumer), String> {
         let patience = self.settings.connect_timeout;
         let channel = session.channel(patience).await?;
         topology::consuming(&channel, &self.settings).await?;

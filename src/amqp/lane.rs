@@ -143,7 +143,7 @@ impl Lane {
         }
     }
 
-    async fn open(&self, session: &Session) -> Result<Channel, String> {
+    async fn open(&self, session: &mut Session) -> Result<Channel, String> {
         let patience = self.settings.connect_timeout;
         let channel = session.channel(patience).await?;
         if self.purpose == Purpose::Publish {

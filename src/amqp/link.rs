@@ -3,7 +3,7 @@
 //! lapin's own recovery stays off: it ends after some attempts, does not bring back a channel that was closed with an
 //! error, and lets a consumer go on as if nothing had happened.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -33,8 +33,7 @@ pub struct Link {
 /// A connection and its news.
 pub struct Session {
     connection: Connection,
-    /// Never locked: the lock makes the stream `Sync`, which lapin's is not.
-    events: Mutex<BoxStream<'static, Event>>,
+    events: BoxStream<'static, Event>,
     since: Instant,
 }
 
@@ -105,7 +104,7 @@ impl Link {
                 ));
             }
         };
-        let events = Mutex::new(connection.events_listener().boxed());
+        let events = connection.events_listener().boxed();
         tracing::info!(purpose = self.purpose, "broker: connected");
         Ok(Session { connection, events, since: Instant::now() })
     }
@@ -116,7 +115,7 @@ impl Session {
     ///
     /// # Errors
     /// Why not, for operators.
-    pub async fn channel(&self, patience: Duration) -> Result<Channel, String> {
+    pub async fn channel(&mut self, patience: Duration) -> Result<Channel, String> {
         within(patience, "opening a channel", self.connection.create_channel()).await
     }
 
@@ -142,20 +141,18 @@ impl Session {
     pub async fn news(&mut self) -> News {
         let mut look = interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let events = self.events.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let status = self.connection.status();
         loop {
             let event = tokio::select! {
-                event = events.next() => event,
+                event = self.events.next() => event,
                 _ = look.tick() => {
-                    if status.connected() { continue }
+                    if self.is_connected() { continue }
                     None
                 }
             };
             match event {
                 Some(Event::ConnectionBlocked(reason)) => return News::Blocked(reason),
                 Some(Event::ConnectionUnblocked) => return News::Unblocked,
-                Some(Event::Error(error)) if !status.connected() => {
+                Some(Event::Error(error)) if !self.is_connected() => {
                     return News::Ended(fault::about("the connection ended", &error));
                 }
                 Some(_) => {}

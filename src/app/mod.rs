@@ -12,6 +12,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::amqp::consume::Resume;
+use crate::amqp::{BrokerPublisher, Consumer};
 use crate::config::{Config, Faults};
 use crate::mycreditapp::{self, MyCreditApp};
 use crate::service::archiver::Archiver;
@@ -22,8 +24,11 @@ use crate::service::retention;
 use crate::store::sqlite::{self, SqliteStore};
 use crate::{admin, grpc, stdout};
 
-/// How often the store is asked whether it takes data: while it does, and while it does not.
+/// How often the store is asked whether it takes data, for readiness.
 const STORE_PROBE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often it is asked while consuming waits for it.
+const STORE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The part of the drain that is left to the outbox and the connections when work takes all the time it may.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -61,6 +66,10 @@ pub enum Error {
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     let grpc_listener = listen(config.grpc.listen).await?;
     let admin_listener = listen(config.admin.listen).await?;
+    let bound =
+        |listener: &TcpListener, wanted| listener.local_addr().map_err(|error| Error::Listen(wanted, error));
+    let (grpc_address, admin_address) =
+        (bound(&grpc_listener, config.grpc.listen)?, bound(&admin_listener, config.admin.listen)?);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = open_store(&config, clock.clone()).await?;
     let upstream = Arc::new(MyCreditApp::new(config.upstream()?)?);
@@ -75,7 +84,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     doors.spawn(
         async move { Ok(grpc::server::serve(grpc_settings, grpc_listener, calls, ready, door).await?) },
     );
-    let publisher = open_broker(&config, &archiver, &store, &readiness, &stops, &mut doors)?;
+    let publisher = open_publisher(&config, &archiver, &store, &readiness, &stops, &mut doors)?;
 
     let mut parts: JoinSet<Result<(), Error>> = JoinSet::new();
     let (ready, stop) = (readiness.clone(), stops.admin.clone());
@@ -88,7 +97,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         Relay::new(config.relay(), store.clone(), publisher, archiver.outbox(), readiness.part("events"));
     let relay = tokio::spawn(relay.run(stops.relay.clone()));
 
-    info!(grpc.listen = %config.grpc.listen, admin.listen = %config.admin.listen, "the adapter is started");
+    info!(grpc.listen = %grpc_address, admin.listen = %admin_address, "the adapter is started");
     let failure = tokio::select! {
         () = shutdown.cancelled() => None,
         Some(ended) = doors.join_next() => failure(ended),
@@ -159,7 +168,7 @@ async fn done(part: impl Future<Output = ()>) -> Result<(), Error> {
 }
 
 /// The publisher: the broker's, with the queue's door beside it, or standard output.
-fn open_broker(
+fn open_publisher(
     config: &Config,
     archiver: &Archiver,
     store: &Arc<dyn Store>,
@@ -167,8 +176,25 @@ fn open_broker(
     stops: &Stops,
     doors: &mut JoinSet<Result<(), Error>>,
 ) -> Result<Arc<dyn Publisher>, Error> {
-    let _ = (archiver, store, readiness, stops, doors);
-    Ok(Arc::new(stdout::LinePublisher::stdout(config.origin())))
+    let Some(settings) = config.amqp(FLUSH_TIMEOUT)? else {
+        return Ok(Arc::new(stdout::LinePublisher::stdout(config.origin())));
+    };
+    let settings = Arc::new(settings);
+    let publisher = BrokerPublisher::new(settings.clone(), readiness);
+    let (links, stop) = (publisher.clone(), stops.broker.clone());
+    tokio::spawn(async move { links.run(stop).await });
+    let store = store.clone();
+    let resume: Resume = Arc::new(move || Box::pin(takes_data(store.clone())));
+    let consumer = Consumer::new(settings, archiver.clone(), publisher.clone(), readiness, resume);
+    doors.spawn(done(consumer.run(stops.doors.clone())));
+    Ok(Arc::new(publisher))
+}
+
+/// Resolves when the store takes data.
+async fn takes_data(store: Arc<dyn Store>) {
+    while store.probe().await.is_err() {
+        sleep(STORE_RETRY_INTERVAL).await;
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {

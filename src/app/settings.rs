@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 
-use crate::config::Config;
-use crate::config::sections::WhenUnroutable;
+use crate::config::sections::{EventMode, WhenUnroutable};
+use crate::config::{Config, Fault, Faults};
 use crate::domain::lifecycle::Terms;
 use crate::domain::retry::Backoff;
 use crate::grpc::deadline::Bounds;
 use crate::wire::cloudevents::Origin;
-use crate::{grpc, service};
+use crate::{amqp, grpc, service};
 
 /// Commands of one connection in one lane: more than both doors and recovery together hold at the defaults.
 const LANE_DEPTH_MAX: usize = 2_048;
@@ -60,6 +60,7 @@ impl Config {
     pub(super) fn grpc(&self) -> grpc::server::Settings {
         grpc::server::Settings {
             in_flight_max: self.grpc.in_flight_max,
+            message_length_max: self.grpc.message_length_max,
             bounds: Bounds { wait_default: self.grpc.answer_timeout, wait_max: ANSWER_WAIT_MAX },
             drain_notice: DRAIN_NOTICE,
         }
@@ -77,6 +78,38 @@ impl Config {
                 WhenUnroutable::Discard => service::relay::WhenUnroutable::Discard,
             },
         }
+    }
+
+    /// The door and publisher of the broker, if there is one. `flush_timeout` is what the drain leaves to others.
+    pub(super) fn amqp(&self, flush_timeout: Duration) -> Result<Option<amqp::Settings>, Faults> {
+        let Some(amqp) = &self.amqp else { return Ok(None) };
+        let fault = |key: &str, message: String| Faults(vec![Fault { key: key.to_owned(), message }]);
+        let (address, _) = amqp::Address::parse(&amqp.uri).map_err(|rule| fault("amqp.uri", rule))?;
+        let password =
+            amqp.password().ok_or_else(|| fault("amqp.password_file", "is required".to_owned()))?;
+        let usual = amqp::Settings::new(address, amqp.username.clone(), password, self.origin());
+        Ok(Some(amqp::Settings {
+            names: amqp::Names {
+                commands_exchange: amqp.commands_exchange.clone(),
+                commands_queue: amqp.commands_queue.clone(),
+                dead_letters_exchange: amqp.dead_letters_exchange.clone(),
+                dead_letters_queue: amqp.dead_letters_queue.clone(),
+                events_exchange: amqp.events_exchange.clone(),
+            },
+            declare: amqp.declare,
+            prefetch: amqp.prefetch,
+            delivery_hold: amqp.delivery_hold,
+            drain: self.shutdown.drain_timeout.saturating_sub(flush_timeout),
+            confirm_timeout: amqp.confirm_timeout,
+            backoff: Backoff { delay_base: amqp.reconnect_delay_base, delay_max: amqp.reconnect_delay_max },
+            body_length_max: amqp.body_length_max,
+            accept_without_key: amqp.accept_without_key,
+            event_mode: match self.events.mode {
+                EventMode::Structured => amqp::EventMode::Structured,
+                EventMode::Binary => amqp::EventMode::Binary,
+            },
+            ..usual
+        }))
     }
 
     pub(super) fn origin(&self) -> Origin {

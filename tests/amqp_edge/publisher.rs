@@ -33,7 +33,7 @@ async fn a_returned_message_is_matched_to_itself_alone() {
     let settings = settings("unroutable");
     let (publisher, _, shutdown) = publisher(&settings).await;
     let client = Client::new().await;
-    let _events = client.subscribe(&settings.names.events_exchange, "guest-connection.archived.#").await;
+    let _inbox = client.subscribe(&settings.names.events_exchange, "guest-connection.archived.#").await;
     for round in 0..20 {
         let odd = (round * 37) % 200;
         let kind = |index| if index == odd { EventKind::Unarchived } else { EventKind::Archived };
@@ -76,7 +76,7 @@ async fn a_cut_connection_is_made_again() {
     let settings = Settings { address: proxy.address.clone(), ..direct };
     let (publisher, readiness, shutdown) = publisher(&settings).await;
     let client = Client::new().await;
-    let _events = client.subscribe(&settings.names.events_exchange, "#").await;
+    let _inbox = client.subscribe(&settings.names.events_exchange, "#").await;
     for _ in 0..3 {
         proxy.cut();
         // Whether the cut was noticed before or after, the message is confirmed in the end.

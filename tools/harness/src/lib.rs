@@ -1,1 +1,30 @@
+//! The real parts around the adapter, for tests and the demo: the adapter as a process of its own, a broker, an OTLP
+//! receiver. The upstream is the `simulator` crate.
+//!
+//! What cannot be had panics with a word on what to do: there is nothing to test without it.
 
+#![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used, reason = "a harness fails by panicking")]
+#![allow(clippy::missing_panics_doc, reason = "said once, above")]
+
+pub mod adapter;
+pub mod broker;
+pub mod collector;
+pub mod http;
+pub mod tree;
+pub mod world;
+
+use std::time::Duration;
+
+pub use adapter::{Adapter, Setup};
+pub use broker::{Broker, Names};
+pub use collector::Collector;
+pub use world::{Upstream, World};
+
+/// How long a test waits for something that should come at once. Generous: a loaded machine must fail no test.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The API client that every test setup registers with its simulator.
+pub const CLIENT_ID: &str = "test-client";
+
+/// Its secret.
+pub const CLIENT_SECRET: &str = "test-secret-of-the-client";

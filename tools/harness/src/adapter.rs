@@ -1,0 +1,303 @@
+//! The adapter as a process of its own, as users run it.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use guest_connection_adapter::proto::guest_connection_service_client::GuestConnectionServiceClient;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tonic::transport::Channel;
+use uuid::Uuid;
+
+use crate::broker::{Broker, Names};
+use crate::{CLIENT_ID, CLIENT_SECRET, DEADLINE};
+
+/// How an adapter is to be started.
+pub struct Setup {
+    program: PathBuf,
+    directory: TempDir,
+    config: String,
+}
+
+impl Setup {
+    /// An adapter for `requester`, against the upstream at `base_url`. `program` is `env!("CARGO_BIN_EXE_...")`.
+    #[must_use]
+    pub fn new(program: impl Into<PathBuf>, base_url: &str, requester: Uuid) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o700)).expect("a mode");
+        let secret = secret_file(directory.path(), "client_secret", CLIENT_SECRET);
+        let mut config = String::new();
+        let store = directory.path().join("var/adapter.db");
+        write!(
+            config,
+            r#"
+grpc.listen = "127.0.0.1:0"
+admin.listen = "127.0.0.1:0"
+upstream.base_url = "{base_url}"
+store.path = "{}"
+telemetry.log_format = "json"
+organizations.test = {{ id = "{requester}", client_id = "{CLIENT_ID}", client_secret_file = "{}" }}
+"#,
+            store.display(),
+            secret.display()
+        )
+        .expect("writing to a string");
+        Self { program: program.into(), directory, config }
+    }
+
+    /// Adds lines of configuration, in dotted keys.
+    #[must_use]
+    pub fn config(mut self, lines: &str) -> Self {
+        self.config.push_str(lines);
+        self.config.push('\n');
+        self
+    }
+
+    /// Adds the broker, under names of the test's own.
+    #[must_use]
+    pub fn broker(self, broker: &Broker, names: &Names) -> Self {
+        let lines = format!(
+            r#"
+amqp.uri = "{}"
+amqp.commands_exchange = "{}"
+amqp.commands_queue = "{}"
+amqp.dead_letters_exchange = "{}"
+amqp.dead_letters_queue = "{}"
+amqp.events_exchange = "{}"
+amqp.reconnect_delay_base = "100ms"
+amqp.reconnect_delay_max = "1s"
+relay.retry_delay_base = "100ms"
+relay.retry_delay_max = "1s"
+"#,
+            broker.address(),
+            names.commands,
+            names.commands,
+            names.dead_letters,
+            names.dead_letters,
+            names.events
+        );
+        self.config(&lines)
+    }
+
+    /// The configuration as it is written to the file.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.config
+    }
+
+    /// Where the store, the secrets and the configuration lie.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Starts the process and waits until it listens. Not necessarily ready.
+    pub async fn start(&self) -> Adapter {
+        let file = self.directory.path().join("adapter.toml");
+        std::fs::write(&file, &self.config).expect("the configuration is written");
+        let mut child = Command::new(&self.program)
+            .args(["serve", "--config"])
+            .arg(&file)
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the adapter starts");
+        let log = Lines::follow(child.stderr.take().expect("a pipe"));
+        let output = Lines::follow(child.stdout.take().expect("a pipe"));
+        let started = log
+            .wait_for(DEADLINE, |line| record(line).is_some_and(|r| message(&r) == "the adapter is started"))
+            .await
+            .unwrap_or_else(|lines| panic!("the adapter did not start:\n{}", lines.join("\n")));
+        let started = record(&started).expect("a log record");
+        let address = |name: &str| {
+            let text = field(&started, name).unwrap_or_else(|| panic!("no {name} in {started}"));
+            text.parse::<SocketAddr>().expect("an address")
+        };
+        Adapter { grpc: address("grpc.listen"), admin: address("admin.listen"), child, log, output }
+    }
+
+    /// Starts the process and waits until it is ready.
+    pub async fn start_ready(&self) -> Adapter {
+        let adapter = self.start().await;
+        adapter.ready().await;
+        adapter
+    }
+}
+
+/// Writes a file that only its owner can read.
+pub fn secret_file(directory: &Path, name: &str, secret: &str) -> PathBuf {
+    use std::io::Write as _;
+    let path = directory.join(name);
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
+    file.and_then(|mut file| file.write_all(secret.as_bytes())).expect("the secret is written");
+    path
+}
+
+/// A running adapter. Dropping it kills it.
+pub struct Adapter {
+    /// Where the gRPC door listens.
+    pub grpc: SocketAddr,
+    /// Where the admin port listens.
+    pub admin: SocketAddr,
+    child: Child,
+    log: Lines,
+    output: Lines,
+}
+
+impl Adapter {
+    /// Waits until `/readyz` says yes.
+    pub async fn ready(&self) {
+        self.readiness(|status, _| status == 200).await;
+    }
+
+    /// Waits until `/readyz` answers as wanted, and yields the body.
+    pub async fn readiness(&self, wanted: impl Fn(u16, &Value) -> bool) -> Value {
+        let mut last = String::new();
+        let answer = async {
+            loop {
+                if let Some((status, body)) = crate::http::get(self.admin, "/readyz").await {
+                    let value = serde_json::from_str(&body).unwrap_or(Value::Null);
+                    if wanted(status, &value) {
+                        return value;
+                    }
+                    last = format!("{status} {body}");
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        match timeout(DEADLINE, answer).await {
+            Ok(value) => value,
+            Err(_elapsed) => {
+                panic!("readiness did not become as wanted: {last}\n{}", self.log.all().join("\n"))
+            }
+        }
+    }
+
+    /// A client on a connection of its own.
+    pub async fn client(&self) -> GuestConnectionServiceClient<Channel> {
+        let endpoint = Channel::from_shared(format!("http://{}", self.grpc)).expect("an address");
+        GuestConnectionServiceClient::new(endpoint.connect().await.expect("the gRPC door answers"))
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("the adapter runs")
+    }
+
+    /// The log so far.
+    #[must_use]
+    pub fn log(&self) -> &Lines {
+        &self.log
+    }
+
+    /// Standard output so far: events, where there is no broker.
+    #[must_use]
+    pub fn output(&self) -> &Lines {
+        &self.output
+    }
+
+    /// SIGKILL.
+    pub async fn kill(mut self) -> Vec<String> {
+        self.child.kill().await.expect("the adapter is killed");
+        self.log.all()
+    }
+
+    /// SIGTERM, and the exit status.
+    pub async fn terminate(mut self) -> (ExitStatus, Vec<String>) {
+        self.signal("TERM").await;
+        let status = timeout(DEADLINE, self.child.wait()).await;
+        let status = status.unwrap_or_else(|_| panic!("no exit:\n{}", self.log.all().join("\n")));
+        (status.expect("an exit status"), self.log.all())
+    }
+
+    /// Sends a signal by its name.
+    pub async fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().await;
+        assert!(status.expect("kill runs").success());
+    }
+}
+
+/// The lines that a process writes.
+#[derive(Clone)]
+pub struct Lines {
+    lines: Arc<Mutex<Vec<String>>>,
+    count: watch::Receiver<usize>,
+}
+
+impl Lines {
+    fn follow(stream: impl AsyncRead + Unpin + Send + 'static) -> Self {
+        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (sender, count) = watch::channel(0);
+        let kept = lines.clone();
+        tokio::spawn(async move {
+            let mut reader = BufReader::new(stream).lines();
+            while let Ok(Some(line)) = reader.next_line().await {
+                kept.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+                sender.send_modify(|count| *count += 1);
+            }
+        });
+        Self { lines, count }
+    }
+
+    /// Every line so far.
+    #[must_use]
+    pub fn all(&self) -> Vec<String> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The first line that is `wanted`, as soon as it is there.
+    ///
+    /// # Errors
+    /// Every line, if it did not come in time or the stream ended.
+    pub async fn wait_for(
+        &self,
+        deadline: Duration,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<String, Vec<String>> {
+        let mut count = self.count.clone();
+        let found = async {
+            let mut seen = 0;
+            loop {
+                let lines = self.all();
+                if let Some(line) = lines[seen..].iter().find(|line| wanted(line)) {
+                    return Some(line.clone());
+                }
+                seen = lines.len();
+                if *count.borrow_and_update() == seen && count.changed().await.is_err() {
+                    return None;
+                }
+            }
+        };
+        timeout(deadline, found).await.ok().flatten().ok_or_else(|| self.all())
+    }
+}
+
+/// A log line as a record.
+#[must_use]
+pub fn record(line: &str) -> Option<Value> {
+    serde_json::from_str(line).ok()
+}
+
+fn message(record: &Value) -> &str {
+    field(record, "message").unwrap_or_default()
+}
+
+/// A field of a log record, wherever the format puts it.
+#[must_use]
+pub fn field<'a>(record: &'a Value, name: &str) -> Option<&'a str> {
+    record.get(name).or_else(|| record.get("fields")?.get(name))?.as_str()
+}

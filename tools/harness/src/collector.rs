@@ -1,0 +1,111 @@
+//! An OTLP/gRPC receiver that keeps the spans it is sent.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::any_value;
+pub use opentelemetry_proto::tonic::trace::v1::Span;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
+
+/// The receiver. Dropping it stops it.
+pub struct Collector {
+    address: SocketAddr,
+    spans: watch::Receiver<Vec<Span>>,
+    server: JoinHandle<()>,
+}
+
+struct Service {
+    spans: watch::Sender<Vec<Span>>,
+}
+
+#[tonic::async_trait]
+impl TraceService for Service {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let resources = request.into_inner().resource_spans.into_iter();
+        let spans = resources.flat_map(|resource| resource.scope_spans).flat_map(|scope| scope.spans);
+        self.spans.send_modify(|kept| kept.extend(spans));
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+impl Collector {
+    /// Listens on a free port.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let (sender, spans) = watch::channel(Vec::new());
+        let service = TraceServiceServer::new(Service { spans: sender });
+        let serve =
+            Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener));
+        let server = tokio::spawn(async move { serve.await.expect("the receiver serves") });
+        Self { address, spans, server }
+    }
+
+    /// The endpoint, for `telemetry.otlp_endpoint`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Every span so far.
+    #[must_use]
+    pub fn spans(&self) -> Vec<Span> {
+        self.spans.borrow().clone()
+    }
+
+    /// Every span, as soon as they are as wanted.
+    pub async fn wait_for(&self, deadline: Duration, wanted: impl FnMut(&Vec<Span>) -> bool) -> Vec<Span> {
+        let mut spans = self.spans.clone();
+        let found = timeout(deadline, spans.wait_for(wanted)).await.map(|spans| spans.is_ok());
+        assert!(found == Ok(true), "the spans did not become as wanted: {:#?}", names(&self.spans()));
+        self.spans()
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+fn names(spans: &[Span]) -> Vec<&str> {
+    spans.iter().map(|span| span.name.as_str()).collect()
+}
+
+/// An id as hexadecimal digits.
+#[must_use]
+pub fn hex(id: &[u8]) -> String {
+    use std::fmt::Write as _;
+    id.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// An attribute as text.
+#[must_use]
+pub fn attribute(span: &Span, name: &str) -> Option<String> {
+    let value = span.attributes.iter().find(|attribute| attribute.key == name)?.value.as_ref()?;
+    Some(match value.value.as_ref()? {
+        any_value::Value::StringValue(text) => text.clone(),
+        any_value::Value::IntValue(number) => number.to_string(),
+        any_value::Value::BoolValue(flag) => flag.to_string(),
+        any_value::Value::DoubleValue(number) => number.to_string(),
+        other => format!("{other:?}"),
+    })
+}

@@ -1,0 +1,138 @@
+//! Everything that a black-box test needs, in one place: upstream, broker and a running adapter.
+
+use std::path::PathBuf;
+
+use guest_connection_adapter::proto;
+use guest_connection_adapter::proto::guest_connection_service_client::GuestConnectionServiceClient;
+use lapin::BasicProperties;
+use serde_json::{Value, json};
+use simulator::Simulator;
+use tonic::transport::Channel;
+use uuid::Uuid;
+
+use crate::adapter::{Adapter, Setup};
+use crate::broker::{Broker, Inbox, Names};
+use crate::{CLIENT_ID, CLIENT_SECRET};
+
+/// An upstream that knows one organisation.
+pub struct Upstream {
+    /// The stand-in of the API.
+    pub simulator: Simulator,
+    /// The organisation that owns the API client.
+    pub requester: Uuid,
+}
+
+impl Upstream {
+    /// Starts it on a free port.
+    pub async fn start() -> Self {
+        let simulator = Simulator::start(simulator::Config::default()).await.expect("the simulator starts");
+        let requester = Uuid::now_v7();
+        simulator.register_client(CLIENT_ID, CLIENT_SECRET, requester);
+        Self { simulator, requester }
+    }
+
+    /// An adapter for it.
+    #[must_use]
+    pub fn setup(&self, program: impl Into<PathBuf>) -> Setup {
+        Setup::new(program, &self.simulator.base_url(), self.requester)
+    }
+
+    /// A call to archive the connection of `guest`.
+    #[must_use]
+    pub fn archive(&self, guest: Uuid, key: &str) -> proto::ArchiveGuestConnectionRequest {
+        proto::ArchiveGuestConnectionRequest {
+            guest_organization_id: guest.to_string(),
+            requester_organization_id: self.requester.to_string(),
+            idempotency_key: key.to_owned(),
+            ..<_>::default()
+        }
+    }
+
+    /// A call to unarchive the connection of `guest`.
+    #[must_use]
+    pub fn unarchive(&self, guest: Uuid, key: &str) -> proto::UnarchiveGuestConnectionRequest {
+        proto::UnarchiveGuestConnectionRequest {
+            guest_organization_id: guest.to_string(),
+            requester_organization_id: self.requester.to_string(),
+            idempotency_key: key.to_owned(),
+            ..<_>::default()
+        }
+    }
+
+    /// The same as a message on the queue.
+    #[must_use]
+    pub fn message(&self, guest: Uuid, archived: bool, key: &str) -> Value {
+        json!({
+            "requester_organization_id": self.requester,
+            "guest_organization_id": guest,
+            "archived": archived,
+            "idempotency_key": key,
+        })
+    }
+
+    /// The values of the PATCHes that took effect on the connection of `guest`, in order.
+    #[must_use]
+    pub fn applied(&self, guest: Uuid) -> Vec<bool> {
+        let mut entries: Vec<_> = self.simulator.journal();
+        entries.retain(|entry| entry.is_patch_of(guest) && entry.applied);
+        entries.sort_by_key(|entry| entry.applied_seq);
+        entries.iter().filter_map(|entry| entry.archived).collect()
+    }
+
+    /// How many PATCHes for the connection of `guest` were received.
+    #[must_use]
+    pub fn received(&self, guest: Uuid) -> usize {
+        self.simulator.journal().iter().filter(|entry| entry.is_patch_of(guest)).count()
+    }
+}
+
+/// An upstream, a broker and a ready adapter between them, under names of their own.
+pub struct World {
+    /// The upstream.
+    pub upstream: Upstream,
+    /// The broker.
+    pub broker: Broker,
+    /// Names of exchanges and queues.
+    pub names: Names,
+    /// What the adapter was started with, to start it again.
+    pub setup: Setup,
+    /// The adapter.
+    pub adapter: Adapter,
+    /// Events, from the moment when the adapter had declared their exchange.
+    pub events: Inbox,
+}
+
+impl World {
+    /// Starts everything. `lines` are added to the adapter's configuration.
+    pub async fn start(program: &str, lines: &str) -> Self {
+        let (upstream, broker, names) = (Upstream::start().await, Broker::connect().await, Names::default());
+        let setup = upstream.setup(program).broker(&broker, &names).config(lines);
+        let adapter = setup.start_ready().await;
+        let events = broker.subscribe(&names.events).await;
+        Self { upstream, broker, names, setup, adapter, events }
+    }
+
+    /// A gRPC client.
+    pub async fn client(&self) -> GuestConnectionServiceClient<Channel> {
+        self.adapter.client().await
+    }
+
+    /// Publishes a command as JSON, keyed by its guest as producers should.
+    pub async fn send(&self, guest: Uuid, body: &Value) {
+        self.send_with(guest, BasicProperties::default().with_content_type("application/json".into()), body)
+            .await;
+    }
+
+    /// The same with properties of one's own.
+    pub async fn send_with(&self, guest: Uuid, properties: BasicProperties, body: &Value) {
+        let body = serde_json::to_vec(body).expect("JSON");
+        self.broker.publish(&self.names, &guest.to_string(), properties, &body).await;
+    }
+
+    /// Stops the adapter and asserts that it did so well, and that the upstream saw nothing outside its contract.
+    pub async fn end(self) {
+        let (status, log) = self.adapter.terminate().await;
+        assert!(status.success(), "{status}:\n{}", log.join("\n"));
+        assert_eq!(self.upstream.simulator.violations(), Vec::<String>::new());
+    }
+}
