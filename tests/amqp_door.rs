@@ -143,7 +143,11 @@ async fn events_without_a_queue_are_held_in_order_and_shown() {
     }
     assert_eq!(of_first, [format!("{:020}", 1), format!("{:020}", 2)]);
     adapter.readiness(|_, body| body["parts"]["events"]["status"] == "ready").await;
-    assert!(adapter.terminate().await.0.success());
+    let (status, log) = adapter.terminate().await;
+    assert!(status.success());
+    // The broker's client would write what was returned into the log, with names and addresses.
+    let personal: Vec<_> = log.iter().filter(|line| line.contains("lapin::returned_messages")).collect();
+    assert!(personal.is_empty(), "{personal:?}");
 }
 
 #[tokio::test]

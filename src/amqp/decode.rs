@@ -127,7 +127,10 @@ fn key(
 fn encoding(properties: &BasicProperties) -> Result<(), Refusal> {
     match properties::some(properties.content_encoding()) {
         None => Ok(()),
-        Some(encoding) if encoding.eq_ignore_ascii_case("identity") => Ok(()),
+        // Some clients name the character set here; JSON is UTF-8 anyway.
+        Some(encoding) if ["identity", "utf-8"].iter().any(|plain| encoding.eq_ignore_ascii_case(plain)) => {
+            Ok(())
+        }
         Some(encoding) => {
             Err(unsupported(&format!("content encoding \"{}\" is not read", public_text(encoding))))
         }

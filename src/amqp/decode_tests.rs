@@ -93,6 +93,7 @@ fn other_formats_encodings_and_sizes_are_refused() {
     assert_eq!(reason(keyed().with_content_type("application/x-protobuf".into()), BODY), unsupported);
     assert_eq!(reason(keyed(), &" ".repeat(64 * 1024 + 1)), Reason::BodyTooLarge);
     assert!(read(&keyed().with_content_encoding("identity".into()), BODY).is_ok());
+    assert!(read(&keyed().with_content_encoding("utf-8".into()), BODY).is_ok());
 }
 
 #[test]

@@ -67,13 +67,16 @@ pub fn init(settings: &Settings) -> Result<Guard, Error> {
     Ok(guard)
 }
 
+/// Writes a returned message down with its body, which holds personal data; what is returned is told by `amqp`.
+const NEVER_LOGGED: &str = "lapin::returned_messages=off";
+
 /// Checks a log filter.
 ///
 /// # Errors
 /// It cannot be read.
 pub fn parse_filter(text: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
     let carriers = CARRIERS.map(|carrier| format!("{carrier}=warn"));
-    EnvFilter::builder().parse(format!("{},{text}", carriers.join(",")))
+    EnvFilter::builder().parse(format!("{},{text},{NEVER_LOGGED}", carriers.join(",")))
 }
 
 fn subscriber<W>(settings: &Settings, writer: W) -> Result<(impl Subscriber + Send + Sync, Guard), Error>
