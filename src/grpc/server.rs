@@ -148,10 +148,8 @@ async fn close(
     let mut conditions = readiness.subscribe();
     let mut told = ServingStatus::NotServing;
     loop {
-        let status = match ready(&conditions.borrow_and_update()) {
-            true => ServingStatus::Serving,
-            false => ServingStatus::NotServing,
-        };
+        let is_ready = ready(&conditions.borrow_and_update());
+        let status = if is_ready { ServingStatus::Serving } else { ServingStatus::NotServing };
         // Every word goes to the watchers, so it is said once.
         if status != told {
             tell(&reporter, status).await;
