@@ -39,7 +39,7 @@ impl GuestConnectionService for Fake {
     ) -> Result<Response<proto::ArchiveGuestConnectionResponse>, Status> {
         self.begun.notify_one();
         self.release.notified().await;
-        Ok(Response::new(Default::default()))
+        Ok(Response::new(proto::ArchiveGuestConnectionResponse::default()))
     }
 
     async fn unarchive_guest_connection(
@@ -54,7 +54,7 @@ impl GuestConnectionService for Fake {
         &self,
         _: Request<proto::GetCommandRequest>,
     ) -> Result<Response<proto::GetCommandResponse>, Status> {
-        Ok(Response::new(Default::default()))
+        Ok(Response::new(proto::GetCommandResponse::default()))
     }
 }
 
@@ -168,17 +168,28 @@ async fn a_message_too_large_is_refused_and_the_connection_goes_on() {
 }
 
 #[tokio::test]
-async fn reflection_lists_the_services() {
+async fn reflection_shows_the_services_and_all_that_they_need() {
     let door = Door::open().await;
     let mut client = ServerReflectionClient::new(door.channel().await);
-    let request = ServerReflectionRequest {
-        message_request: Some(MessageRequest::ListServices(String::new())),
-        ..Default::default()
+    let questions = [
+        MessageRequest::ListServices(String::new()),
+        MessageRequest::FileContainingSymbol(SERVICE_NAME.to_owned()),
+        MessageRequest::FileByFilename("google/protobuf/timestamp.proto".to_owned()),
+    ];
+    let requests = questions
+        .map(|question| ServerReflectionRequest { message_request: Some(question), ..Default::default() });
+    let answers =
+        client.server_reflection_info(tokio_stream::iter(requests)).await.expect("answered").into_inner();
+    let answers: Vec<_> =
+        answers.map(|answer| answer.expect("no error").message_response.expect("an answer")).collect().await;
+    let [
+        MessageResponse::ListServicesResponse(list),
+        MessageResponse::FileDescriptorResponse(_),
+        MessageResponse::FileDescriptorResponse(_),
+    ] = answers.as_slice()
+    else {
+        panic!("{answers:?}")
     };
-    let mut answers =
-        client.server_reflection_info(tokio_stream::iter([request])).await.expect("answered").into_inner();
-    let answer = answers.next().await.expect("an answer").expect("no error").message_response;
-    let Some(MessageResponse::ListServicesResponse(list)) = answer else { panic!("{answer:?}") };
     let names: Vec<_> = list.service.iter().map(|service| service.name.as_str()).collect();
     for name in [SERVICE_NAME, "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"] {
         assert!(names.contains(&name), "{names:?}");
