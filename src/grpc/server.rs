@@ -111,10 +111,14 @@ async fn run(
         .max_decoding_message_size(REQUEST_LENGTH_MAX)
         .max_encoding_message_size(RESPONSE_LENGTH_MAX);
     let (reporter, health) = health_reporter();
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let reflection_v1 = reflection().build_v1()?;
+    // Python's client knows this version alone.
+    let reflection_v1alpha = reflection().build_v1alpha()?;
     tell(&reporter, ServingStatus::NotServing).await;
 
     let incoming =
@@ -129,7 +133,8 @@ async fn run(
         .layer(SurroundLayer)
         .add_service(service)
         .add_service(health)
-        .add_service(reflection)
+        .add_service(reflection_v1)
+        .add_service(reflection_v1alpha)
         .serve_with_incoming_shutdown(incoming, closing);
     tokio::select! {
         served = served => Ok(served?),
