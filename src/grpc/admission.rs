@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use tracing::Instrument as _;
 
 use crate::domain::error::{Reason, Refusal};
-use tonic::Status;
 
 use super::status::{self, Subject};
 
@@ -73,12 +73,12 @@ mod tests {
     async fn one_call_too_many_is_refused_at_once_and_the_next_is_served() {
         let admission = Admission::new(1, CancellationToken::new());
         let (release, released) = oneshot::channel::<()>();
-        let (begin, begun) = oneshot::channel();
+        let (signal, begun) = oneshot::channel();
         let other = admission.clone();
         let first = tokio::spawn(async move {
             other
                 .run(async move {
-                    begin.send(()).expect("someone waits");
+                    signal.send(()).expect("someone waits");
                     released.await.map_err(|_| Status::unknown("not released"))
                 })
                 .await

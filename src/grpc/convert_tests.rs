@@ -1,6 +1,6 @@
 use super::*;
 use crate::domain::error::Reason;
-use crate::domain::trace::TraceContext;
+use crate::grpc::fixture::record;
 
 const REQUESTER: &str = "0190c1d4-7c1e-7d3a-9a53-5c1f6e1b2a77";
 const GUEST: &str = "0190c1d4-7c1e-7d3a-9a53-5c1f6e1b2a78";
@@ -120,25 +120,11 @@ fn a_record_is_shown_whole() {
         ..Outcome::default()
     };
     let record = CommandRecord {
-        id: CommandId(Uuid::from_u128(7)),
-        arrival: 1,
         command: read(request()).expect("valid"),
-        door: Door::Amqp,
-        trace: TraceContext::default(),
-        correlation_id: None,
-        replies: Vec::new(),
-        state: State::Succeeded,
-        generation: 1,
-        epoch: 1,
-        attempts: 3,
-        maybe_applied: false,
-        effective_time: now(),
-        accepted_time: now(),
-        due_time: None,
-        waiting: false,
         finished_time: Some(now()),
         outcome: Some(outcome.clone()),
         event: Some(EventRef { id: Uuid::from_u128(8), sequence: 4, confirmed_time: None }),
+        ..record(State::Succeeded)
     };
     let shown = command(&record);
     assert_eq!((shown.state(), shown.door()), (proto::CommandState::Succeeded, proto::CommandDoor::Amqp));

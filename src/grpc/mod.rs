@@ -12,6 +12,8 @@ pub mod admission;
 pub mod call;
 pub mod convert;
 pub mod deadline;
+#[cfg(test)]
+mod fixture;
 pub mod server;
 pub mod service;
 pub mod status;

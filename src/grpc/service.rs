@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 use tracing::Span;
 use uuid::Uuid;
 
+use crate::domain::Timestamp;
 use crate::domain::command::Command;
 use crate::domain::error::{Reason, Refusal};
 use crate::domain::record::{CommandRecord, Door, State};
@@ -90,7 +91,7 @@ async fn change(archiver: &Archiver, wish: Wish, answer_by: Instant) -> Result<S
         .map_err(|refusal| status::of(&refusal, &Subject::default()))?;
     let subject = Subject { key: Some(command.key.clone()), ..Subject::default() };
     match archiver.submit(submission(command, answer_by)).await {
-        Ok(answer) => answered(archiver, answer),
+        Ok(answer) => answered(answer, archiver.now()),
         Err(refusal) => Err(refused(&refusal, &subject)),
     }
 }
@@ -106,7 +107,7 @@ fn submission(command: Command, answer_by: Instant) -> Submission {
     }
 }
 
-fn answered(archiver: &Archiver, answer: Answer) -> Result<Success, Status> {
+fn answered(answer: Answer, now: Timestamp) -> Result<Success, Status> {
     match answer {
         Answer::Final { record, replayed } => ended(&record, replayed),
         Answer::Deferred(record) | Answer::Waiting(record) => {
@@ -114,7 +115,7 @@ fn answered(archiver: &Archiver, answer: Answer) -> Result<Success, Status> {
             let refusal = last.unwrap_or_else(|| {
                 Refusal::new(Reason::OutcomePending, "the command waits for another one of its connection")
             });
-            Err(status::deferred(&refusal, &record, archiver.now()))
+            Err(status::deferred(&refusal, &record, now))
         }
     }
 }
@@ -169,3 +170,7 @@ fn refused(refusal: &Refusal, subject: &Subject) -> Status {
     }
     status::of(refusal, subject)
 }
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;

@@ -2,46 +2,10 @@ use std::str::FromStr as _;
 
 use uuid::Uuid;
 
-use crate::domain::command::{Command, OrganizationId};
-use crate::domain::connection::Connection;
 use crate::domain::error;
-use crate::domain::record::Door;
-use crate::domain::trace::TraceContext;
+use crate::grpc::fixture::record;
 
 use super::*;
-
-fn record(state: State, due_time: Option<Timestamp>) -> CommandRecord {
-    let organization = |n: u128| OrganizationId(Uuid::from_u128(n));
-    let now = Timestamp::UNIX_EPOCH;
-    CommandRecord {
-        id: CommandId(Uuid::from_u128(7)),
-        arrival: 1,
-        command: Command {
-            requester: organization(1),
-            connection: Connection { target: organization(2), guest: organization(3) },
-            archived: true,
-            key: IdempotencyKey::parse(&"k".repeat(IdempotencyKey::LENGTH_MAX)).expect("a key"),
-            issue_time: None,
-            expire_time: None,
-        },
-        door: Door::Grpc,
-        trace: TraceContext::default(),
-        correlation_id: None,
-        replies: Vec::new(),
-        state,
-        generation: 1,
-        epoch: 1,
-        attempts: 1,
-        maybe_applied: true,
-        effective_time: now,
-        accepted_time: now,
-        due_time,
-        waiting: false,
-        finished_time: None,
-        outcome: None,
-        event: None,
-    }
-}
 
 #[test]
 fn every_reason_has_the_code_of_the_design() {
@@ -86,7 +50,7 @@ fn what_is_transient_says_when_to_try_again() {
 
 #[test]
 fn every_error_carries_its_reason_and_what_it_is_about() {
-    let subject = Subject::of(&record(State::Rejected, None));
+    let subject = Subject::of(&record(State::Rejected));
     for reason in Reason::ALL {
         let status = of(&Refusal::new(*reason, "text"), &subject);
         let details = status.get_error_details();
@@ -114,10 +78,10 @@ fn the_greatest_status_fits_the_headers_of_every_client() {
     let text = "\u{1f980}".repeat(error::UPSTREAM_TEXT_LENGTH_MAX);
     let mut refusal = Refusal::new(Reason::UpstreamInvalid, text.clone());
     refusal.violations = vec![error::FieldViolation::new(text.clone(), text); 32];
-    let subject = Subject::of(&record(State::Deferred, None));
+    let subject = Subject::of(&record(State::Deferred));
     let greatest = [
         of(&refusal, &subject),
-        deferred(&refusal, &record(State::Deferred, None), Timestamp::UNIX_EPOCH),
+        deferred(&refusal, &record(State::Deferred), Timestamp::UNIX_EPOCH),
         of(&Refusal { reason: Reason::UpstreamNotFound, ..refusal.clone() }, &subject),
     ];
     for status in greatest {
@@ -136,7 +100,7 @@ fn the_greatest_status_fits_the_headers_of_every_client() {
 #[test]
 fn a_deferred_command_invites_another_try_at_its_due_time() {
     let due = Timestamp::UNIX_EPOCH + Duration::from_secs(42);
-    let record = record(State::Deferred, Some(due));
+    let record = CommandRecord { due_time: Some(due), ..record(State::Deferred) };
     let refusal = Refusal::new(Reason::UpstreamUnanswered, "no answer");
     let status = deferred(&refusal, &record, Timestamp::UNIX_EPOCH);
     assert_eq!(status.code(), Code::Unavailable);
