@@ -8,8 +8,10 @@
 
 pub mod adapter;
 pub mod broker;
+pub mod caller;
 pub mod collector;
 pub mod http;
+pub mod tree;
 pub mod world;
 
 use std::time::Duration;
