@@ -7,14 +7,11 @@ use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use crate::collector::{Span, attribute, hex};
 
 /// Attributes that are worth a place in the tree, by the word that is shown for each.
-const SHOWN: [(&str, &str); 7] = [
+const SHOWN: [(&str, &str); 4] = [
     ("command.state", "state"),
     ("http.response.status_code", "status"),
     ("rpc.response.status_code", "status"),
     ("error.type", "error"),
-    ("db.operation.name", "operation"),
-    ("messaging.rabbitmq.destination.routing_key", "routing key"),
-    ("http.request.resend_count", "resend"),
 ];
 
 /// The spans of one trace, each below its parent, with the time from the first one's start and the duration, both in

@@ -82,13 +82,18 @@ async fn show() -> Outcome {
     let unarchive = stage.unarchive().await;
     let unarchived = stage.events.next().await;
     let (second, second_span) = stage.archive(&archive, "by gRPC, with the same key").await?;
+    let (trace, archive) = (archive.trace(), archive.end());
 
     title("2. What the upstream saw");
     stage.print_patches()?;
 
     title("3. Which events the broker delivered");
-    let events = [print_event(&archived, "archived")?, print_event(&unarchived, "unarchived")?];
+    let mut events = vec![print_event(&archived, "archived")?];
+    println!();
+    events.push(print_event(&unarchived, "unarchived")?);
     check(events[0]["data"]["command"]["command_id"] == *first.command_id, "event 1 is of another command")?;
+    let told = events[0]["traceparent"].as_str().unwrap_or_default();
+    check(told.contains(&trace), "event 1 does not tell the caller's trace")?;
 
     title("4. What became of the repeat");
     check(second.replayed && !first.replayed, "the repeat was not told to be one")?;
@@ -99,9 +104,9 @@ async fn show() -> Outcome {
 
     title("5. The traces");
     let spans = stage.end(&events).await?;
-    let own = [archive.end(), first_span, second_span, unarchive];
+    let own = [archive, first_span, second_span, unarchive];
     print_traces(&[own.to_vec(), spans].concat(), &own)?;
-    println!("\nAll is as promised; everything that was started is stopped.");
+    println!("All is as promised; everything that was started is stopped.");
     Ok(())
 }
 
@@ -236,7 +241,7 @@ fn print_event(arrived: &Arrived, kind: &str) -> Outcome<Value> {
         println!("  {name:<12} {}", event[name].as_str().unwrap_or("none"));
     }
     println!("  {:<12} {}", "routing key", arrived.routing_key);
-    println!("  {:<12} {}\n", "archived", event["data"]["guest_connection"]["archived"]);
+    println!("  {:<12} {}", "archived", event["data"]["guest_connection"]["archived"]);
     let wanted = format!("guest-connection.{kind}.");
     check(arrived.routing_key.starts_with(&wanted), &format!("the event is not one of {wanted}"))?;
     check(
