@@ -1,6 +1,12 @@
 //! The configuration: everything has a default, every fault is told at once, and no secret shows.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::too_many_lines,
+    reason = "a test fails by panicking, and tells a whole story"
+)]
 
 use std::ffi::OsString;
 use std::fs;

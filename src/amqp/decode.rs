@@ -164,4 +164,4 @@ fn unsupported(text: &str) -> Refusal {
 
 #[cfg(test)]
 #[path = "decode_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -60,6 +60,7 @@ impl Config {
     pub(super) fn grpc(&self) -> grpc::server::Settings {
         grpc::server::Settings {
             in_flight_max: self.grpc.in_flight_max,
+            message_length_max: self.grpc.message_length_max,
             bounds: Bounds { wait_default: self.grpc.answer_timeout, wait_max: ANSWER_WAIT_MAX },
             drain_notice: DRAIN_NOTICE,
         }

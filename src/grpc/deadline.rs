@@ -70,7 +70,7 @@ pub fn answer_by(
         return Err(Refusal::new(Reason::DeadlineTooShort, text));
     }
     let margin = (timeout / MARGIN_DIVISOR).max(MARGIN_MIN);
-    Ok(arrival + (timeout - margin).min(bounds.wait_max))
+    Ok(arrival + timeout.saturating_sub(margin).min(bounds.wait_max))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
 use crate::service::archiver::Archiver;
-use crate::service::readiness::{Condition, Part, Readiness, ready};
+use crate::service::readiness::{Condition, Conditions, Part, Readiness, ready};
 
 use super::admission::Admission;
 use super::call::SurroundLayer;
@@ -21,8 +21,8 @@ use super::proto::guest_connection_service_server::{
 };
 use super::service::GuestConnections;
 
-/// Bytes of a request message.
-pub const REQUEST_LENGTH_MAX: usize = 64 * 1024;
+/// The door's name among the parts.
+const PART: &str = "grpc";
 
 /// Bytes of a response message: above what an upstream body of 1 MiB can come to, below the 4 MiB that gRPC libraries
 /// take by default.
@@ -44,6 +44,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct Settings {
     /// Calls served at once; one more is refused.
     pub in_flight_max: usize,
+    /// Bytes of a request message.
+    pub message_length_max: usize,
     /// How long calls wait for their answers.
     pub bounds: Bounds,
     /// How long health says no, and calls are refused, before the listener closes: callers' balancers need that to
@@ -55,6 +57,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             in_flight_max: 512,
+            message_length_max: 64 * 1024,
             bounds: Bounds { wait_default: Duration::from_secs(35), wait_max: Duration::from_secs(300) },
             drain_notice: Duration::from_millis(500),
         }
@@ -96,31 +99,29 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let admission = Admission::new(settings.in_flight_max, shutdown.draining.clone());
     let service = GuestConnections::new(archiver, admission, settings.bounds);
-    run(service, settings.drain_notice, listener, readiness, shutdown).await
+    run(service, settings, listener, readiness, shutdown).await
 }
 
 async fn run(
     service: impl GuestConnectionService,
-    drain_notice: Duration,
+    settings: Settings,
     listener: TcpListener,
     readiness: Readiness,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
-    let part = readiness.part("grpc");
+    let part = readiness.part(PART);
     let service = GuestConnectionServiceServer::new(service)
-        .max_decoding_message_size(REQUEST_LENGTH_MAX)
+        .max_decoding_message_size(settings.message_length_max)
         .max_encoding_message_size(RESPONSE_LENGTH_MAX);
     let (reporter, health) = health_reporter();
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
-    tell(&reporter, ServingStatus::NotServing).await;
+    // Many clients, Python's among them, still ask by the older name.
+    let (reflection, reflection_alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
+    tell(&reporter, NOT_SERVING).await;
 
     let incoming =
         TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE_INTERVAL));
     part.set(Condition::Ready);
-    let closing = close(reporter, readiness, part, shutdown.draining, drain_notice);
+    let closing = close(reporter, readiness, part, shutdown.draining, settings.drain_notice);
     let served = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -130,6 +131,7 @@ async fn run(
         .add_service(service)
         .add_service(health)
         .add_service(reflection)
+        .add_service(reflection_alpha)
         .serve_with_incoming_shutdown(incoming, closing);
     tokio::select! {
         served = served => Ok(served?),
@@ -146,16 +148,13 @@ async fn close(
     drain_notice: Duration,
 ) {
     let mut conditions = readiness.subscribe();
-    let mut told = ServingStatus::NotServing;
+    let mut told = NOT_SERVING;
     loop {
-        let status = match ready(&conditions.borrow_and_update()) {
-            true => ServingStatus::Serving,
-            false => ServingStatus::NotServing,
-        };
+        let statuses = statuses(&conditions.borrow_and_update());
         // Every word goes to the watchers, so it is said once.
-        if status != told {
-            tell(&reporter, status).await;
-            told = status;
+        if statuses != told {
+            tell(&reporter, statuses).await;
+            told = statuses;
         }
         tokio::select! {
             () = draining.cancelled() => break,
@@ -163,8 +162,8 @@ async fn close(
         }
     }
     part.set(Condition::NotReady("draining".to_owned()));
-    if told != ServingStatus::NotServing {
-        tell(&reporter, ServingStatus::NotServing).await;
+    if told != NOT_SERVING {
+        tell(&reporter, NOT_SERVING).await;
     }
     tokio::time::sleep(drain_notice).await;
     // A watch has no end of its own, and a connection closes only after its last call.
@@ -173,9 +172,36 @@ async fn close(
     }
 }
 
-/// Sets the status of the server as a whole and of its service.
-async fn tell(reporter: &HealthReporter, status: ServingStatus) {
-    for service in ["", SERVICE_NAME] {
+/// Reflection on the contract, on health, and on the details of errors, so that tools can show them.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// The status of the server as a whole, and of its service.
+type Statuses = [(&'static str, ServingStatus); 2];
+
+const NOT_SERVING: Statuses = [("", ServingStatus::NotServing), (SERVICE_NAME, ServingStatus::NotServing)];
+
+/// The parts without which a call cannot be served. A broker that is away holds up events, not calls.
+const SERVICE_PARTS: [&str; 2] = [PART, "store"];
+
+/// The whole is ready when every part is, the service when those are that it needs.
+fn statuses(conditions: &Conditions) -> Statuses {
+    let status = |serving| if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+    let needed: Conditions = conditions
+        .iter()
+        .filter(|(name, _)| SERVICE_PARTS.contains(name))
+        .map(|(n, c)| (*n, c.clone()))
+        .collect();
+    [("", status(ready(conditions))), (SERVICE_NAME, status(ready(&needed)))]
+}
+
+/// Sets both statuses.
+async fn tell(reporter: &HealthReporter, statuses: Statuses) {
+    for (service, status) in statuses {
         reporter.set_service_status(service, status).await;
     }
 }

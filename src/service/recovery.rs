@@ -17,7 +17,10 @@ const BATCH_MAX: usize = 1024;
 /// The longest wait between two looks: what another process left behind becomes due without a word to this one.
 const INTERVAL_MAX: Duration = Duration::from_secs(1);
 
-/// The shortest, so that a command that cannot be taken up makes no hot loop.
+/// The wait when something is due that cannot be taken up: no room, or worked on here already.
+const INTERVAL_BUSY: Duration = Duration::from_millis(250);
+
+/// The wait after a word that something may be due, so that many words are one look.
 const INTERVAL_MIN: Duration = Duration::from_millis(20);
 
 /// Looks for due commands until the adapter drains.
@@ -46,7 +49,8 @@ async fn round(shared: &Arc<Shared>, room: &Arc<Semaphore>) -> Result<Duration, 
         take_up(shared, due, permit).await?;
     }
     let next = shared.store.due_next().await?;
-    let wait = next.and_then(|next| (next - shared.clock.now()).to_std().ok()).unwrap_or(INTERVAL_MAX);
+    let wait =
+        next.map_or(INTERVAL_MAX, |next| (next - shared.clock.now()).to_std().unwrap_or(INTERVAL_BUSY));
     Ok(wait.clamp(INTERVAL_MIN, INTERVAL_MAX))
 }
 

@@ -53,7 +53,8 @@ pub enum Error {
 
 /// The parts that carry spans away. What they do is neither exported, which would never end, nor logged below a
 /// warning, unless the filter says so.
-const CARRIERS: [&str; 7] = ["opentelemetry", "tonic", "h2", "hyper", "hyper_util", "tower", "reqwest"];
+const CARRIERS: [&str; 8] =
+    ["opentelemetry", "lapin", "tonic", "h2", "hyper", "hyper_util", "tower", "reqwest"];
 
 /// Sets telemetry up for the whole process. With an endpoint it must be called within a Tokio runtime, on which the
 /// exporter's connection then lives.

@@ -99,15 +99,9 @@ async fn a_damaged_file_is_refused() {
     world.store().close().await.unwrap();
     let path = world.harness.path();
     let whole = fs::read(&path).unwrap();
-    for damage in ["cut", "overwritten"] {
-        let bytes = match damage {
-            "cut" => whole[..whole.len() / 4].to_vec(),
-            _ => {
-                let mut bytes = whole.clone();
-                bytes[4096..].fill(0x5A);
-                bytes
-            }
-        };
+    let mut overwritten = whole.clone();
+    overwritten[4096..].fill(0x5A);
+    for (damage, bytes) in [("cut", &whole[..whole.len() / 4]), ("overwritten", &overwritten)] {
         fs::write(&path, bytes).unwrap();
         let error = open(path.clone(), &world.harness.clock).err().expect(damage);
         assert!(matches!(error, OpenError::Corrupt { .. }), "{damage}: {error}");

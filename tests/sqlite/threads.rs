@@ -155,6 +155,39 @@ async fn a_store_that_takes_no_data_says_so_and_recovers() {
 }
 
 #[tokio::test]
+async fn an_operation_that_fails_half_way_leaves_nothing_behind() {
+    let world = World::new(SqliteHarness::new().await);
+    let old = world.now() - chrono::TimeDelta::minutes(1);
+    world.done(wish(1, "newer"), applied()).await;
+    let claimed = world.claimed(wish(2, "claimed")).await;
+    let store = world.store();
+    let other = Connection::open(world.harness.path()).unwrap();
+    other
+        .execute_batch(
+            "CREATE TRIGGER no_outbox BEFORE INSERT ON outbox BEGIN SELECT RAISE(ABORT, 'no outbox'); END",
+        )
+        .unwrap();
+    // Both fail at their message, after their rows are written; the one between them shares their commit.
+    let superseded = wish(1, "old").issued(old).by_amqp().reply_to("r").acceptance();
+    let superseded_id = superseded.id;
+    let finish = Finish { id: claimed.id, epoch: claimed.epoch, ..applied() };
+    let (superseded, accepted, finished) = tokio::join!(
+        store.accept(superseded, Some(Uuid::now_v7())),
+        store.accept(wish(3, "fine").acceptance(), None),
+        store.finish(finish.clone())
+    );
+    assert!(superseded.unwrap_err().0.contains("no outbox"));
+    assert!(finished.unwrap_err().0.contains("no outbox"));
+    accepted.unwrap();
+    assert_eq!(store.command(superseded_id).await.unwrap(), None);
+    assert_eq!(world.command(&claimed).await, claimed);
+    assert_eq!(world.check_books().await.registered, 3);
+    other.execute_batch("DROP TRIGGER no_outbox").unwrap();
+    let Finished::Settled(done) = store.finish(finish).await.unwrap() else { panic!("stale") };
+    assert_eq!(done.event.unwrap().sequence, 1, "the connection was left alone too");
+}
+
+#[tokio::test]
 async fn many_callers_and_a_growing_log_lose_nothing() {
     let harness = SqliteHarness::new().await;
     let store = harness.store();

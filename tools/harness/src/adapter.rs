@@ -180,7 +180,9 @@ impl Adapter {
         };
         match timeout(DEADLINE, answer).await {
             Ok(value) => value,
-            Err(_) => panic!("readiness did not become as wanted: {last}\n{}", self.log.all().join("\n")),
+            Err(_elapsed) => {
+                panic!("readiness did not become as wanted: {last}\n{}", self.log.all().join("\n"))
+            }
         }
     }
 

@@ -25,6 +25,15 @@ pub struct Names {
     pub events: String,
 }
 
+impl Names {
+    /// The names that the adapter uses by default.
+    #[must_use]
+    pub fn usual() -> Self {
+        let name = |what: &str| format!("guest-connections.{what}");
+        Self { commands: name("commands"), dead_letters: name("dead-letters"), events: name("events") }
+    }
+}
+
 impl Default for Names {
     fn default() -> Self {
         let id = Uuid::new_v4().simple();

@@ -1,5 +1,7 @@
 //! Everything that a black-box test needs, in one place: upstream, broker and a running adapter.
 
+use std::path::PathBuf;
+
 use guest_connection_adapter::proto;
 use guest_connection_adapter::proto::guest_connection_service_client::GuestConnectionServiceClient;
 use lapin::BasicProperties;
@@ -31,7 +33,7 @@ impl Upstream {
 
     /// An adapter for it.
     #[must_use]
-    pub fn setup(&self, program: &str) -> Setup {
+    pub fn setup(&self, program: impl Into<PathBuf>) -> Setup {
         Setup::new(program, &self.simulator.base_url(), self.requester)
     }
 

@@ -1,5 +1,7 @@
 //! The simulator as a program.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to its terminal")]
+
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;

@@ -102,9 +102,8 @@ impl Simulator {
     /// If the rule can't be used, as [`Rule::validate`] says: a mistake of the test that scripts it.
     pub fn script(&self, rule: impl Into<Rule>) {
         let rule = rule.into();
-        if let Err(fault) = rule.validate() {
-            panic!("invalid rule: {fault}");
-        }
+        let valid = rule.validate();
+        assert!(valid.is_ok(), "invalid rule: {valid:?}");
         self.shared.lock().script.push(rule);
     }
 

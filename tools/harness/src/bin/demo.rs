@@ -25,8 +25,8 @@ use uuid::Uuid;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-const USAGE: &str = "usage: demo             shows the main job; run it by `make demo`
-       demo bind QUEUE  binds a durable queue to the events exchange of the broker of AMQP_URI";
+const USAGE: &str = "usage: demo                      shows the main job; run it by `make demo`
+       demo bind EXCHANGE QUEUE  binds a durable queue to all of an exchange, at the broker of AMQP_URI";
 
 const ARCHIVE_KEY: &str = "demo-archive";
 const UNARCHIVE_KEY: &str = "demo-unarchive";
@@ -36,7 +36,7 @@ async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => show().await,
-        ["bind", queue] => bind(queue).await,
+        ["bind", exchange, queue] => bind(exchange, queue).await,
         _ => Err(USAGE.into()),
     };
     match outcome {
@@ -48,23 +48,15 @@ async fn main() -> ExitCode {
     }
 }
 
-/// The names that the adapter uses unless told otherwise.
-fn names() -> Names {
-    Names {
-        commands: "guest-connections.commands".to_owned(),
-        dead_letters: "guest-connections.dead-letters".to_owned(),
-        events: "guest-connections.events".to_owned(),
-    }
-}
-
-async fn bind(queue: &str) -> Outcome {
+/// Declares a durable queue and binds it to everything of an exchange.
+async fn bind(exchange: &str, queue: &str) -> Outcome {
     let broker = Broker::connect().await;
     let durable = QueueDeclareOptions { durable: true, ..<_>::default() };
     broker.channel().queue_declare(queue.into(), durable, FieldTable::default()).await?;
-    let (events, options) = (names().events, QueueBindOptions::default());
+    let options = QueueBindOptions::default();
     let bound = broker.channel().queue_bind(
         queue.into(),
-        events.as_str().into(),
+        exchange.into(),
         "#".into(),
         options,
         FieldTable::default(),
@@ -133,18 +125,17 @@ struct Stage {
 impl Stage {
     async fn set() -> Outcome<Self> {
         let program = std::env::current_exe()?.with_file_name("guest-connection-adapter");
-        let program = program.to_str().ok_or("the path of the programs is not UTF-8")?;
-        if !std::path::Path::new(program).exists() {
-            return Err(format!("{program} is missing; `make build` makes it").into());
+        if !program.exists() {
+            return Err(format!("{} is missing; `make build` makes it", program.display()).into());
         }
         let (upstream, broker, collector) =
             (Upstream::start().await, Broker::connect().await, Collector::start().await);
         let setup = upstream
             .setup(program)
-            .broker(&broker, &names())
+            .broker(&broker, &Names::usual())
             .config(&format!("telemetry.otlp_endpoint = \"{}\"", collector.endpoint()));
         let adapter = setup.start_ready().await;
-        let events = broker.subscribe(&names().events).await;
+        let events = broker.subscribe(&Names::usual().events).await;
         let client = adapter.client().await;
         println!("The adapter runs as process {}, between these:", adapter.pid());
         println!("  callers   gRPC on {}, RabbitMQ on {}", adapter.grpc, broker.address());
@@ -178,7 +169,7 @@ impl Stage {
     }
 
     async fn unarchive(&self) -> Span {
-        let names = names();
+        let names = Names::usual();
         let span = CallerSpan::root(&format!("send {}", names.commands), SpanKind::Producer);
         let body = self.upstream.message(self.guest, false, UNARCHIVE_KEY);
         println!("  unarchive by RabbitMQ: to exchange {}, routing key {}", names.commands, self.guest);
@@ -226,7 +217,7 @@ impl Stage {
         let (status, log) = self.adapter.terminate().await;
         check(status.success(), &format!("the adapter ended with {status}:\n{}", log.join("\n")))?;
         // What the adapter published lies before this in the queue.
-        let to_events = Names { commands: names().events, ..names() };
+        let to_events = Names { commands: Names::usual().events, ..Names::usual() };
         self.broker.publish(&to_events, "end", BasicProperties::default(), b"end").await;
         let last = self.events.next().await;
         check(last.routing_key == "end", &format!("there are more than {} events", events.len()))?;
@@ -261,9 +252,11 @@ fn print_traces(all: &[Span], own: &[Span]) -> Outcome {
             println!("  trace {}", hex(trace));
             println!("{}", tree::render(all, trace));
         }
-        let patches =
-            all.iter().filter(|span| span.name == "PATCH" && traces.contains(&span.trace_id)).count();
-        check(patches == 1, "there should be one PATCH in the trace of a command")?;
+        for name in ["command", "PATCH", "send guest-connections.events"] {
+            let count =
+                all.iter().filter(|span| span.name == name && traces.contains(&span.trace_id)).count();
+            check(count == 1, &format!("a command's trace has {count} spans `{name}`"))?;
+        }
     }
     Ok(())
 }

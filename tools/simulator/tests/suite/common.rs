@@ -1,5 +1,6 @@
 //! A raw HTTP/1.1 client, which can be as wrong as a test needs it, and sees the socket as it is.
 
+use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -90,9 +91,9 @@ impl Request {
     pub fn bytes(&self) -> Vec<u8> {
         let mut text = format!("{} {} HTTP/1.1\r\nhost: simulator\r\n", self.method, self.path);
         for (name, value) in &self.headers {
-            text += &format!("{name}: {value}\r\n");
+            let _ = write!(text, "{name}: {value}\r\n");
         }
-        text += &format!("content-length: {}\r\n\r\n{}", self.body.len(), self.body);
+        let _ = write!(text, "content-length: {}\r\n\r\n{}", self.body.len(), self.body);
         text.into_bytes()
     }
 

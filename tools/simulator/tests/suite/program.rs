@@ -27,7 +27,7 @@ async fn address(child: &mut Child) -> std::net::SocketAddr {
 async fn it_serves_until_it_is_told_to_stop() {
     for signal in ["-TERM", "-INT"] {
         let organization = Uuid::new_v4();
-        let token = format!("{}:{organization}", TOKEN);
+        let token = format!("{TOKEN}:{organization}");
         let mut child = program(&["--token", &token, "--auto-create", "false"])
             .env("SIMULATOR_CLIENTS", format!("one:a:b:{organization},two:c:{organization}"))
             .spawn()

@@ -1,0 +1,245 @@
+//! Random histories against a model that keeps rows in maps.
+
+use std::collections::{BTreeSet, HashMap};
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+
+use super::*;
+use crate::domain::lifecycle;
+
+/// Every transition drawn in the state machine; a command that waits stays in its state.
+const DRAWN: [(State, State); 15] = [
+    (State::Accepted, State::Accepted),
+    (State::Accepted, State::InFlight),
+    (State::Accepted, State::Superseded),
+    (State::Accepted, State::Failed),
+    (State::InFlight, State::InFlight),
+    (State::InFlight, State::Deferred),
+    (State::InFlight, State::Succeeded),
+    (State::InFlight, State::Rejected),
+    (State::InFlight, State::Failed),
+    (State::InFlight, State::Abandoned),
+    (State::Deferred, State::Deferred),
+    (State::Deferred, State::InFlight),
+    (State::Deferred, State::Superseded),
+    (State::Deferred, State::Failed),
+    (State::Failed, State::Accepted),
+];
+
+const GUESTS: u128 = 3;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Accept { guest: u128, key: u8, claim: bool, expires: Option<u16>, issued_ago: Option<u16> },
+    Begin { pick: usize },
+    Finish { pick: usize, ending: usize, caller_waits: bool },
+    Advance { milliseconds: u32 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let seconds = proptest::option::weighted(0.2, 0u16..30);
+    prop_oneof![
+        4 => (0..GUESTS, 0u8..12, any::<bool>(), seconds.clone(), seconds).prop_map(
+            |(guest, key, claim, expires, issued_ago)| Step::Accept { guest, key, claim, expires, issued_ago }),
+        4 => any::<usize>().prop_map(|pick| Step::Begin { pick }),
+        5 => (any::<usize>(), 0..ENDINGS.len(), any::<bool>())
+            .prop_map(|(pick, ending, caller_waits)| Step::Finish { pick, ending, caller_waits }),
+        3 => prop_oneof![4 => 1u32..8_000, 2 => 8_000u32..100_000, 1 => Just(3_600_000)]
+            .prop_map(|milliseconds| Step::Advance { milliseconds }),
+    ]
+}
+
+/// A store without a disk, which checks the rules at every write.
+struct Model {
+    now: Timestamp,
+    commands: Vec<CommandRecord>,
+    connections: HashMap<Connection, ConnectionRecord>,
+    /// Claims given and not ended, lost ones too.
+    claims: Vec<CommandRecord>,
+    seen: BTreeSet<(&'static str, &'static str)>,
+    events: HashMap<Connection, u64>,
+}
+
+impl Model {
+    fn new() -> Self {
+        let connections =
+            (0..GUESTS).map(|guest| (connection(guest), ConnectionRecord::new(connection(guest))));
+        Self {
+            now: start(),
+            commands: Vec::new(),
+            connections: connections.collect(),
+            claims: Vec::new(),
+            seen: BTreeSet::new(),
+            events: HashMap::new(),
+        }
+    }
+
+    fn run(&mut self, step: &Step) {
+        match *step {
+            Step::Advance { milliseconds } => self.now += TimeDelta::milliseconds(milliseconds.into()),
+            Step::Accept { guest, key, claim, expires, issued_ago } => {
+                let mut request = request(self.commands.len() as u128, guest, &format!("{guest}-{key}"));
+                request.command.expire_time = expires.map(|s| self.now + TimeDelta::seconds(s.into()));
+                request.command.issue_time = issued_ago.map(|s| self.now - TimeDelta::seconds(s.into()));
+                self.accept(request, claim);
+            }
+            Step::Begin { pick } => {
+                let open: Vec<_> =
+                    self.commands.iter().filter(|c| !c.state.is_final()).map(|c| c.id).collect();
+                if !open.is_empty() {
+                    self.begin(open[pick % open.len()]);
+                }
+            }
+            Step::Finish { pick, ending: how, caller_waits } => {
+                if !self.claims.is_empty() {
+                    let claim = self.claims.swap_remove(pick % self.claims.len());
+                    self.finish(ending(&claim, ENDINGS[how], caller_waits));
+                }
+            }
+        }
+        for guest in 0..GUESTS {
+            let of_guest = self.commands.iter().filter(|c| c.command.connection == connection(guest));
+            let in_flight = of_guest.filter(|c| c.state == State::InFlight).count();
+            assert!(in_flight <= 1, "{in_flight} in flight on one connection");
+        }
+    }
+
+    fn accept(&mut self, request: Acceptance, claim: bool) {
+        let existing = self.commands.iter().find(|c| c.command.key == request.command.key).cloned();
+        let at = request.command.connection;
+        match accept(existing.clone(), &self.connections[&at], request, self.now, &TERMS) {
+            Accepted::Fresh(record, connection) => {
+                let id = record.id;
+                self.write(record, Some(connection));
+                if claim {
+                    self.begin(id);
+                }
+            }
+            Accepted::InProgress(record) => self.write(record, None),
+            Accepted::Replayed(record, _) => assert_eq!(Some(record), existing),
+            Accepted::Conflict => panic!("keys have parameters of their own here"),
+        }
+    }
+
+    fn begin(&mut self, id: CommandId) {
+        let record = self.command(id).clone();
+        let at = record.command.connection;
+        let blocker =
+            self.commands.iter().find(|c| c.command.connection == at && c.id != id && c.blocks()).cloned();
+        let was_accepted = record.state == State::Accepted;
+        let connection = self.connections[&at].clone();
+        match begin(record, connection, blocker.as_ref(), self.now, Uuid::now_v7(), &TERMS) {
+            Begun::Claimed(record, connection) => {
+                assert!(blocker.is_none());
+                self.claims.push(record.clone());
+                self.write(record, Some(connection));
+            }
+            Begun::Waiting(record) => {
+                assert!(record.due_time > Some(self.now));
+                self.write(record, None);
+            }
+            Begun::Ended(settlement) => self.settle(settlement),
+            Begun::Unavailable(record) => {
+                assert!(!was_accepted, "a store that begins what it accepts relies on it");
+                assert_eq!(&record, self.command(id));
+            }
+        }
+    }
+
+    fn finish(&mut self, finish: Finish) {
+        let record = self.command(finish.id).clone();
+        let connection = self.connections[&record.command.connection].clone();
+        let current = record.state == State::InFlight && record.epoch == finish.epoch;
+        match lifecycle::finish(record, connection, finish, self.now, &TERMS) {
+            Finished::Settled(settlement) => {
+                assert!(current);
+                self.settle(settlement);
+            }
+            Finished::Stale(connection) => {
+                assert!(!current);
+                assert_eq!(connection.sequence, self.connections[&connection.connection].sequence);
+                self.connections.insert(connection.connection, connection);
+            }
+        }
+    }
+
+    fn settle(&mut self, settlement: Settlement) {
+        let at = settlement.connection.connection;
+        for message in &settlement.messages {
+            if let Message::Event(event) = message {
+                let last = self.events.insert(at, event.sequence).unwrap_or(0);
+                assert_eq!(event.sequence, last + 1, "a gap");
+            }
+        }
+        self.write(settlement.record, Some(settlement.connection));
+        if let Some(wake_time) = settlement.wake_time {
+            let waiting = self.commands.iter_mut().filter(|c| c.command.connection == at && c.waiting);
+            for command in waiting {
+                command.due_time = command.due_time.min(Some(wake_time));
+            }
+        }
+    }
+
+    fn write(&mut self, record: CommandRecord, connection: Option<ConnectionRecord>) {
+        assert_eq!(record.due_time.is_none(), record.state.is_final());
+        assert_eq!(record.finished_time.is_some(), record.state.is_final());
+        if let Some(connection) = connection {
+            let before = &self.connections[&connection.connection];
+            assert!(
+                connection.applied.map(|a| a.version) >= before.applied.map(|a| a.version),
+                "version went back"
+            );
+            assert!(connection.effective_time_last >= before.effective_time_last);
+            assert!(connection.sequence - before.sequence <= 1);
+            self.connections.insert(connection.connection, connection);
+        }
+        let Some(index) = self.commands.iter().position(|c| c.id == record.id) else {
+            assert_eq!(record.state, State::Accepted);
+            self.commands.push(record);
+            return;
+        };
+        let before = &self.commands[index];
+        let transition = (before.state, record.state);
+        assert!(DRAWN.contains(&transition), "{transition:?} is not drawn");
+        self.seen.insert((before.state.as_str(), record.state.as_str()));
+        assert!(
+            !before.maybe_applied || record.maybe_applied || record.state == State::Succeeded,
+            "forgotten"
+        );
+        assert!(!(record.maybe_applied && matches!(record.state, State::Failed | State::Superseded)));
+        assert_eq!(record.effective_time, before.effective_time);
+        assert!(record.epoch >= before.epoch && record.attempts >= before.attempts);
+        self.commands[index] = record;
+    }
+
+    fn command(&self, id: CommandId) -> &CommandRecord {
+        self.commands.iter().find(|c| c.id == id).unwrap()
+    }
+}
+
+proptest! {
+    #[test]
+    fn random_histories_keep_the_rules(steps in proptest::collection::vec(step(), 1..150)) {
+        let mut model = Model::new();
+        for step in &steps {
+            model.run(step);
+        }
+    }
+}
+
+#[test]
+fn random_histories_come_by_every_transition() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut seen = BTreeSet::new();
+    for _ in 0..300 {
+        let steps = proptest::collection::vec(step(), 150).new_tree(&mut runner).unwrap().current();
+        let mut model = Model::new();
+        for step in &steps {
+            model.run(step);
+        }
+        seen.append(&mut model.seen);
+    }
+    let drawn: BTreeSet<_> = DRAWN.iter().map(|(from, to)| (from.as_str(), to.as_str())).collect();
+    assert_eq!(seen, drawn);
+}

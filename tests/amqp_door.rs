@@ -1,0 +1,195 @@
+//! The queue's door over a real broker: order, keys, odd messages, and what the broker cannot route.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::too_many_lines,
+    reason = "a test fails by panicking, and tells a whole story"
+)]
+
+use harness::{Broker, DEADLINE, Names, Upstream, World};
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, ByteArray, DecimalValue, FieldArray, FieldTable};
+use serde_json::json;
+use simulator::{Entry, Rule};
+use uuid::Uuid;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_guest-connection-adapter");
+
+fn plain() -> BasicProperties {
+    BasicProperties::default().with_content_type("application/json".into())
+}
+
+#[tokio::test]
+async fn commands_of_one_connection_go_one_by_one_in_their_order() {
+    let mut world = World::start(PROGRAM, "").await;
+    let guest = Uuid::new_v4();
+    let wanted: Vec<bool> = (0..50).map(|n| n % 2 == 0).collect();
+    let messages = wanted.iter().enumerate().map(|(n, archived)| {
+        let body = world.upstream.message(guest, *archived, &format!("k-{n}"));
+        (guest.to_string(), plain(), serde_json::to_vec(&body).unwrap())
+    });
+    world.broker.publish_all(&world.names, messages.collect()).await;
+    for (n, event) in world.events.take(50).await.iter().enumerate() {
+        let event = event.json();
+        assert_eq!(event["data"]["command"]["idempotency_key"], format!("k-{n}"));
+        assert_eq!(event["sequence"], format!("{:020}", n + 1));
+    }
+    assert_eq!(world.upstream.applied(guest), wanted);
+    assert_eq!(world.upstream.simulator.stats().max_outstanding_per_connection, 1);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_hangs_holds_up_no_other() {
+    let mut world = World::start(PROGRAM, "").await;
+    let stuck = Uuid::new_v4();
+    world.upstream.simulator.script(Rule::patch().guest(stuck).times(1).hang());
+    for n in 0..20 {
+        world.send(stuck, &world.upstream.message(stuck, n % 2 == 0, &format!("stuck-{n}"))).await;
+    }
+    let sent = |entries: &[Entry]| entries.iter().any(|entry| entry.is_patch_of(stuck));
+    world.upstream.simulator.wait_for(sent, DEADLINE).await.unwrap();
+    for n in 0..50 {
+        let guest = Uuid::new_v4();
+        world.send(guest, &world.upstream.message(guest, true, &format!("free-{n}"))).await;
+    }
+    for event in world.events.take(50).await {
+        let event = event.json();
+        let key = event["data"]["command"]["idempotency_key"].as_str().unwrap();
+        assert!(key.starts_with("free-"), "{key} came before the hang was over");
+    }
+    let hanging = world.upstream.simulator.journal();
+    assert_eq!(hanging.iter().filter(|entry| entry.is_patch_of(stuck)).count(), 1, "it hangs still");
+}
+
+#[tokio::test]
+async fn every_message_has_a_key_or_says_why_not() {
+    let mut world = World::start(PROGRAM, "").await;
+    let mut letters = world.broker.consume(&world.names.dead_letters).await;
+    let keyless = |guest| {
+        let mut body = world.upstream.message(guest, true, "");
+        body.as_object_mut().unwrap().remove("idempotency_key");
+        body
+    };
+    let (by_id, without, bare, reused, stranger) =
+        (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
+    world.send_with(by_id, plain().with_message_id("m-1".into()), &keyless(by_id)).await;
+    assert_eq!(world.events.next().await.json()["data"]["command"]["idempotency_key"], "m-1");
+
+    let mut expect = async |reason: &str| {
+        let letter = letters.next().await;
+        assert_eq!(letter.table("x-guest-connection-adapter")["reason"], reason);
+    };
+    world.send_with(without, plain(), &keyless(without)).await;
+    expect("IDEMPOTENCY_KEY_MISSING").await;
+    // No properties at all, but a key in the body: JSON is what a message is unless it says otherwise.
+    world.send_with(bare, BasicProperties::default(), &world.upstream.message(bare, true, "k-bare")).await;
+    assert_eq!(world.events.next().await.json()["data"]["command"]["idempotency_key"], "k-bare");
+    world.send(reused, &world.upstream.message(reused, true, "k-bare")).await;
+    expect("IDEMPOTENCY_KEY_REUSED").await;
+    let mut foreign = world.upstream.message(stranger, true, "k-foreign");
+    foreign["requester_organization_id"] = json!(Uuid::new_v4());
+    world.send(stranger, &foreign).await;
+    expect("REQUESTER_NOT_CONFIGURED").await;
+    world.send_with(stranger, plain().with_content_type("text/csv".into()), &foreign).await;
+    expect("CONTENT_TYPE_UNSUPPORTED").await;
+    assert_eq!(world.upstream.simulator.stats().patches, 2);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn odd_headers_and_vanished_reply_queues_harm_nothing() {
+    let mut world = World::start(PROGRAM, "").await;
+    let guest = Uuid::new_v4();
+    let mut headers = FieldTable::default();
+    headers.insert("table".into(), AMQPValue::FieldTable(FieldTable::default()));
+    headers.insert("array".into(), AMQPValue::FieldArray(FieldArray::default()));
+    headers.insert("void".into(), AMQPValue::Void);
+    headers.insert("bytes".into(), AMQPValue::ByteArray(ByteArray::from(vec![0xFF, 0xFE])));
+    headers.insert("decimal".into(), AMQPValue::DecimalValue(DecimalValue { scale: 2, value: 7 }));
+    headers.insert("double".into(), AMQPValue::Double(1.5));
+    headers.insert("text".into(), AMQPValue::LongString(vec![0xC3, 0x28].into()));
+    headers.insert("traceparent".into(), AMQPValue::LongLongInt(7));
+    headers.insert("tracestate".into(), AMQPValue::LongString(vec![0xFF; 64].into()));
+    let properties = plain().with_headers(headers).with_reply_to("nobody.listens".into());
+    world.send_with(guest, properties, &world.upstream.message(guest, true, "k")).await;
+    world.events.next().await;
+    assert_eq!(world.upstream.applied(guest), [true]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn events_without_a_queue_are_held_in_order_and_shown() {
+    let (upstream, broker, names) = (Upstream::start().await, Broker::connect().await, Names::default());
+    let adapter = upstream.setup(PROGRAM).broker(&broker, &names).start_ready().await;
+    let (first, second) = (Uuid::new_v4(), Uuid::new_v4());
+    let mut client = adapter.client().await;
+    client.archive_guest_connection(upstream.archive(first, "k-1")).await.unwrap();
+    client.unarchive_guest_connection(upstream.unarchive(first, "k-2")).await.unwrap();
+    client.archive_guest_connection(upstream.archive(second, "k-3")).await.unwrap();
+    let shown = adapter
+        .readiness(|status, body| status == 200 && body["parts"]["events"]["status"] == "degraded")
+        .await;
+    assert!(shown["parts"]["events"]["detail"].as_str().unwrap().contains("held"), "{shown}");
+    let mut events = broker.subscribe(&names.events).await;
+    let mut of_first = Vec::new();
+    for event in events.take(3).await {
+        let event = event.json();
+        if event["data"]["command"]["guest_organization_id"] == json!(first) {
+            of_first.push(event["sequence"].as_str().unwrap().to_owned());
+        }
+    }
+    assert_eq!(of_first, [format!("{:020}", 1), format!("{:020}", 2)]);
+    adapter.readiness(|_, body| body["parts"]["events"]["status"] == "ready").await;
+    assert!(adapter.terminate().await.0.success());
+}
+
+#[tokio::test]
+async fn events_without_a_queue_are_dropped_if_so_configured() {
+    let (upstream, broker, names) = (Upstream::start().await, Broker::connect().await, Names::default());
+    let setup =
+        upstream.setup(PROGRAM).broker(&broker, &names).config("events.when_unroutable = \"discard\"");
+    let adapter = setup.start_ready().await;
+    let guest = Uuid::new_v4();
+    adapter.client().await.archive_guest_connection(upstream.archive(guest, "k-1")).await.unwrap();
+    let dropped = |line: &str| line.contains("it is given up");
+    adapter.log().wait_for(DEADLINE, dropped).await.expect("it is said");
+    let mut events = broker.subscribe(&names.events).await;
+    adapter.client().await.unarchive_guest_connection(upstream.unarchive(guest, "k-2")).await.unwrap();
+    assert_eq!(events.next().await.json()["data"]["command"]["idempotency_key"], "k-2");
+    assert!(adapter.terminate().await.0.success());
+}
+
+#[tokio::test]
+async fn events_can_be_binary() {
+    let mut world = World::start(PROGRAM, "events.mode = \"binary\"").await;
+    let guest = Uuid::new_v4();
+    world.send(guest, &world.upstream.message(guest, true, "k")).await;
+    let event = world.events.next().await;
+    assert_eq!(event.properties.content_type().as_ref().unwrap().as_str(), "application/json");
+    let header = |name: &str| event.header(&format!("cloudEvents:{name}"));
+    assert_eq!(header("specversion").as_deref(), Some("1.0"));
+    assert_eq!(header("type").as_deref(), Some("ai.mycreditapp.guest-connection.archived.v1"));
+    assert_eq!(header("sequence"), Some(format!("{:020}", 1)));
+    assert_eq!(event.json()["guest_connection"]["archived"], true);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_dead_letter_can_be_sent_again_as_it_is() {
+    let mut world = World::start(PROGRAM, "").await;
+    let mut letters = world.broker.consume(&world.names.dead_letters).await;
+    let guest = Uuid::new_v4();
+    world.upstream.simulator.script(Rule::patch().guest(guest).times(1).status(403));
+    world.send(guest, &world.upstream.message(guest, true, "k")).await;
+    let letter = letters.next().await;
+    assert_eq!(letter.table("x-guest-connection-adapter")["reason"], "UPSTREAM_FORBIDDEN");
+    // The right was given meanwhile.
+    world.broker.publish(&world.names, &guest.to_string(), letter.properties.clone(), &letter.body).await;
+    let event = world.events.next().await.json();
+    assert_eq!(event["data"]["command"]["idempotency_key"], "k");
+    assert_eq!(world.upstream.applied(guest), [true]);
+    world.end().await;
+}

@@ -1,0 +1,204 @@
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use guest_connection_adapter::amqp::Settings;
+use lapin::BasicProperties;
+use lapin::options::QueueDeleteOptions;
+use lapin::types::{AMQPValue, DecimalValue, FieldArray, FieldTable, LongString};
+use uuid::Uuid;
+
+use crate::pipeline::Pipeline;
+use crate::proxy::Proxy;
+use crate::support::{Client, in_time, next, not_ready, ready, settings};
+
+fn body(guest: Uuid, key: &str) -> Vec<u8> {
+    let requester = Uuid::from_u128(1);
+    format!(
+        r#"{{"requester_organization_id":"{requester}","guest_organization_id":"{guest}","archived":true,"idempotency_key":"{key}"}}"#
+    )
+    .into_bytes()
+}
+
+async fn send(client: &Client, settings: &Settings, guest: Uuid, key: &str) {
+    let exchange = settings.names.commands_exchange.as_str();
+    client.send(exchange, &guest.to_string(), BasicProperties::default(), &body(guest, key)).await;
+}
+
+/// Headers of every odd type, none of them needed.
+fn odd_headers() -> FieldTable {
+    let mut headers = FieldTable::default();
+    let mut table = FieldTable::default();
+    table.insert("deep".into(), AMQPValue::Void);
+    for (name, value) in [
+        ("table", AMQPValue::FieldTable(table)),
+        ("array", AMQPValue::FieldArray(FieldArray::from(vec![AMQPValue::Boolean(true), AMQPValue::Void]))),
+        ("void", AMQPValue::Void),
+        ("bytes", AMQPValue::ByteArray(vec![0xff, 0x00].into())),
+        ("decimal", AMQPValue::DecimalValue(DecimalValue { scale: 2, value: 5 })),
+        ("text", AMQPValue::LongString(LongString::from(vec![0xff, 0xfe]))),
+        ("traceparent", AMQPValue::Double(0.5)),
+    ] {
+        headers.insert(name.into(), value);
+    }
+    headers
+}
+
+#[tokio::test]
+async fn commands_are_taken_in_order_and_acknowledged() {
+    let settings = settings("order");
+    let mut pipeline = Pipeline::start(&settings).await;
+    pipeline.ready().await;
+    let client = Client::new().await;
+    let guest = Uuid::now_v7();
+    for number in 0..20 {
+        send(&client, &settings, guest, &format!("key-{number}")).await;
+    }
+    for _ in 0..20 {
+        pipeline.patch().await;
+    }
+    let properties = BasicProperties::default().with_headers(odd_headers());
+    let key = guest.to_string();
+    client.send(&settings.names.commands_exchange, &key, properties, &body(guest, "odd")).await;
+    pipeline.patch().await;
+    pipeline.stop().await;
+    assert_eq!(client.counts(&settings.names.commands_queue).await, (0, 0), "all are acknowledged");
+    assert_eq!(client.counts(&settings.names.dead_letters_queue).await.0, 0);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_becomes_one_dead_letter_and_is_answered() {
+    let settings = settings("poison");
+    let pipeline = Pipeline::start(&settings).await;
+    pipeline.ready().await;
+    let client = Client::new().await;
+    let queue = client.queue().await;
+    let mut answers = client.consume(&queue).await;
+    let bodies: [&[u8]; 4] = [b"", br#"{"guest_org_id":"#, &[0xff, 0xfe], br#"{"archived":1,"novel":2}"#];
+    for (number, body) in bodies.iter().enumerate() {
+        let properties = BasicProperties::default()
+            .with_reply_to(queue.as_str().into())
+            .with_correlation_id(number.to_string().into())
+            .with_message_id(format!("m{number}").into())
+            .with_user_id("guest".into())
+            .with_headers(odd_headers());
+        client.send(&settings.names.commands_exchange, "guest", properties, body).await;
+    }
+    let mut letters = client.consume(&settings.names.dead_letters_queue).await;
+    let mut seen = Vec::new();
+    for _ in &bodies {
+        let letter = next(&mut letters).await;
+        let id = letter.properties.message_id().as_ref().expect("an id").to_string();
+        let number: usize = id[1..].parse().expect("a number");
+        assert_eq!(letter.data, bodies[number]);
+        assert_eq!(letter.properties.user_id(), &None);
+        let headers = letter.properties.headers().as_ref().expect("headers").inner();
+        assert_eq!(headers.get("decimal"), odd_headers().inner().get("decimal"));
+        let Some(AMQPValue::FieldTable(own)) = headers.get("x-guest-connection-adapter") else {
+            panic!("no reason: {headers:?}")
+        };
+        let reason = if number == 3 { "INVALID_FIELDS" } else { "UNDECODABLE" };
+        assert_eq!(own.inner()["reason"], AMQPValue::LongString(reason.into()));
+        seen.push(number);
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, [0, 1, 2, 3]);
+    for _ in &bodies {
+        let answer = next(&mut answers).await;
+        let answer: serde_json::Value = serde_json::from_slice(&answer.data).expect("JSON");
+        assert_eq!(answer["status"], "refused");
+    }
+    assert_eq!(pipeline.counts.dead_letters.load(Ordering::Relaxed), 4);
+    pipeline.stop().await;
+    assert_eq!(client.counts(&settings.names.commands_queue).await.0, 0);
+}
+
+#[tokio::test]
+async fn a_message_is_kept_until_its_dead_letter_is_placed() {
+    let settings = Settings { delivery_hold: Duration::from_millis(300), ..settings("kept") };
+    let pipeline = Pipeline::start(&settings).await;
+    pipeline.ready().await;
+    let client = Client::new().await;
+    let names = &settings.names;
+    // Without declaring anew: the consumer would put the queue back.
+    let passive = Settings { declare: false, ..settings.clone() };
+    pipeline.stop().await;
+    let options = QueueDeleteOptions::default();
+    client.channel.queue_delete(names.dead_letters_queue.as_str().into(), options).await.expect("deleted");
+    let pipeline = Pipeline::start(&passive).await;
+    pipeline.ready().await;
+    client.send(&names.commands_exchange, "guest", BasicProperties::default(), b"poison").await;
+    not_ready(&pipeline.readiness, "amqp.consume", "dead letter").await;
+    let (_, mut letters) = client.subscribe(&names.dead_letters_exchange, "#").await;
+    assert_eq!(next(&mut letters).await.data, b"poison");
+    ready(&pipeline.readiness, "amqp.consume").await;
+    pipeline.stop().await;
+    assert_eq!(client.counts(&names.commands_queue).await.0, 0);
+}
+
+#[tokio::test]
+async fn a_deleted_queue_is_made_anew_and_consumed() {
+    let settings = settings("deleted");
+    let mut pipeline = Pipeline::start(&settings).await;
+    pipeline.ready().await;
+    let client = Client::new().await;
+    let queue = settings.names.commands_queue.as_str();
+    client.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.expect("deleted");
+    not_ready(&pipeline.readiness, "amqp.consume", "ended the consumer").await;
+    ready(&pipeline.readiness, "amqp.consume").await;
+    send(&client, &settings, Uuid::now_v7(), "after").await;
+    pipeline.patch().await;
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn a_cut_connection_loses_and_doubles_nothing() {
+    let direct = settings("cut");
+    let proxy = Proxy::before(&direct.address).await;
+    let settings = Settings { address: proxy.address.clone(), ..direct };
+    let mut pipeline = Pipeline::start_held(&settings).await;
+    pipeline.ready().await;
+    let client = Client::new().await;
+    for number in 0..10 {
+        send(&client, &settings, Uuid::now_v7(), &format!("key-{number}")).await;
+    }
+    pipeline.upstream.permits.add_permits(5);
+    for _ in 0..5 {
+        pipeline.patch().await;
+    }
+    proxy.cut();
+    pipeline.upstream.permits.add_permits(100);
+    for _ in 0..5 {
+        pipeline.patch().await;
+    }
+    let watcher = Client::new().await;
+    in_time("an empty queue", async {
+        loop {
+            ready(&pipeline.readiness, "amqp.consume").await;
+            send(&client, &settings, Uuid::now_v7(), &Uuid::now_v7().to_string()).await;
+            pipeline.patch().await;
+            if watcher.counts(&settings.names.commands_queue).await.0 == 0 {
+                break;
+            }
+        }
+    })
+    .await;
+    assert!(pipeline.patches.try_recv().is_err(), "no second PATCH");
+    pipeline.stop().await;
+    assert_eq!(watcher.counts(&settings.names.commands_queue).await.0, 0, "all are acknowledged");
+}
+
+#[tokio::test]
+async fn consuming_stops_while_nothing_can_be_taken() {
+    let settings = settings("suspended");
+    let pipeline = Pipeline::start(&settings).await;
+    pipeline.ready().await;
+    let client = Client::new().await;
+    pipeline.archiver.drain();
+    send(&client, &settings, Uuid::now_v7(), "waits").await;
+    not_ready(&pipeline.readiness, "amqp.consume", "suspended: DRAINING").await;
+    ready(&pipeline.readiness, "amqp.consume").await;
+    assert!(pipeline.resumes.load(Ordering::SeqCst) > 0);
+    pipeline.stop().await;
+    assert_eq!(client.counts(&settings.names.commands_queue).await.0, 1, "it went back");
+    assert_eq!(client.counts(&settings.names.dead_letters_queue).await.0, 0);
+}

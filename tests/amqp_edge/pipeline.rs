@@ -1,0 +1,137 @@
+//! The consumer over a real pipeline and store; only the upstream is made up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use guest_connection_adapter::amqp::delivery::Counts;
+use guest_connection_adapter::amqp::{BrokerPublisher, Consumer, Settings};
+use guest_connection_adapter::domain::command::OrganizationId;
+use guest_connection_adapter::domain::lifecycle::Terms;
+use guest_connection_adapter::domain::reply::{Answer, Reply, Unauthorized};
+use guest_connection_adapter::domain::retry::Backoff;
+use guest_connection_adapter::service;
+use guest_connection_adapter::service::archiver::Archiver;
+use guest_connection_adapter::service::ports::{Authorization, Patch, SystemClock, Upstream};
+use guest_connection_adapter::service::readiness::Readiness;
+use guest_connection_adapter::store::sqlite::{self, SqliteStore};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{in_time, ready};
+
+/// Applies everything, when it is let.
+pub struct Applying {
+    pub patches: mpsc::UnboundedSender<Patch>,
+    pub permits: Semaphore,
+}
+
+impl Upstream for Applying {
+    fn knows(&self, _: OrganizationId) -> bool {
+        true
+    }
+
+    fn authorize(&self, _: OrganizationId) -> BoxFuture<'_, Result<Authorization, Unauthorized>> {
+        let header = http::HeaderValue::from_static("Bearer token");
+        async move { Ok(Authorization { header, serial: 1 }) }.boxed()
+    }
+
+    fn refuse(&self, _: OrganizationId, _: &Authorization) {}
+
+    fn patch(&self, patch: Patch, _: Authorization) -> BoxFuture<'_, Reply> {
+        async move {
+            self.permits.acquire().await.expect("open").forget();
+            let body = Some(format!(r#"{{"archived":{}}}"#, patch.archived).into_bytes());
+            self.patches.send(patch).expect("the test listens");
+            Reply::Answered(Answer { status: 200, retry_after: None, body })
+        }
+        .boxed()
+    }
+}
+
+pub struct Pipeline {
+    pub readiness: Readiness,
+    pub archiver: Archiver,
+    pub counts: Arc<Counts>,
+    pub upstream: Arc<Applying>,
+    pub patches: mpsc::UnboundedReceiver<Patch>,
+    /// How often it was asked whether commands can be taken again.
+    pub resumes: Arc<AtomicUsize>,
+    shutdown: CancellationToken,
+    running: JoinHandle<()>,
+    _folder: tempfile::TempDir,
+}
+
+impl Pipeline {
+    /// Starts everything, and lets the upstream answer at once.
+    pub async fn start(settings: &Settings) -> Self {
+        let pipeline = Self::start_held(settings).await;
+        pipeline.upstream.permits.add_permits(1_000_000);
+        pipeline
+    }
+
+    /// Starts everything; the upstream waits for permits.
+    pub async fn start_held(settings: &Settings) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (patches_in, patches) = mpsc::unbounded_channel();
+        let upstream = Arc::new(Applying { patches: patches_in, permits: Semaphore::new(0) });
+        let terms = Terms {
+            lease: TimeDelta::seconds(60),
+            settle: TimeDelta::seconds(30),
+            hold: TimeDelta::seconds(60),
+            give_up_after: TimeDelta::hours(24),
+        };
+        let (retention, clock) = (TimeDelta::days(7), Arc::new(SystemClock));
+        let file = sqlite::Settings::new(folder.path().join("store.db"));
+        let store = SqliteStore::open(file, terms, retention, clock.clone()).expect("a store");
+        let backoff =
+            Backoff { delay_base: Duration::from_millis(50), delay_max: Duration::from_millis(200) };
+        let service = service::Settings {
+            attempt_timeout: Duration::from_secs(5),
+            command_timeout: Duration::from_secs(30),
+            lease: Duration::from_secs(60),
+            retry: backoff,
+            deferral: backoff,
+            retention,
+            lane_depth_max: 1000,
+            recovery_max: 16,
+        };
+        let archiver = Archiver::new(service, Arc::new(store), upstream.clone(), clock);
+        let readiness = Readiness::default();
+        let shared = Arc::new(settings.clone());
+        let publisher = BrokerPublisher::new(shared.clone(), &readiness);
+        let resumes = Arc::new(AtomicUsize::new(0));
+        let asked = resumes.clone();
+        let resume = Arc::new(move || {
+            asked.fetch_add(1, Ordering::SeqCst);
+            futures::future::ready(()).boxed()
+        });
+        let consumer = Consumer::new(shared, archiver.clone(), publisher.clone(), &readiness, resume);
+        let counts = consumer.counts();
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        let running = tokio::spawn(async move {
+            futures::future::join(consumer.run(stop.clone()), publisher.run(stop)).await;
+        });
+        Self { readiness, archiver, counts, upstream, patches, resumes, shutdown, running, _folder: folder }
+    }
+
+    pub async fn ready(&self) {
+        for part in ["amqp.consume", "amqp.publish", "amqp.reply"] {
+            ready(&self.readiness, part).await;
+        }
+    }
+
+    pub async fn patch(&mut self) -> Patch {
+        in_time("a PATCH", self.patches.recv()).await.expect("a PATCH")
+    }
+
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        in_time("the end", self.running).await.expect("no panic");
+    }
+}

@@ -1,0 +1,221 @@
+//! The rules of the code base that no compiler checks. Each rule is a function of a text, and is shown to be able to fail.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+
+/// What each module may use of ours. `app`, `cli` and `main` see everything.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("domain", &[]),
+    ("telemetry", &["domain"]),
+    ("wire", &["domain"]),
+    ("proto", &[]),
+    ("service", &["domain", "telemetry"]),
+    ("admin", &["service"]),
+    ("store", &["domain", "service"]),
+    ("mycreditapp", &["domain", "service", "telemetry"]),
+    ("stdout", &["domain", "service", "wire"]),
+    ("grpc", &["domain", "service", "telemetry", "proto"]),
+    ("amqp", &["domain", "service", "telemetry", "proto", "wire"]),
+    ("config", &["domain", "mycreditapp", "telemetry"]),
+];
+
+const FREE: &[&str] = &["app", "cli", "main", "lib"];
+
+const LINES_MAX: usize = 450;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(folder: &str, extension: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|found| found == extension) {
+                let name = path.strip_prefix(root()).unwrap().display().to_string();
+                found.push((name, std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no .{extension} files in {folder}");
+    found
+}
+
+fn sources() -> Vec<(String, String)> {
+    let mut all = files("src", "rs");
+    all.extend(files("tests", "rs"));
+    all.extend(files("tools", "rs"));
+    all
+}
+
+/// The top-level module of a file under `src`.
+fn module(name: &str) -> &str {
+    let rest = name.strip_prefix("src/").unwrap_or(name);
+    rest.split('/').next().unwrap().trim_end_matches(".rs")
+}
+
+/// The modules of ours that a text names after `crate::`, in lists too.
+fn used(text: &str) -> Vec<String> {
+    let code: String =
+        text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let mut modules = Vec::new();
+    for (_, rest) in code.match_indices("crate::").map(|(at, found)| (at, &code[at + found.len()..])) {
+        let list = match rest.strip_prefix('{') {
+            Some(list) => top_level_items(list),
+            None => vec![rest.to_owned()],
+        };
+        for item in list {
+            let name: String =
+                item.trim_start().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            if !name.is_empty() {
+                modules.push(name);
+            }
+        }
+    }
+    modules
+}
+
+/// The items of a `use` list, up to its closing brace.
+fn top_level_items(list: &str) -> Vec<String> {
+    let (mut depth, mut items, mut item) = (0, Vec::new(), String::new());
+    for c in list.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                items.push(std::mem::take(&mut item));
+                continue;
+            }
+            _ => {}
+        }
+        item.push(c);
+    }
+    items.push(item);
+    items
+}
+
+fn dependency_breaks(name: &str, text: &str) -> Vec<String> {
+    let module = module(name);
+    if FREE.contains(&module) {
+        return Vec::new();
+    }
+    let allowed = MAY_USE.iter().find(|(known, _)| *known == module);
+    let Some((_, allowed)) = allowed else { return vec![format!("{name}: {module} is not in the table")] };
+    let breaks = used(text).into_iter().filter(|other| other != module && !allowed.contains(&other.as_str()));
+    breaks.map(|other| format!("{name}: {module} must not use {other}")).collect()
+}
+
+/// Words that stand for work undone, or tests that do not test. Written in two parts, so that this file passes.
+fn bad_words(name: &str, text: &str) -> Vec<String> {
+    let mut words =
+        vec![["TO", "DO"], ["FIX", "ME"], ["#[ig", "nore"], ["todo", "!("], ["unimplemented", "!("]];
+    if name.starts_with("tests/") || name.contains("/tests/") {
+        words.push(["thread::", "sleep"]);
+    }
+    let words = words.iter().map(|parts| parts.concat());
+    words.filter(|word| text.contains(word.as_str())).map(|word| format!("{name}: {word}")).collect()
+}
+
+fn too_long(name: &str, text: &str) -> Option<String> {
+    let lines = text.lines().count();
+    (lines > LINES_MAX).then(|| format!("{name}: {lines} lines, at most {LINES_MAX}"))
+}
+
+fn has_no_heading(name: &str, text: &str) -> Option<String> {
+    (!text.starts_with("//!")).then(|| format!("{name} does not say what it is for"))
+}
+
+/// Links of a Markdown page to files that are not there.
+fn broken_links(folder: &Path, text: &str) -> Vec<String> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let local = targets.filter(|target| !target.contains("://") && !target.starts_with('#'));
+    let paths = local.map(|target| target.split('#').next().unwrap().to_owned());
+    paths.filter(|path| !folder.join(path).exists()).collect()
+}
+
+/// Settings of a lint that give no reason.
+fn unexplained_allows(name: &str, text: &str) -> Vec<String> {
+    let attributes = text.match_indices("allow(").filter(|(at, _)| {
+        let before = &text[..*at];
+        before.ends_with("#[") || before.ends_with("#![")
+    });
+    let bodies = attributes.map(|(at, _)| text[at..].split(")]").next().unwrap());
+    bodies.filter(|body| !body.contains("reason")).map(|body| format!("{name}: {body}")).collect()
+}
+
+#[track_caller]
+#[allow(clippy::needless_pass_by_value, reason = "reads better where it is called")]
+fn none(found: Vec<String>) {
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn modules_use_only_what_they_may() {
+    none(files("src", "rs").iter().flat_map(|(name, text)| dependency_breaks(name, text)).collect());
+    let bad =
+        "use crate::{\n    domain::error,\n    amqp::{self, consume},\n};\nfn f() { crate::store::x() }";
+    let breaks = dependency_breaks("src/grpc/service.rs", bad);
+    assert_eq!(breaks.len(), 2, "{breaks:?}");
+    assert_eq!(dependency_breaks("src/domain/x.rs", "use crate::service::y;").len(), 1);
+    assert_eq!(dependency_breaks("src/novel/x.rs", "").len(), 1);
+}
+
+#[test]
+fn nothing_is_left_undone_or_untested() {
+    none(sources().iter().flat_map(|(name, text)| bad_words(name, text)).collect());
+    assert_eq!(bad_words("src/x.rs", &["// TO", "DO: later"].concat()).len(), 1);
+    assert_eq!(bad_words("tests/x.rs", &["std::thread::", "sleep(x)"].concat()).len(), 1);
+}
+
+#[test]
+fn files_fit_in_the_head() {
+    none(sources().iter().filter_map(|(name, text)| too_long(name, text)).collect());
+    assert!(too_long("x", &"\n".repeat(LINES_MAX + 1)).is_some());
+}
+
+#[test]
+fn files_say_what_they_are_for() {
+    let own = files("src", "rs").into_iter().filter(|(name, _)| !name.ends_with("_tests.rs"));
+    none(own.filter_map(|(name, text)| has_no_heading(&name, &text)).collect());
+    assert!(has_no_heading("x", "use y;").is_some());
+}
+
+#[test]
+fn lints_are_set_aside_for_a_reason() {
+    none(sources().iter().flat_map(|(name, text)| unexplained_allows(name, text)).collect());
+    assert_eq!(unexplained_allows("x", &["#[all", "ow(dead_code)]"].concat()).len(), 1);
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut pages = files("docs", "md");
+    for name in
+        ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/README.md", "tools/simulator/README.md"]
+    {
+        pages.push((name.to_owned(), std::fs::read_to_string(root().join(name)).unwrap()));
+    }
+    for (name, text) in pages {
+        let page = root().join(&name);
+        let broken = broken_links(page.parent().unwrap(), &text);
+        assert!(broken.is_empty(), "{name}: {broken:?}");
+    }
+    assert_eq!(
+        broken_links(&root(), "[a](README.md) [b](nowhere.md) [c](https://example.com)"),
+        ["nowhere.md"]
+    );
+}
+
+#[test]
+fn every_decision_is_listed() {
+    let list = std::fs::read_to_string(root().join("docs/adr/README.md")).unwrap();
+    for (name, _) in files("docs/adr", "md").iter().filter(|(name, _)| !name.ends_with("README.md")) {
+        let file = name.rsplit('/').next().unwrap();
+        assert!(list.contains(file), "{file} is not in docs/adr/README.md");
+    }
+}
