@@ -10,35 +10,16 @@
 
 use std::time::{Duration, Instant};
 
-use guest_connection_adapter::proto::get_command_request::Lookup;
-use guest_connection_adapter::proto::{Command, CommandKey, CommandState, GetCommandRequest};
-use harness::{Adapter, Broker, DEADLINE, Names, Upstream, World};
+use guest_connection_adapter::proto::{Command, CommandState};
+use harness::{Broker, DEADLINE, Names, Upstream, World};
 use simulator::Rule;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_guest-connection-adapter");
 
-async fn command(adapter: &Adapter, upstream: &Upstream, key: &str) -> Option<Command> {
-    let key = CommandKey {
-        requester_organization_id: upstream.requester.to_string(),
-        idempotency_key: key.to_owned(),
-    };
-    let request = GetCommandRequest { lookup: Some(Lookup::Key(key)) };
-    adapter.client().await.get_command(request).await.ok()?.into_inner().command
-}
-
-/// Looks the command up until it is final.
-async fn final_command(adapter: &Adapter, upstream: &Upstream, key: &str) -> Command {
-    let found = async {
-        loop {
-            if let Some(command) = command(adapter, upstream, key).await.filter(|c| c.finish_time.is_some()) {
-                return command;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, found).await.expect("the command becomes final")
+fn is_final(command: &Command) -> bool {
+    command.finish_time.is_some()
 }
 
 #[tokio::test]
@@ -50,7 +31,7 @@ async fn an_event_that_was_not_confirmed_before_a_kill_is_published_after_it_und
     // No queue is bound to the events exchange yet, so the broker cannot take the event.
     adapter.client().await.archive_guest_connection(upstream.archive(guest, "k")).await.unwrap();
     adapter.readiness(|status, body| status == 200 && body["parts"]["events"]["status"] == "degraded").await;
-    let before = command(&adapter, &upstream, "k").await.unwrap().event.unwrap();
+    let before = upstream.command(&adapter, "k").await.unwrap().event.unwrap();
     assert!(!before.confirmed);
     adapter.kill().await;
 
@@ -80,7 +61,7 @@ async fn a_patch_that_took_effect_unheard_before_a_kill_is_repeated_and_told_onc
     world.adapter = world.setup.start_ready().await;
     let event = world.events.next().await.json();
     assert_eq!(event["type"], "ai.mycreditapp.guest-connection.archived.v1");
-    let kept = final_command(&world.adapter, &world.upstream, "k").await;
+    let kept = world.upstream.command_when(&world.adapter, "k", is_final).await;
     assert_eq!(kept.state(), CommandState::Succeeded);
     assert!(!kept.maybe_applied, "a 2xx settles it");
     assert_eq!(event["id"], kept.event.unwrap().event_id.as_str());
@@ -116,7 +97,7 @@ async fn commands_killed_at_any_moment_all_end_with_one_event_each() {
         assert_eq!(ids.entry(key).or_insert_with(|| id.clone()), &id);
     }
     for guest in &guests {
-        let kept = final_command(&world.adapter, &world.upstream, &guest.to_string()).await;
+        let kept = world.upstream.command_when(&world.adapter, &guest.to_string(), is_final).await;
         assert_eq!(kept.state(), CommandState::Succeeded);
         assert_eq!(ids[&guest.to_string()], kept.event.unwrap().event_id);
         let applied = world.upstream.applied(*guest);

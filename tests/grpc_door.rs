@@ -10,11 +10,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use guest_connection_adapter::proto::get_command_request::Lookup;
 use guest_connection_adapter::proto::guest_connection_service_client::GuestConnectionServiceClient;
-use guest_connection_adapter::proto::{
-    ArchiveGuestConnectionRequest, ArchiveGuestConnectionResponse, Command, CommandKey, GetCommandRequest,
-};
+use guest_connection_adapter::proto::{ArchiveGuestConnectionRequest, ArchiveGuestConnectionResponse};
 use harness::{DEADLINE, World};
 use simulator::{Entry, Rule};
 use tonic::{Code, Request, Status};
@@ -59,15 +56,6 @@ fn is_refused(answer: Answer, code: Code, wanted: &str) -> Status {
     let status = answer.expect_err(wanted);
     assert_eq!((status.code(), reason(&status).as_str()), (code, wanted), "{status:?}");
     status
-}
-
-async fn lookup(world: &World, key: &str) -> Result<Command, Status> {
-    let key = CommandKey {
-        requester_organization_id: world.upstream.requester.to_string(),
-        idempotency_key: key.to_owned(),
-    };
-    let request = GetCommandRequest { lookup: Some(Lookup::Key(key)) };
-    Ok(world.client().await.get_command(request).await?.into_inner().command.unwrap())
 }
 
 fn ago(span: Duration) -> prost_types::Timestamp {
@@ -118,7 +106,7 @@ async fn a_stranger_and_too_old_or_expired_wishes_are_refused() {
     let mut old = world.upstream.archive(guest, "k-old");
     old.issue_time = Some(ago(Duration::from_secs(8 * 24 * 3600)));
     is_refused(call(&world, old, DEADLINE).await, Code::InvalidArgument, "INVALID_FIELDS");
-    assert_eq!(lookup(&world, "k-old").await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(world.upstream.command(&world.adapter, "k-old").await.unwrap_err().code(), Code::NotFound);
     let mut expired = world.upstream.archive(guest, "k-expired");
     expired.expire_time = Some(ago(Duration::from_secs(1)));
     is_refused(call(&world, expired, DEADLINE).await, Code::FailedPrecondition, "COMMAND_EXPIRED");
@@ -201,7 +189,7 @@ async fn a_deadline_ends_the_wait_and_not_the_work() {
     let too_short = call(&world, world.upstream.archive(guest, "k-0"), Duration::from_millis(60)).await;
     // The client gives up by itself at the same time; whichever comes first, nothing was accepted.
     assert!(matches!(too_short.unwrap_err().code(), Code::DeadlineExceeded | Code::Cancelled));
-    assert_eq!(lookup(&world, "k-0").await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(world.upstream.command(&world.adapter, "k-0").await.unwrap_err().code(), Code::NotFound);
 
     world.upstream.simulator.script(Rule::patch().guest(guest).times(1).delay(Duration::from_secs(4)));
     let pending = call(&world, world.upstream.archive(guest, "k"), Duration::from_secs(2)).await;
@@ -253,7 +241,10 @@ async fn a_call_without_a_key_gets_one() {
     let guest = Uuid::new_v4();
     let made = call(&world, world.upstream.archive(guest, ""), DEADLINE).await.unwrap();
     assert!(!made.idempotency_key.is_empty());
-    assert_eq!(lookup(&world, &made.idempotency_key).await.unwrap().command_id, made.command_id);
+    assert_eq!(
+        world.upstream.command(&world.adapter, &made.idempotency_key).await.unwrap().command_id,
+        made.command_id
+    );
     let again = call(&world, world.upstream.archive(guest, ""), DEADLINE).await.unwrap();
     assert_ne!(again.command_id, made.command_id, "another command");
     world.end().await;

@@ -11,9 +11,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use guest_connection_adapter::proto::get_command_request::Lookup;
-use guest_connection_adapter::proto::{Command, CommandKey, CommandState, GetCommandRequest};
-use harness::{DEADLINE, World};
+use guest_connection_adapter::proto::CommandState;
+use harness::World;
 use lapin::BasicProperties;
 use serde_json::{Value, json};
 use simulator::{Rule, TimeForm};
@@ -146,15 +145,6 @@ const ROWS: &[Row] = &[
     ),
 ];
 
-async fn command(world: &World, key: &str) -> Option<Command> {
-    let key = CommandKey {
-        requester_organization_id: world.upstream.requester.to_string(),
-        idempotency_key: key.to_owned(),
-    };
-    let request = GetCommandRequest { lookup: Some(Lookup::Key(key)) };
-    world.client().await.get_command(request).await.ok()?.into_inner().command
-}
-
 async fn archive(world: &World, guest: Uuid, key: &str) -> Result<bool, Status> {
     let mut request = Request::new(world.upstream.archive(guest, key));
     request.set_timeout(Duration::from_secs(10));
@@ -187,7 +177,7 @@ async fn a_call_hears_what_the_table_says() {
         );
         assert_eq!(details.resource_info().is_some(), *code == Code::NotFound, "{name}");
         let sent = world.upstream.received(*guest);
-        let kept = command(&world, &key).await.expect("it is kept");
+        let kept = world.upstream.command(&world.adapter, &key).await.expect("it is kept");
         match end {
             End::Rejected | End::Failed => assert_eq!(sent, 1, "{name} is not retried"),
             End::NotApplied | End::MaybeApplied => assert!(sent > 1, "{name} is retried"),
@@ -272,15 +262,10 @@ async fn a_message_ends_as_the_table_says() {
     }
     // The rest is deferred and goes on by itself; the queue is empty, since every message was settled.
     for row in ROWS.iter().filter(|row| matches!(row.4, End::NotApplied | End::MaybeApplied)) {
-        let deferred = async {
-            while command(&world, &row.0.replace(' ', "-"))
-                .await
-                .is_none_or(|c| c.state() != CommandState::Deferred)
-            {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(DEADLINE, deferred).await.unwrap_or_else(|_| panic!("{} is deferred", row.0));
+        let (key, upstream) = (row.0.replace(' ', "-"), &world.upstream);
+        upstream
+            .command_when(&world.adapter, &key, |command| command.state() == CommandState::Deferred)
+            .await;
     }
     world.upstream.simulator.clear_faults();
     let waiting = ROWS.len() - refused.len();
@@ -385,7 +370,7 @@ async fn without_a_connection_nothing_was_applied() {
     let refused = archive(&world, guest, "k-2").await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
     assert_eq!(refused.get_error_details().error_info().unwrap().reason, "UPSTREAM_UNREACHABLE");
-    assert_eq!(command(&world, "k-2").await.unwrap().state(), CommandState::Failed);
+    assert_eq!(world.upstream.command(&world.adapter, "k-2").await.unwrap().state(), CommandState::Failed);
     let other = Uuid::new_v4();
     world.send(other, &world.upstream.message(other, true, "k-3")).await;
     world.upstream.simulator.resume_listening().await.unwrap();

@@ -54,9 +54,9 @@ pub struct Job {
     pub caller: Option<Caller>,
 }
 
-/// What the attempts of a claim came to.
+/// The attempts of a claim.
+#[derive(Default)]
 struct Attempts {
-    verdict: Verdict,
     sent: u32,
     maybe_applied: bool,
     unanswered_at: Option<Instant>,
@@ -114,8 +114,8 @@ impl Shared {
 
     async fn execute(&self, job: &Job, record: CommandRecord, asked: Instant) {
         let lease_end = asked + self.settings.lease;
-        let attempts = self.attempt(job, &record, asked, lease_end).await;
-        if let Verdict::Applied { drifts, .. } = &attempts.verdict {
+        let (verdict, attempts) = self.attempt(job, &record, asked, lease_end).await;
+        if let Verdict::Applied { drifts, .. } = &verdict {
             for drift in drifts {
                 warn!(
                     field = drift.field,
@@ -133,11 +133,11 @@ impl Shared {
             caller_waits: job.caller.as_ref().is_some_and(Caller::waits),
             defer_delay: self.settings.deferral.deferral(
                 record.attempts + attempts.sent,
-                hint(&attempts.verdict),
+                hint(&verdict),
                 rand::random(),
             ),
             event_id: Uuid::now_v7(),
-            verdict: attempts.verdict,
+            verdict,
         };
         self.finish(finish, lease_end).await;
     }
@@ -184,11 +184,9 @@ impl Shared {
         );
         self.outbox.notify_one();
         self.recovery.notify_one();
-        let notice =
-            if record.state == State::Deferred { Notice::Deferred(record) } else { Notice::Final(record) };
-        if let Notice::Final(record) | Notice::Deferred(record) = &notice {
-            self.board.tell(record.id, notice.clone());
-        }
+        let id = record.id;
+        let deferred = record.state == State::Deferred;
+        self.board.tell(id, if deferred { Notice::Deferred(record) } else { Notice::Final(record) });
     }
 
     /// Tries until something definite is known, or the time is over.
@@ -198,23 +196,20 @@ impl Shared {
         record: &CommandRecord,
         asked: Instant,
         lease_end: Instant,
-    ) -> Attempts {
+    ) -> (Verdict, Attempts) {
         let mut deadline = asked + self.settings.command_timeout;
         if let Some(caller) = job.caller.as_ref().filter(|caller| caller.waits()) {
             deadline = deadline.min(caller.answer_by);
         }
-        let mut attempts = Attempts {
-            verdict: Verdict::Rejected(<_>::default()),
-            sent: 0,
-            maybe_applied: false,
-            unanswered_at: None,
-        };
+        let mut attempts = Attempts::default();
+        let mut tries = 0;
         let mut token_renewed = false;
-        for attempt in 1.. {
+        let verdict = loop {
+            tries += 1;
             let (reply, authorization) = self.send(record, &mut attempts, deadline, lease_end).await;
-            attempts.verdict = reply::classify(&reply, record.command.archived);
-            let Verdict::Transient { maybe_applied, unanswered, token_refused, .. } = attempts.verdict else {
-                break;
+            let verdict = reply::classify(&reply, record.command.archived);
+            let Verdict::Transient { maybe_applied, unanswered, token_refused, .. } = verdict else {
+                break verdict;
             };
             attempts.maybe_applied |= maybe_applied;
             if unanswered {
@@ -223,20 +218,20 @@ impl Shared {
             if token_refused && let Some(authorization) = authorization {
                 self.upstream.refuse(record.command.requester, &authorization);
                 if token_renewed || self.draining.is_cancelled() {
-                    break;
+                    break verdict;
                 }
                 token_renewed = true;
                 continue;
             }
             if matches!(reply, Reply::Unauthorized(Unauthorized::NotConfigured | Unauthorized::Refused)) {
-                break;
+                break verdict;
             }
-            let delay = self.settings.retry.delay(attempt, hint(&attempts.verdict), rand::random());
+            let delay = self.settings.retry.delay(tries, hint(&verdict), rand::random());
             if Instant::now() + delay + ATTEMPT_TIME_MIN > deadline || self.pause(delay).await.is_err() {
-                break;
+                break verdict;
             }
-        }
-        attempts
+        };
+        (verdict, attempts)
     }
 
     /// Waits, unless the adapter is draining: what is not settled then is the next process's.

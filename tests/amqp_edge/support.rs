@@ -156,6 +156,25 @@ impl Client {
     }
 }
 
+impl Client {
+    /// What is left in a queue that the adapter has consumed from, in order. The broker takes messages back some time
+    /// after their channel is closed: with the consumer.
+    pub async fn left(&self, queue: &str) -> Vec<Vec<u8>> {
+        in_time("the end of the consumer", async { while self.counts(queue).await.1 > 0 {} }).await;
+        let last = Uuid::now_v7().to_string();
+        self.send("", queue, BasicProperties::default(), last.as_bytes()).await;
+        let mut consumer = self.consume(queue).await;
+        let mut left = Vec::new();
+        loop {
+            let data = next(&mut consumer).await.data;
+            if data == last.as_bytes() {
+                return left;
+            }
+            left.push(data);
+        }
+    }
+}
+
 /// The next message, acknowledged.
 pub async fn next(consumer: &mut lapin::Consumer) -> Delivery {
     let delivery = in_time("a message", consumer.next()).await.expect("a message").expect("a message");

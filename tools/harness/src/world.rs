@@ -3,16 +3,19 @@
 use std::path::PathBuf;
 
 use guest_connection_adapter::proto;
+use guest_connection_adapter::proto::get_command_request::Lookup;
 use guest_connection_adapter::proto::guest_connection_service_client::GuestConnectionServiceClient;
 use lapin::BasicProperties;
 use serde_json::{Value, json};
 use simulator::Simulator;
+use tokio::time::timeout;
+use tonic::Status;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
 use crate::adapter::{Adapter, Setup};
 use crate::broker::{Broker, Inbox, Names};
-use crate::{CLIENT_ID, CLIENT_SECRET};
+use crate::{CLIENT_ID, CLIENT_SECRET, DEADLINE};
 
 /// An upstream that knows one organisation.
 pub struct Upstream {
@@ -68,6 +71,38 @@ impl Upstream {
             "archived": archived,
             "idempotency_key": key,
         })
+    }
+
+    /// The command that `adapter` keeps under `key`.
+    ///
+    /// # Errors
+    /// The refusal of `GetCommand`.
+    pub async fn command(&self, adapter: &Adapter, key: &str) -> Result<proto::Command, Status> {
+        let key = proto::CommandKey {
+            requester_organization_id: self.requester.to_string(),
+            idempotency_key: key.to_owned(),
+        };
+        let request = proto::GetCommandRequest { lookup: Some(Lookup::Key(key)) };
+        let response = adapter.client().await.get_command(request).await?;
+        Ok(response.into_inner().command.expect("a command"))
+    }
+
+    /// The command under `key`, as soon as it is as wanted.
+    pub async fn command_when(
+        &self,
+        adapter: &Adapter,
+        key: &str,
+        wanted: impl Fn(&proto::Command) -> bool,
+    ) -> proto::Command {
+        let found = async {
+            loop {
+                match self.command(adapter, key).await {
+                    Ok(command) if wanted(&command) => return command,
+                    _ => tokio::task::yield_now().await,
+                }
+            }
+        };
+        timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("{key} did not become as wanted"))
     }
 
     /// The values of the PATCHes that took effect on the connection of `guest`, in order.
