@@ -8,6 +8,7 @@
 
 pub mod adapter;
 pub mod broker;
+pub mod caller;
 pub mod collector;
 pub mod http;
 pub mod tree;
