@@ -24,6 +24,9 @@ const FREE: &[&str] = &["app", "cli", "main", "lib"];
 
 const LINES_MAX: usize = 450;
 
+/// Files under `src` that only tests are built with, though their name does not say so.
+const TEST_MODULES: &[&str] = &["src/grpc/fixture.rs", "src/wire/samples.rs"];
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -108,7 +111,51 @@ fn dependency_breaks(name: &str, text: &str) -> Vec<String> {
     let allowed = MAY_USE.iter().find(|(known, _)| *known == module);
     let Some((_, allowed)) = allowed else { return vec![format!("{name}: {module} is not in the table")] };
     let breaks = used(text).into_iter().filter(|other| other != module && !allowed.contains(&other.as_str()));
-    breaks.map(|other| format!("{name}: {module} must not use {other}")).collect()
+    let mut found: Vec<_> = breaks.map(|other| format!("{name}: {module} must not use {other}")).collect();
+    if climbs_out(name, text) {
+        found.push(format!("{name}: what is outside {module} is named from `crate::` on"));
+    }
+    found
+}
+
+/// Whether a path climbs by `super::` to the root of the crate, past the table. A module of tests lies one deeper than
+/// its file, whether it stands in it or in a `_tests.rs` beside it.
+fn climbs_out(name: &str, text: &str) -> bool {
+    let parts = name.trim_start_matches("src/").trim_end_matches("mod.rs").trim_end_matches(".rs");
+    let depth = parts.split('/').filter(|part| !part.is_empty()).count();
+    let climbs = |code: &str, depth: usize| code.contains(&"super::".repeat(depth));
+    let (code, tests) = split_tests(name, text);
+    climbs(code, depth) || climbs(tests, depth + 1)
+}
+
+/// The part of a file that is built into the program, and its tests, which come last.
+fn split_tests<'a>(name: &str, text: &'a str) -> (&'a str, &'a str) {
+    if name.ends_with("_tests.rs") || TEST_MODULES.contains(&name) {
+        return ("", text);
+    }
+    text.split_at(text.find("#[cfg(test)]\nmod tests").unwrap_or(text.len()))
+}
+
+/// Places that can panic and do not say why they never will, on their line or on the one above. Clippy knows `unwrap`
+/// and its like by their types, but lets `unreachable!` and `assert!` pass.
+fn unexplained_panics(name: &str, text: &str) -> Vec<String> {
+    let (code, _) = split_tests(name, text);
+    let panics = |line: &str| {
+        // A method of ours may be called `expect` too; it takes more than a text.
+        let expects = line.split(".expect(\"").skip(1).any(|rest| rest.contains("\")"));
+        let macros = ["panic!(", "unreachable!(", "assert!(", "assert_eq!(", "assert_ne!("];
+        expects || line.contains(".unwrap()") || macros.iter().any(|word| line.contains(word))
+    };
+    let is_comment = |line: &str| line.trim_start().starts_with("//");
+    let mut found = Vec::new();
+    let mut before = "";
+    for line in code.lines() {
+        if !is_comment(line) && panics(line) && !is_comment(before) && !line.contains("// ") {
+            found.push(format!("{name}: {}", line.trim()));
+        }
+        before = line;
+    }
+    found
 }
 
 /// Words that stand for work undone, or tests that do not test. Written in two parts, so that this file passes.
@@ -141,7 +188,8 @@ fn broken_links(folder: &Path, text: &str) -> Vec<String> {
 
 /// Settings of a lint that give no reason.
 fn unexplained_allows(name: &str, text: &str) -> Vec<String> {
-    let attributes = text.match_indices("allow(").filter(|(at, _)| {
+    let settings = ["allow(", "expect("].into_iter().flat_map(|word| text.match_indices(word));
+    let attributes = settings.filter(|(at, _)| {
         let before = &text[..*at];
         before.ends_with("#[") || before.ends_with("#![")
     });
@@ -164,6 +212,22 @@ fn modules_use_only_what_they_may() {
     assert_eq!(breaks.len(), 2, "{breaks:?}");
     assert_eq!(dependency_breaks("src/domain/x.rs", "use crate::service::y;").len(), 1);
     assert_eq!(dependency_breaks("src/novel/x.rs", "").len(), 1);
+    assert_eq!(dependency_breaks("src/grpc/x.rs", "use super::super::amqp::y;").len(), 1);
+    assert_eq!(dependency_breaks("src/grpc/mod.rs", "use super::amqp;").len(), 1);
+    let tests = "use super::y;\n#[cfg(test)]\nmod tests {\n    use super::super::z;\n}";
+    assert_eq!(dependency_breaks("src/grpc/x.rs", tests), [""; 0]);
+    assert_eq!(dependency_breaks("src/store/sqlite/x.rs", "use super::super::z;"), [""; 0]);
+}
+
+#[test]
+fn nothing_panics_without_a_reason() {
+    none(files("src", "rs").iter().flat_map(|(name, text)| unexplained_panics(name, text)).collect());
+    for name in TEST_MODULES {
+        assert!(root().join(name).exists(), "{name} is gone");
+    }
+    let bad = "x.unwrap();\ny.expect(\"z\");\nunreachable!();\n// Never empty.\nx.unwrap();\nreader.expect(\"a\", b);";
+    assert_eq!(unexplained_panics("src/x.rs", bad).len(), 3);
+    assert_eq!(unexplained_panics("src/x.rs", "#[cfg(test)]\nmod tests { x.unwrap() }"), [""; 0]);
 }
 
 #[test]
@@ -190,6 +254,7 @@ fn files_say_what_they_are_for() {
 fn lints_are_set_aside_for_a_reason() {
     none(sources().iter().flat_map(|(name, text)| unexplained_allows(name, text)).collect());
     assert_eq!(unexplained_allows("x", &["#[all", "ow(dead_code)]"].concat()).len(), 1);
+    assert_eq!(unexplained_allows("x", &["#[exp", "ect(dead_code)]"].concat()).len(), 1);
 }
 
 #[test]
@@ -214,8 +279,13 @@ fn links_lead_somewhere() {
 #[test]
 fn every_decision_is_listed() {
     let list = std::fs::read_to_string(root().join("docs/adr/README.md")).unwrap();
-    for (name, _) in files("docs/adr", "md").iter().filter(|(name, _)| !name.ends_with("README.md")) {
-        let file = name.rsplit('/').next().unwrap();
-        assert!(list.contains(file), "{file} is not in docs/adr/README.md");
-    }
+    none(files("docs/adr", "md").iter().filter_map(|(name, _)| is_unlisted(name, &list)).collect());
+    assert!(is_unlisted("docs/adr/9999-unknown.md", &list).is_some());
+}
+
+/// A decision to which the list has no link.
+fn is_unlisted(name: &str, list: &str) -> Option<String> {
+    let file = name.rsplit('/').next().unwrap();
+    let missing = file != "README.md" && !list.contains(&format!("]({file})"));
+    missing.then(|| format!("{file} is not in docs/adr/README.md"))
 }
