@@ -1,11 +1,13 @@
 //! A message as a command: pure.
 
+use chrono::TimeDelta;
 use lapin::BasicProperties;
 use uuid::Uuid;
 
 use super::cloudevents::{self, Attributes};
 use super::{json, properties, protobuf};
-use crate::domain::command::{Draft, field};
+use crate::domain::Timestamp;
+use crate::domain::command::{Command, Draft, field};
 use crate::domain::error::{FieldViolation, Reason, Refusal, public_text};
 use crate::domain::record::ReplyAddress;
 use crate::domain::trace::TraceContext;
@@ -34,6 +36,26 @@ pub struct Decoded {
     pub reply: Option<ReplyAddress>,
     /// The trace of the sender.
     pub trace: TraceContext,
+    /// No key can be taken from the message; the draft says so too.
+    pub key_missing: bool,
+}
+
+impl Decoded {
+    /// Applies the rules of the fields to the draft, which is taken out.
+    ///
+    /// # Errors
+    /// Every field that breaks a rule, under the reason `IDEMPOTENCY_KEY_MISSING` if the key is among them for want of
+    /// one, else `INVALID_FIELDS`.
+    pub fn command(&mut self, now: Timestamp, retention: TimeDelta) -> Result<Command, Refusal> {
+        Command::new(std::mem::take(&mut self.draft), now, retention).map_err(|violations| {
+            let refusal = Refusal::invalid(violations);
+            if self.key_missing {
+                Refusal { reason: Reason::IdempotencyKeyMissing, ..refusal }
+            } else {
+                refusal
+            }
+        })
+    }
 }
 
 /// Formats that are read.
@@ -47,9 +69,7 @@ enum Format {
 /// Reads a message. `fresh_id` becomes the key of one that has none, if `rules` allow it.
 ///
 /// # Errors
-/// Why the message is no command. Rules of single fields are applied later, by [`Command::new`].
-///
-/// [`Command::new`]: crate::domain::command::Command::new
+/// Why the message is no command. Rules of single fields are applied by [`Decoded::command`].
 pub fn decode(
     properties: &BasicProperties,
     body: &[u8],
@@ -82,7 +102,9 @@ pub fn decode(
             (draft, event)
         }
     };
-    draft.key = key(&mut draft, event.as_ref(), properties, rules, fresh_id)?;
+    let key = key(&mut draft, event.as_ref(), properties, rules, fresh_id);
+    let key_missing = key.is_none();
+    draft.key = key.unwrap_or_default();
     let (event_trace, event_correlation_id) =
         event.map(|event| (event.trace, event.correlation_id)).unwrap_or_default();
     let trace = properties::trace(properties);
@@ -93,35 +115,35 @@ pub fn decode(
         correlation_id: correlation_id.filter(|id| (1..=CORRELATION_ID_LENGTH_MAX).contains(&id.len())),
         reply: properties::reply_address(properties),
         trace: if trace.traceparent.is_some() { trace } else { event_trace },
+        key_missing,
     })
 }
 
-/// The body's own key, else that of the event, else the message id.
+/// The body's own key, else that of the event, else the message id; if there is none, the draft is told.
 fn key(
     draft: &mut Draft,
     event: Option<&Attributes>,
     properties: &BasicProperties,
     rules: &Rules,
     fresh_id: Uuid,
-) -> Result<String, Refusal> {
+) -> Option<String> {
     if !draft.key.is_empty() || draft.violations.iter().any(|violation| violation.field == field::KEY) {
-        return Ok(std::mem::take(&mut draft.key));
+        return Some(std::mem::take(&mut draft.key));
     }
     if let Some(event) = event {
-        return Ok(event.key());
+        return Some(event.key());
     }
     if let Some(message_id) = properties::some(properties.message_id()) {
-        return Ok(message_id.to_owned());
+        return Some(message_id.to_owned());
     }
     if rules.accept_without_key {
-        return Ok(fresh_id.to_string());
+        return Some(fresh_id.to_string());
     }
-    let mut violations = std::mem::take(&mut draft.violations);
-    violations.push(FieldViolation::new(
+    draft.violations.push(FieldViolation::new(
         field::KEY,
         "is required, unless the message has a message_id or is a CloudEvent with source and id",
     ));
-    Err(Refusal { reason: Reason::IdempotencyKeyMissing, ..Refusal::invalid(violations) })
+    None
 }
 
 fn encoding(properties: &BasicProperties) -> Result<(), Refusal> {

@@ -6,7 +6,6 @@ use super::*;
 use crate::amqp::properties::{insert, long};
 use crate::amqp::render;
 use crate::amqp::settings::{Address, Settings};
-use crate::domain::command::Command;
 use crate::domain::message::Message;
 use crate::proto::ArchiveGuestConnectionRequest;
 use crate::wire::cloudevents::Origin;
@@ -99,9 +98,17 @@ fn other_formats_encodings_and_sizes_are_refused() {
 #[test]
 fn the_key_is_the_bodys_else_the_events_else_the_message_id() {
     let none = BasicProperties::default();
-    let missing = refusal(&none, BODY);
-    assert_eq!(missing.reason, Reason::IdempotencyKeyMissing);
-    assert_eq!(missing.violations[0].field, "idempotency_key");
+    // Every other fault is told with it.
+    let broken = BODY.replace("\"archived\"", "\"archive\"");
+    for (body, fields) in
+        [(BODY, &["idempotency_key"][..]), (&broken, &["archive", "idempotency_key", "archived"])]
+    {
+        let mut keyless = read(&none, body).expect("a draft");
+        let missing = keyless.command(Timestamp::UNIX_EPOCH, TimeDelta::days(7)).expect_err("no key");
+        assert_eq!(missing.reason, Reason::IdempotencyKeyMissing);
+        let named: Vec<_> = missing.violations.iter().map(|violation| violation.field.as_str()).collect();
+        assert_eq!(named, fields);
+    }
     let lenient = Rules { accept_without_key: true, ..RULES };
     let made_up = decode(&none, BODY.as_bytes(), &lenient, Uuid::max()).expect("accepted");
     assert_eq!(made_up.draft.key, Uuid::max().to_string());

@@ -119,9 +119,18 @@ impl Desk {
             accept_without_key: self.settings.accept_without_key,
         };
         let mut decoded = decode(&delivery.properties, &delivery.data, &rules, Uuid::now_v7())?;
-        let draft = std::mem::take(&mut decoded.draft);
-        let command = Command::new(draft, self.archiver.now(), self.archiver.retention());
-        command.map(|command| (command, decoded)).map_err(Refusal::invalid)
+        let command = decoded.command(self.archiver.now(), self.archiver.retention())?;
+        Ok((command, decoded))
+    }
+}
+
+/// A message that asks again for what was refused for good has no effect and no second dead letter; an operator who
+/// sent it should hear why.
+fn tell_repeat(answer: &Result<Answer, Refusal>) {
+    let Ok(Answer::Final { record, replayed: true }) = answer else { return };
+    if let Some(refusal) = record.outcome.as_ref().and_then(|outcome| outcome.refusal.as_ref()) {
+        let reason = refusal.reason.as_str();
+        tracing::warn!(command.id = %record.id, reason, "amqp: the key's command was refused before; acknowledged");
     }
 }
 
@@ -136,7 +145,10 @@ impl Work {
         let answer = AssertUnwindSafe(answer).catch_unwind();
         match timeout_at(self.hold_until + ANSWER_MARGIN, answer).await {
             Ok(Ok(answer)) => match (settlement(&answer), answer) {
-                (Settlement::Ack, _) => self.ack().await,
+                (Settlement::Ack, answer) => {
+                    tell_repeat(&answer);
+                    self.ack().await
+                }
                 (Settlement::DeadLetter, Err(refusal)) => self.refuse(refusal).await,
                 (Settlement::Suspend, Err(refusal)) => Ending::Suspend(refusal.to_string()),
                 (Settlement::Verify | Settlement::DeadLetter | Settlement::Suspend, _) => {

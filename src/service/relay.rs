@@ -198,7 +198,7 @@ impl Relay {
             Condition::Ready
         } else {
             let count = self.held.len();
-            Condition::Degraded(format!("no queue takes the events of {count} connections; they are held"))
+            Condition::Degraded(format!("no queue takes the events of {count} connection(s); they are held"))
         });
     }
 }
