@@ -226,7 +226,8 @@ impl Work {
                 Publication::Unroutable => {
                     format!("exchange \"{}\" has no queue for it", publishing.exchange)
                 }
-                Publication::Failed(reason) => reason,
+                Publication::Refused(reason) if purpose == Purpose::Reply => return Err(reason),
+                Publication::Refused(reason) | Publication::Failed(reason) => reason,
             };
             attempt += 1;
             let retry_at =

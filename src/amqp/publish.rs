@@ -70,7 +70,7 @@ impl BrokerPublisher {
                     batches[lane].0.push(index);
                     batches[lane].1.push(publishing);
                 }
-                Err(reason) => publications[index] = Some(Publication::Failed(reason)),
+                Err(reason) => publications[index] = Some(Publication::Refused(reason)),
             }
         }
         let [publish, reply] = &batches;

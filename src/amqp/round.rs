@@ -104,7 +104,7 @@ fn decide(
         Err(Silence::Broken(reason)) => Some(reason.clone()),
         _ => None,
     });
-    let is_clean = answers.iter().all(Result::is_ok);
+    let is_clean = broken.is_none();
     let publications =
         publishings.iter().zip(answers).zip(sendings).map(|((publishing, answer), sending)| {
             let publication = match (answer, &broken) {
@@ -113,13 +113,14 @@ fn decide(
                 // It may have been returned, and the return still be waiting for a confirm that never came.
                 (Ok(()), Some(reason)) => Publication::Failed(format!("the batch was cut short: {reason}")),
                 (Err(Silence::Refused), _) => {
-                    Publication::Failed("the broker did not take the message".to_owned())
+                    Publication::Refused("the broker did not take the message".to_owned())
                 }
                 (Err(Silence::Broken(reason)), _) => Publication::Failed(reason),
             };
             match &publication {
                 Publication::Confirmed => {}
                 Publication::Unroutable => spans::fail(&sending.span, "unroutable"),
+                Publication::Refused(_) => spans::fail(&sending.span, "refused"),
                 Publication::Failed(_) => spans::fail(&sending.span, "unconfirmed"),
             }
             publication

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -19,7 +20,7 @@ use crate::mycreditapp::{self, MyCreditApp};
 use crate::service::archiver::Archiver;
 use crate::service::ports::{Clock, Publisher, Store, SystemClock};
 use crate::service::readiness::{Condition, Part, Readiness};
-use crate::service::relay::Relay;
+use crate::service::relay::{Relay, Share};
 use crate::service::retention;
 use crate::store::sqlite::{self, SqliteStore};
 use crate::{admin, grpc, stdout};
@@ -93,9 +94,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     parts.spawn(done(retention::run(store.clone(), stops.doors.clone())));
     let recovery = archiver.clone();
     parts.spawn(async move { done(recovery.recover()).await });
-    let relay =
-        Relay::new(config.relay(), store.clone(), publisher, archiver.outbox(), readiness.part("events"));
-    let relay = tokio::spawn(relay.run(stops.relay.clone()));
+    let relay = |share, part| {
+        let (store, publisher) = (store.clone(), publisher.clone());
+        let relay =
+            Relay::new(config.relay(share), store, publisher, archiver.outbox(), readiness.part(part));
+        relay.run(stops.relay.clone())
+    };
+    let relays = tokio::spawn(join(relay(Share::Events, "events"), relay(Share::Replies, "replies")));
 
     info!(grpc.listen = %grpc_address, admin.listen = %admin_address, "the adapter is started");
     let failure = tokio::select! {
@@ -104,7 +109,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         Some(ended) = parts.join_next() => failure(ended),
     };
     info!("the adapter drains");
-    drain(&config, &archiver, &stops, doors, relay).await;
+    drain(&config, &archiver, &stops, doors, relays).await;
     if timeout(FLUSH_TIMEOUT, store.close()).await.is_err() {
         warn!("the store could not be closed in time");
     }
@@ -133,7 +138,7 @@ async fn drain(
     archiver: &Archiver,
     stops: &Stops,
     mut doors: JoinSet<Result<(), Error>>,
-    relay: JoinHandle<()>,
+    relays: JoinHandle<((), ())>,
 ) {
     stops.doors.cancel();
     archiver.drain();
@@ -146,7 +151,7 @@ async fn drain(
         warn!("work is still under way; it is taken up after the next start");
     }
     stops.relay.cancel();
-    if timeout(FLUSH_TIMEOUT, relay).await.is_err() {
+    if timeout(FLUSH_TIMEOUT, relays).await.is_err() {
         warn!("the outbox could not be published to its end; the rest is published after the next start");
     }
     stops.broker.cancel();

@@ -66,8 +66,9 @@ impl Config {
         }
     }
 
-    pub(super) fn relay(&self) -> service::relay::Settings {
+    pub(super) fn relay(&self, share: service::relay::Share) -> service::relay::Settings {
         service::relay::Settings {
+            share,
             batch_max: self.relay.batch,
             backoff: Backoff {
                 delay_base: self.relay.retry_delay_base,

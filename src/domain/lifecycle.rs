@@ -88,6 +88,10 @@ pub fn accept(
     {
         record.replies.push(address);
     }
+    if request.door == Door::Amqp {
+        // From now on nobody may be left to hear of a failure but the store.
+        record.door = Door::Amqp;
+    }
     match record.state {
         State::Failed => {
             // The same wish again: id and effective time stay, so that it cannot overtake a newer one (rule 6).
@@ -287,7 +291,7 @@ pub fn finish(
         Verdict::Refused(outcome) if record.maybe_applied => (State::Rejected, outcome),
         Verdict::Refused(outcome) => (State::Failed, outcome),
         Verdict::Transient { outcome, .. } => {
-            if finish.caller_waits && !record.maybe_applied {
+            if finish.caller_waits && record.door == Door::Grpc && !record.maybe_applied {
                 (State::Failed, outcome)
             } else if now - record.accepted_time < terms.give_up_after {
                 return Finished::Settled(defer(record, connection, outcome, now, span(finish.defer_delay)));

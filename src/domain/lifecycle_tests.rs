@@ -240,3 +240,18 @@ fn a_waiting_command_is_not_looked_at_again_at_once() {
 
 #[path = "lifecycle_history_tests.rs"]
 mod histories;
+
+#[test]
+fn a_message_that_joins_a_call_is_not_left_with_its_failure() {
+    let (record, connection) = claimed();
+    let joining = Acceptance { door: Door::Amqp, ..request(2, 1, "k") };
+    let Accepted::InProgress(record) = accept(Some(record), &connection, joining, start(), &TERMS) else {
+        panic!("it is in progress");
+    };
+    // The caller waits, and would hear of the failure; the message would not.
+    let settled = settle(&record, &connection, ending(&record, Ending::Unreachable, true), start());
+    assert_eq!(settled.record.state, State::Deferred);
+    let settled = settle(&record, &connection, ending(&record, Ending::Refused, true), start());
+    assert_eq!(settled.record.state, State::Failed);
+    assert!(matches!(settled.messages[..], [Message::DeadLetter(_)]));
+}

@@ -78,7 +78,7 @@ impl State {
     }
 }
 
-/// By which door a command came in first.
+/// By which door a command came in: the queue's as soon as a message asked for it, be it first or later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Door {
@@ -187,7 +187,7 @@ pub struct CommandRecord {
     pub arrival: i64,
     /// What was asked.
     pub command: Command,
-    /// By which door it came first.
+    /// By which door it came.
     pub door: Door,
     /// The trace that it belongs to.
     pub trace: TraceContext,

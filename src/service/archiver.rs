@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -58,7 +58,7 @@ pub enum Answer {
     },
     /// The command is durable and runs later, without the caller's doing; `record.outcome` says what happened so far.
     Deferred(CommandRecord),
-    /// The command is durable and waits for another one or a quiet time. Told to the queue's door only.
+    /// The command is durable and waits: for its turn, another command or a quiet time. Told to the queue's door only.
     Waiting(CommandRecord),
 }
 
@@ -86,7 +86,7 @@ impl Archiver {
             lanes,
             board: Board::default(),
             recovery: Arc::default(),
-            outbox: Arc::default(),
+            outbox: watch::Sender::new(()),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
@@ -121,7 +121,8 @@ impl Archiver {
                     warn!(%panic, "taking in a command failed");
                     return Err(Refusal::new(Reason::Internal, "the adapter failed; the command may go on"));
                 }
-                Err(_) => return Err(pending(true)),
+                // Whether it will be accepted is not known, so nobody may rely on it.
+                Err(_) => return Err(Refusal::new(Reason::StoreUnavailable, STORE_SILENT_TEXT)),
             };
             let heard = shared.hear(admitted, answer_by).await;
             drop(alive);
@@ -161,10 +162,10 @@ impl Archiver {
         self.shared.settings.retention
     }
 
-    /// Woken when a row was written to the outbox.
+    /// Changes when a row was written to the outbox.
     #[must_use]
-    pub fn outbox(&self) -> Arc<Notify> {
-        self.shared.outbox.clone()
+    pub fn outbox(&self) -> watch::Receiver<()> {
+        self.shared.outbox.subscribe()
     }
 
     /// Takes up what nobody works on, until the adapter drains.
@@ -235,7 +236,7 @@ impl Shared {
             }
             Accepted::Replayed(record) => {
                 // A reply may have been written for it.
-                self.outbox.notify_one();
+                self.outbox.send_replace(());
                 Ok(Admitted::Known(Answer::Final { record, replayed: true }))
             }
             Accepted::InProgress(record) => {
@@ -298,11 +299,16 @@ impl Shared {
         };
         Ok(match record.state {
             state if state.is_final() => Some(Answer::Final { record, replayed }),
+            // Behind a head that takes its time: it is durable, and a message that is held longer would keep the broker from
+            // handing out those of other connections.
+            State::Accepted if door == Door::Amqp => Some(Answer::Waiting(record)),
             _ if record.waiting && door == Door::Amqp => Some(Answer::Waiting(record)),
             _ => None,
         })
     }
 }
+
+const STORE_SILENT_TEXT: &str = "the adapter's store did not answer in time; repeat with the same key";
 
 const STORE_UNAVAILABLE_TEXT: &str = "the adapter's store is unavailable";
 

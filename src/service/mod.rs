@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -61,8 +61,8 @@ struct Shared {
     board: board::Board,
     /// Woken when a command may have become due.
     recovery: Arc<Notify>,
-    /// Woken when a row was written to the outbox.
-    outbox: Arc<Notify>,
+    /// Changes when a row was written to the outbox.
+    outbox: watch::Sender<()>,
     /// Cancelled when no new work is to be begun.
     draining: CancellationToken,
     /// Work under way.

@@ -195,7 +195,10 @@ pub enum Publication {
     Confirmed,
     /// The broker had no queue for it.
     Unroutable,
-    /// Nothing is known: no connection, no confirm in time, or refused. The text is for operators.
+    /// The broker does not take this message (a queue is full, say), or it cannot be written down. That says nothing of
+    /// others. The text is for operators.
+    Refused(String),
+    /// Nothing is known: no connection, or no confirm in time. The text is for operators.
     Failed(String),
 }
 

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -24,9 +24,27 @@ pub enum WhenUnroutable {
     Discard,
 }
 
+/// Which messages a relay takes. Replies go to queues of anybody's making, so what happens to them must not hold up
+/// the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// Events and dead letters.
+    Events,
+    /// Replies.
+    Replies,
+}
+
+impl Share {
+    fn takes(self, message: &Message) -> bool {
+        matches!(message, Message::Reply(_)) == (self == Self::Replies)
+    }
+}
+
 /// Numbers that the relay goes by.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// Which messages it takes.
+    pub share: Share,
     /// Messages published at once.
     pub batch_max: usize,
     /// Waits after a failure, and between tries of what is held back.
@@ -40,7 +58,7 @@ pub struct Relay {
     settings: Settings,
     store: Arc<dyn Store>,
     publisher: Arc<dyn Publisher>,
-    written: Arc<Notify>,
+    written: watch::Receiver<()>,
     part: Part,
     /// The greatest number seen: what is new lies above it.
     seen: i64,
@@ -59,7 +77,7 @@ impl Relay {
         settings: Settings,
         store: Arc<dyn Store>,
         publisher: Arc<dyn Publisher>,
-        written: Arc<Notify>,
+        written: watch::Receiver<()>,
         part: Part,
     ) -> Self {
         Self {
@@ -101,7 +119,7 @@ impl Relay {
             let wait = if self.left_behind { retry_at.duration_since(Instant::now()) } else { IDLE_INTERVAL };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = self.written.notified(), if self.failures == 0 => {}
+                Ok(()) = self.written.changed(), if self.failures == 0 => {}
                 () = sleep(wait) => {}
             }
         }
@@ -127,7 +145,8 @@ impl Relay {
     fn choose(&self, rows: Vec<OutboxRow>) -> (Vec<OutboxRow>, bool) {
         let mut taken: HashSet<Connection> = HashSet::new();
         let mut in_line = false;
-        let batch = rows.into_iter().filter(|row| match row.message.connection() {
+        let mine = rows.into_iter().filter(|row| self.settings.share.takes(&row.message));
+        let batch = mine.filter(|row| match row.message.connection() {
             None => true,
             Some(connection) if self.held.contains(&connection) => false,
             Some(connection) => {
@@ -161,13 +180,12 @@ impl Relay {
                     warn!(message.id = %row.message.id(), "no queue takes the message; it is given up");
                     confirmed.push(row.number);
                 }
-                Publication::Unroutable => {
-                    debug!(message.id = %row.message.id(), "no queue takes the message; it is held");
-                    self.left_behind = true;
-                    if let Some(connection) = row.message.connection() {
-                        self.held.insert(connection);
-                    }
+                Publication::Refused(why) if matches!(row.message, Message::Reply(_)) => {
+                    warn!(message.id = %row.message.id(), why, "the reply is given up");
+                    confirmed.push(row.number);
                 }
+                Publication::Unroutable => self.hold(row, "no queue takes it"),
+                Publication::Refused(why) => self.hold(row, &why),
                 Publication::Failed(why) => *failures.entry(why).or_default() += 1,
             }
         }
@@ -184,6 +202,15 @@ impl Relay {
         Err(Stopped)
     }
 
+    /// Keeps a message for later, and what is behind it on its connection.
+    fn hold(&mut self, row: &OutboxRow, why: &str) {
+        debug!(message.id = %row.message.id(), why, "the message is held");
+        self.left_behind = true;
+        if let Some(connection) = row.message.connection() {
+            self.held.insert(connection);
+        }
+    }
+
     /// Nobody waits for a reply whose queue is gone.
     fn gives_up(&self, message: &Message) -> bool {
         match message {
@@ -198,7 +225,7 @@ impl Relay {
             Condition::Ready
         } else {
             let count = self.held.len();
-            Condition::Degraded(format!("no queue takes the events of {count} connection(s); they are held"))
+            Condition::Degraded(format!("the broker takes no events of {count} connection(s); they are held"))
         });
     }
 }

@@ -77,7 +77,7 @@ impl Shared {
                 self.board.tell(job.id, Notice::Waiting(record));
             }
             Begun::Ended(record) => {
-                self.outbox.notify_one();
+                self.outbox.send_replace(());
                 self.recovery.notify_one();
                 self.board.tell(job.id, Notice::Final(record));
             }
@@ -182,7 +182,7 @@ impl Shared {
             upstream.status = outcome.and_then(|outcome| outcome.upstream_status),
             "command settled"
         );
-        self.outbox.notify_one();
+        self.outbox.send_replace(());
         self.recovery.notify_one();
         let id = record.id;
         let deferred = record.state == State::Deferred;

@@ -115,10 +115,18 @@ pub async fn a_key_belongs_to_its_requester<H: Harness>(world: World<H>) {
 
 pub async fn a_duplicate_finds_the_first_in_progress<H: Harness>(world: World<H>) {
     let first = world.claimed(wish(1, "k")).await;
-    let Accepted::InProgress(same) = world.accept_and_claim(wish(1, "k").by_amqp()).await else {
+    let Accepted::InProgress(same) = world.accept_and_claim(wish(1, "k")).await else {
         panic!("not in progress")
     };
     assert_eq!(same, first);
+    let Accepted::InProgress(joined) = world.accept_and_claim(wish(1, "k").by_amqp()).await else {
+        panic!("not in progress")
+    };
+    assert_eq!(
+        joined,
+        guest_connection_adapter::domain::record::CommandRecord { door: Door::Amqp, ..first.clone() }
+    );
+    assert_eq!(world.store().command(first.id).await.unwrap(), Some(joined), "it is kept");
     assert_eq!(world.check_books().await.registered, 1);
 }
 

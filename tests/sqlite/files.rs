@@ -60,6 +60,22 @@ async fn a_second_store_is_refused_until_the_first_is_closed() {
 }
 
 #[tokio::test]
+async fn another_name_of_the_file_is_no_way_around_the_lock() {
+    let harness = SqliteHarness::new().await;
+    let link = harness.path().with_file_name("link.db");
+    std::os::unix::fs::symlink(harness.path(), &link).unwrap();
+    let error = open(link, &harness.clock).err().expect("the same file");
+    assert!(matches!(error, OpenError::Locked { .. }), "{error}");
+    let hard = harness.path().with_file_name("hard.db");
+    fs::hard_link(harness.path(), &hard).unwrap();
+    let error = open(hard, &harness.clock).err().expect("the same file");
+    assert!(matches!(error, OpenError::Linked { links: 2, .. }), "{error}");
+    let dangling = harness.path().with_file_name("dangling.db");
+    std::os::unix::fs::symlink("nowhere", &dangling).unwrap();
+    assert!(matches!(open(dangling, &harness.clock).err(), Some(OpenError::File { .. })));
+}
+
+#[tokio::test]
 async fn a_newer_schema_is_refused() {
     let harness = SqliteHarness::new().await;
     let (path, clock) = (harness.path(), harness.clock.clone());

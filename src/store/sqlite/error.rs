@@ -26,6 +26,14 @@ pub enum OpenError {
         /// Who has it, as far as the lock file says.
         holder: String,
     },
+    /// The file has several names: another process could open it by one of them without finding the lock.
+    #[error("the store {path} has {links} names (hard links): remove the others, or configure another path")]
+    Linked {
+        /// The database file.
+        path: PathBuf,
+        /// How many names.
+        links: u64,
+    },
     /// A newer program has changed the schema.
     #[error(
         "the store {path} has schema version {found}, this program knows versions up to {known}: run the newer program, \

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use tokio::sync::watch;
@@ -20,15 +20,33 @@ pub(super) struct Lock {
     _held: watch::Sender<()>,
 }
 
-/// Makes the folder if it is missing and takes the lock. The receiver's channel closes when the lock is free again.
+/// Makes the folder if it is missing, and yields the one name by which the file is opened and locked, whatever links lead
+/// to it. Never opens the file: to close it again would end the locks of a connection that has it open.
+pub(super) fn identity(path: &Path) -> Result<PathBuf, OpenError> {
+    let fail = |source| OpenError::File { path: path.to_owned(), source };
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder).map_err(fail)?;
+    }
+    match fs::metadata(path) {
+        Ok(file) if file.nlink() > 1 => Err(OpenError::Linked { path: path.to_owned(), links: file.nlink() }),
+        Ok(_) => fs::canonicalize(path).map_err(fail),
+        // A link that leads nowhere is refused by its name; what is not there at all will be made in its folder.
+        Err(_) if path.is_symlink() => Err(fail(io::Error::other("the link leads nowhere"))),
+        Err(_) => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let folder = fs::canonicalize(folder.unwrap_or(Path::new("."))).map_err(fail)?;
+            let name = path.file_name().ok_or_else(|| fail(io::Error::other("it names no file")))?;
+            Ok(folder.join(name))
+        }
+    }
+}
+
+/// Takes the lock. The receiver's channel closes when the lock is free again.
 pub(super) fn lock(path: &Path) -> Result<(Lock, watch::Receiver<()>), OpenError> {
     let fail = |path: &Path| {
         let path = path.to_owned();
         move |source| OpenError::File { path, source }
     };
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder).map_err(fail(folder))?;
-    }
     let lock_path = beside(path, ".lock");
     let mut file = open_private(&lock_path).map_err(fail(&lock_path))?;
     match file.try_lock() {

@@ -89,6 +89,7 @@ impl SqliteStore {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, OpenError> {
         let Settings { path, queue_length_max } = settings;
+        let path = files::identity(&path)?;
         let (lock, freed) = files::lock(&path)?;
         let lock = Arc::new(lock);
         files::secure_database(&path)?;
