@@ -22,6 +22,7 @@ use uuid::Uuid;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_guest-connection-adapter");
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
+const PATCH: &str = "PATCH /v1-beta/guest-connections/{guest_org_id}";
 const ARCHIVE: &str = "guestconnections.v1.GuestConnectionService/ArchiveGuestConnection";
 
 fn traceparent() -> String {
@@ -96,7 +97,7 @@ async fn a_call_its_patch_and_its_event_are_one_trace() {
     is_child(command, server);
     has(command, &[("command.door", "grpc"), ("command.state", "succeeded")]);
 
-    let patch = spans.named("PATCH");
+    let patch = spans.named(PATCH);
     is_child(patch, command);
     assert_eq!(patch.kind(), SpanKind::Client);
     has(
@@ -180,7 +181,7 @@ async fn a_message_is_linked_to_its_producer_and_its_retries_are_spans_of_their_
     );
     let command = spans.named("command");
     is_child(command, process);
-    let patches = spans.all("PATCH");
+    let patches = spans.all(PATCH);
     assert_eq!(patches.len(), 2);
     for patch in &patches {
         is_child(patch, command);

@@ -38,7 +38,8 @@ pub(super) fn refuse_in_file(table: &mut toml::Table, path: &str, faults: &mut F
                 super::variable(&key)
             )),
             Some(toml::Value::String(text)) if has_password(text) => Some(format!(
-                "a password must not stand in this file; use `password_file`, or set the environment variable {}",
+                "a password must not stand in this file; {}set the environment variable {}",
+                if path == "amqp" { "use `amqp.password_file`, or " } else { "leave it out, or " },
                 super::variable(&key)
             )),
             _ => None,

@@ -51,24 +51,20 @@ pub fn endpoint(base: &Url, segments: &[&str]) -> Result<Url, Error> {
 
 /// A client span by the HTTP conventions. `template` is the path with names in the place of ids.
 pub fn span(method: &'static str, url: &Url, template: &str, resend_count: u32) -> Span {
-    macro_rules! client_span {
-        ($name:literal) => {
-            tracing::info_span!(
-                $name,
-                otel.kind = "client",
-                otel.status_code = Empty,
-                http.request.method = method,
-                http.request.resend_count = Empty,
-                http.response.status_code = Empty,
-                server.address = url.host_str(),
-                server.port = url.port_or_known_default(),
-                url.full = %shown(url),
-                url.template = template,
-                error.type = Empty,
-            )
-        };
-    }
-    let span = if method == "PATCH" { client_span!("PATCH") } else { client_span!("POST") };
+    let span = tracing::info_span!(
+        "http",
+        otel.name = format!("{method} {template}"),
+        otel.kind = "client",
+        otel.status_code = Empty,
+        http.request.method = method,
+        http.request.resend_count = Empty,
+        http.response.status_code = Empty,
+        server.address = url.host_str(),
+        server.port = url.port_or_known_default(),
+        url.full = %shown(url),
+        url.template = template,
+        error.type = Empty,
+    );
     if resend_count > 0 {
         span.record("http.request.resend_count", resend_count);
     }

@@ -240,7 +240,8 @@ async fn an_attempt_is_a_client_span() {
             let found = span.attributes.iter().find(|attribute| attribute.key.as_str() == name);
             found.map(|attribute| attribute.value.to_string())
         };
-        assert_eq!((span.name.as_ref(), &span.span_kind), ("PATCH", &SpanKind::Client));
+        let name = "PATCH /v1-beta/guest-connections/{guest_org_id}";
+        assert_eq!((span.name.as_ref(), &span.span_kind), (name, &SpanKind::Client));
         assert_eq!(attribute(HTTP_REQUEST_METHOD).as_deref(), Some("PATCH"));
         assert_eq!(attribute(SERVER_ADDRESS).as_deref(), Some("127.0.0.1"));
         assert_eq!(attribute(SERVER_PORT), Some(address.port().to_string()));

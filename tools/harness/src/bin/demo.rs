@@ -252,7 +252,9 @@ fn print_traces(all: &[Span], own: &[Span]) -> Outcome {
             println!("  trace {}", hex(trace));
             println!("{}", tree::render(all, trace));
         }
-        for name in ["command", "PATCH", "send guest-connections.events"] {
+        for name in
+            ["command", "PATCH /v1-beta/guest-connections/{guest_org_id}", "send guest-connections.events"]
+        {
             let count =
                 all.iter().filter(|span| span.name == name && traces.contains(&span.trace_id)).count();
             check(count == 1, &format!("a command's trace has {count} spans `{name}`"))?;
