@@ -133,6 +133,8 @@ async fn events_without_a_queue_are_held_in_order_and_shown() {
         .readiness(|status, body| status == 200 && body["parts"]["events"]["status"] == "degraded")
         .await;
     assert!(shown["parts"]["events"]["detail"].as_str().unwrap().contains("held"), "{shown}");
+    let logged = |line: &str| line.contains("they are held and tried again");
+    adapter.log().wait_for(DEADLINE, logged).await.expect("it is logged");
     let mut events = broker.subscribe(&names.events).await;
     let mut of_first = Vec::new();
     for event in events.take(3).await {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::ports::{OutboxRow, Publication, Publisher, Store, StoreError};
 use super::readiness::{Condition, Part};
@@ -64,6 +64,10 @@ pub struct Relay {
     seen: i64,
     /// Connections whose oldest event had no queue.
     held: HashSet<Connection>,
+    /// Dead letters that had no queue.
+    letters_held: usize,
+    /// Whether the log says that something is held.
+    holding: bool,
     /// Something below `seen` is not confirmed.
     left_behind: bool,
     /// Passes that failed since the last one that did not, for the back-off.
@@ -88,6 +92,8 @@ impl Relay {
             part,
             seen: 0,
             held: HashSet::new(),
+            letters_held: 0,
+            holding: false,
             left_behind: true,
             failures: 0,
         }
@@ -101,13 +107,16 @@ impl Relay {
             if self.left_behind && (stopping || Instant::now() >= retry_at) {
                 self.left_behind = false;
                 self.held.clear();
+                self.letters_held = 0;
                 self.seen = 0;
             }
             match self.pass().await {
-                Ok(()) => self.failures = 0,
+                Ok(()) => {
+                    self.failures = 0;
+                    self.report();
+                }
                 Err(Stopped) => self.failures = self.failures.saturating_add(1),
             }
-            self.report();
             if stopping {
                 return;
             }
@@ -206,8 +215,9 @@ impl Relay {
     fn hold(&mut self, row: &OutboxRow, why: &str) {
         debug!(message.id = %row.message.id(), why, "the message is held");
         self.left_behind = true;
-        if let Some(connection) = row.message.connection() {
-            self.held.insert(connection);
+        match row.message.connection() {
+            Some(connection) => drop(self.held.insert(connection)),
+            None => self.letters_held += 1,
         }
     }
 
@@ -220,12 +230,28 @@ impl Relay {
         }
     }
 
-    fn report(&self) {
-        self.part.set(if self.held.is_empty() {
-            Condition::Ready
+    /// Tells the condition after a pass that the broker answered, and logs where it turns: once for many messages.
+    fn report(&mut self) {
+        let (connections, letters) = (self.held.len(), self.letters_held);
+        let holding = connections + letters > 0;
+        if holding != self.holding {
+            self.holding = holding;
+            if holding {
+                warn!(
+                    connections,
+                    letters, "the broker takes no messages of these; they are held and tried again"
+                );
+            } else {
+                info!("no messages are held any more");
+            }
+        }
+        self.part.set(if holding {
+            let text = format!(
+                "held, since the broker has no room or queue for them: events of {connections} connection(s)"
+            );
+            Condition::Degraded(format!("{text}, {letters} dead letter(s)"))
         } else {
-            let count = self.held.len();
-            Condition::Degraded(format!("the broker takes no events of {count} connection(s); they are held"))
+            Condition::Ready
         });
     }
 }
