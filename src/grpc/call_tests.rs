@@ -36,6 +36,7 @@ impl layer::Layer<Registry> for Fields {
 /// Calls `path` of a service that answers with `status`, and yields the answer's status and the span's fields.
 async fn call(path: &str, status: Result<(), Status>) -> (Option<Status>, HashMap<String, String>) {
     let fields = Fields::default();
+    crate::telemetry::ask_every_subscriber();
     let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(fields.clone()));
     let inner = service_fn(move |request: Request<Body>| {
         let surrounded = method(request.uri()).is_some();
@@ -121,6 +122,7 @@ async fn health_gets_no_span() {
 #[tokio::test]
 async fn a_call_that_is_dropped_was_cancelled() {
     let fields = Fields::default();
+    crate::telemetry::ask_every_subscriber();
     let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(fields.clone()));
     let inner = service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>());
     let request = Request::builder().uri(format!("http://localhost{ARCHIVE}")).body(Body::default());

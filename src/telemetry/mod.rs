@@ -79,6 +79,16 @@ pub fn parse_filter(text: &str) -> Result<EnvFilter, tracing_subscriber::filter:
     EnvFilter::builder().parse(format!("{},{text},{NEVER_LOGGED}", carriers.join(",")))
 }
 
+/// While there is one subscriber in the process, tracing asks that of the *present* thread whether a span is wanted, once
+/// for all: a test without one, on another thread, could switch the span off for everybody. With a second subscriber it
+/// asks them all.
+#[cfg(test)]
+pub(crate) fn ask_every_subscriber() {
+    static SECOND: std::sync::LazyLock<tracing::Dispatch> =
+        std::sync::LazyLock::new(|| tracing::Dispatch::new(tracing_subscriber::registry()));
+    std::sync::LazyLock::force(&SECOND);
+}
+
 fn subscriber<W>(settings: &Settings, writer: W) -> Result<(impl Subscriber + Send + Sync, Guard), Error>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,

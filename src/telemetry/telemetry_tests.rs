@@ -48,6 +48,7 @@ fn settings(log_format: Format) -> Settings {
 fn logged(settings: &Settings, work: impl FnOnce()) -> Lines {
     let lines = Lines::default();
     let writer = lines.clone();
+    ask_every_subscriber();
     let (subscriber, _guard) = subscriber(settings, move || writer.clone()).unwrap();
     tracing::subscriber::with_default(subscriber, work);
     lines
@@ -167,6 +168,7 @@ async fn a_dead_endpoint_holds_nothing_up() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut settings = settings(Format::Json);
     settings.otlp_endpoint = Some(format!("http://{}", silent.local_addr().unwrap()).parse().unwrap());
+    ask_every_subscriber();
     let (subscriber, guard) = subscriber(&settings, io::sink).unwrap();
     tracing::subscriber::with_default(subscriber, || {
         for _ in 0..1000 {

@@ -36,10 +36,20 @@ fn answered(reply: Reply) -> Answer {
     }
 }
 
+/// While there is one subscriber in the process, tracing asks that of the *present* thread whether a span is wanted, once
+/// for all: a test without one, on another thread, could switch the span off for everybody. With a second subscriber it
+/// asks them all.
+fn ask_every_subscriber() {
+    static SECOND: std::sync::LazyLock<tracing::Dispatch> =
+        std::sync::LazyLock::new(|| tracing::Dispatch::new(tracing_subscriber::registry()));
+    std::sync::LazyLock::force(&SECOND);
+}
+
 #[tokio::test]
 async fn the_request_is_that_of_the_contract() {
     let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+    ask_every_subscriber();
     let _subscriber = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
     let (address, mut requests) = serve(|_| Some(answer("200 OK", "", "{}"))).await;
     let upstream = with_static_token(address);
@@ -219,6 +229,7 @@ async fn an_attempt_is_a_client_span() {
     let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder();
     let provider = provider.with_simple_exporter(spans.clone()).build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+    ask_every_subscriber();
     let _subscriber = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
     let (address, _requests) =
         serve(|number| (number < 2).then(|| answer(["200 OK", "503 Service Unavailable"][number], "", "{}")))
