@@ -101,7 +101,7 @@ pub struct Upstream {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub retry_delay_base: Duration,
-    /// The upper bound of every wait between attempts.
+    /// The upper bound of every wait between attempts, unless the API's `Retry-After` asks for more.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub retry_delay_max: Duration,
@@ -109,7 +109,7 @@ pub struct Upstream {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub defer_delay_base: Duration,
-    /// The upper bound of every wait of a deferred command.
+    /// The upper bound of every wait of a deferred command, unless the API's `Retry-After` asks for more.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub defer_delay_max: Duration,
@@ -121,7 +121,7 @@ pub struct Upstream {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub token_delay_base: Duration,
-    /// The upper bound of every wait after a failed token request.
+    /// The upper bound of every wait after a failed token request, unless the API's `Retry-After` asks for more.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub token_delay_max: Duration,
