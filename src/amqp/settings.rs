@@ -77,21 +77,6 @@ impl Default for Names {
     }
 }
 
-impl Names {
-    /// The first name that AMQP cannot carry, which are those that are empty or longer than 255 bytes.
-    #[must_use]
-    pub fn unfit(&self) -> Option<&str> {
-        let all = [
-            &self.commands_exchange,
-            &self.commands_queue,
-            &self.dead_letters_exchange,
-            &self.dead_letters_queue,
-            &self.events_exchange,
-        ];
-        all.into_iter().find(|name| name.is_empty() || name.len() > 255).map(String::as_str)
-    }
-}
-
 /// The form of events on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventMode {

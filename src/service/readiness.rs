@@ -48,12 +48,6 @@ impl Readiness {
         self.conditions.borrow().clone()
     }
 
-    /// Whether every part is ready or degraded.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        ready(&self.conditions.borrow())
-    }
-
     /// Follows changes.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Conditions> {
