@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::delivery::{Counts, Desk, Ending};
 use super::link::{Link, News, Session, within};
+use super::pause::Pause;
 use super::publish::BrokerPublisher;
 use super::settings::Settings;
 use super::{fault, topology};
@@ -160,7 +161,14 @@ impl Consumer {
         shutdown: &CancellationToken,
     ) -> Stop {
         let mut reopen_at: Option<Instant> = None;
+        let (load, hold) = (self.desk.archiver.load(), self.settings.delivery_hold);
+        let mut pause = Pause::default();
         loop {
+            pause.note(load.obstacle(), &self.part);
+            // What was prefetched is held like any other delivery, and no longer.
+            if pause.is_over(hold) {
+                return Stop::Suspended("there is no room for more commands".to_owned());
+            }
             tokio::select! {
                 () = shutdown.cancelled() => return Stop::Shutdown,
                 news = session.news() => match news {
@@ -183,7 +191,9 @@ impl Consumer {
                 () = sleep_until(reopen_at.unwrap_or_else(Instant::now)), if reopen_at.is_some() => {
                     return Stop::Fault("messages that could not be worked on go back to the queue".to_owned());
                 }
-                delivery = consumer.next() => match delivery {
+                () = load.room(), if pause.is_on() => {}
+                () = sleep_until(pause.look_at(hold)), if pause.is_on() => {}
+                delivery = consumer.next(), if !pause.is_on() => match delivery {
                     Some(Ok(delivery)) => {
                         works.spawn(self.desk.receive(delivery));
                     }
