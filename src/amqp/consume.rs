@@ -166,8 +166,8 @@ impl Consumer {
         loop {
             pause.note(load.obstacle(), &self.part);
             // What was prefetched is held like any other delivery, and no longer.
-            if pause.is_over(hold) {
-                return Stop::Suspended("there is no room for more commands".to_owned());
+            if let Some(why) = load.obstacle().filter(|_| pause.is_over(hold)) {
+                return Stop::Suspended(format!("no room for more: {why}"));
             }
             tokio::select! {
                 () = shutdown.cancelled() => return Stop::Shutdown,
