@@ -95,6 +95,12 @@ impl Broker {
         Self::connect_to(&self.uri).await
     }
 
+    /// A connection to the same broker by way of another address.
+    pub async fn by_way_of(&self, address: SocketAddr) -> Self {
+        let direct = self.socket().to_string();
+        Self::connect_to(&self.uri.replace(&direct, &address.to_string())).await
+    }
+
     /// The channel, for whatever else a test wants to do.
     #[must_use]
     pub fn channel(&self) -> &Channel {
