@@ -2,6 +2,7 @@
 //!
 //! - [`settings`]: what can be set
 //! - [`link`]: a connection, made again for ever; [`fault`]: what went wrong, in words for operators
+//! - [`transport`]: a connection's bytes; [`mend`]: frames that could not be read otherwise
 //! - [`topology`]: exchanges, queues and bindings
 //! - [`properties`]: reading and writing message properties
 //! - [`decode`]: a message as a command; its formats are [`json`], [`protobuf`] and [`cloudevents`]
@@ -21,6 +22,7 @@ pub mod fault;
 pub mod json;
 pub mod lane;
 pub mod link;
+pub mod mend;
 pub mod pause;
 pub mod properties;
 pub mod protobuf;
@@ -31,6 +33,7 @@ pub mod settings;
 pub mod settle;
 pub mod spans;
 pub mod topology;
+pub mod transport;
 
 pub use consume::Consumer;
 pub use publish::BrokerPublisher;

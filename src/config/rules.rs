@@ -14,6 +14,9 @@ use crate::telemetry;
 /// The broker's acknowledgement timeout as it comes; a delivery must not be held that long.
 const ACK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
+/// A connection that is lost without a word should be noticed some day.
+const HEARTBEAT_MAX_SECONDS: u64 = 600;
+
 /// A longer drain is a mistake in the unit.
 const DRAIN_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
@@ -218,6 +221,11 @@ fn amqp(amqp: &Amqp, faults: &mut Faults) {
     address("amqp.uri", &amqp.uri, &["amqp", "amqps"], faults);
     if amqp.password().is_none() && amqp.password_file.is_none() {
         faults.push("amqp.password_file", format!("must be given for the user `{}`", amqp.username));
+    }
+    let heartbeat = amqp.heartbeat;
+    if heartbeat.subsec_nanos() != 0 || !(1..=HEARTBEAT_MAX_SECONDS).contains(&heartbeat.as_secs()) {
+        let rule = format!("must be whole seconds, from 1s to {HEARTBEAT_MAX_SECONDS}s");
+        faults.push("amqp.heartbeat", format!("is {}, {rule}", shown(heartbeat)));
     }
     for (name, value) in [
         ("commands_exchange", &amqp.commands_exchange),

@@ -191,6 +191,20 @@ pub struct Amqp {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub delivery_hold: Duration,
+    /// How long connecting may take, and each step of opening a channel.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub connect_timeout: Duration,
+    /// The interval of heartbeats, in whole seconds, unless the broker wants a shorter one. A connection on which
+    /// nothing came for twice as long is given up.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub heartbeat: Duration,
+    /// How often it is looked whether exchanges, queues and bindings are still there; what is declared at start is then
+    /// declared again.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub check_interval: Duration,
     /// How long the broker may take to confirm what was published.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
