@@ -225,12 +225,11 @@ async fn watch_store(store: Arc<dyn Store>, part: Part, stop: CancellationToken)
     let watching = async {
         loop {
             let mut probe = store.probe();
-            let answer = match timeout(STORE_ANSWER_TIMEOUT, &mut probe).await {
-                Ok(answer) => answer,
-                Err(_) => {
-                    part.set(Condition::NotReady(STORE_SILENT_TEXT.to_owned()));
-                    probe.await
-                }
+            let answer = if let Ok(answer) = timeout(STORE_ANSWER_TIMEOUT, &mut probe).await {
+                answer
+            } else {
+                part.set(Condition::NotReady(STORE_SILENT_TEXT.to_owned()));
+                probe.await
             };
             part.set(match answer {
                 Ok(()) => Condition::Ready,

@@ -11,7 +11,7 @@ use crate::service::ports::StoreError;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A folder or file cannot be made or read.
-    #[error("cannot use {path} for the store: {source}")]
+    #[error("cannot use {path} for the store")]
     File {
         /// Which.
         path: PathBuf,
@@ -66,12 +66,12 @@ pub enum OpenError {
         reason: String,
     },
     /// SQLite refuses for another reason.
-    #[error("cannot open the store {path}: {}", explained(.source))]
+    #[error("cannot open the store {path}: {}", explained(.error))]
     Sqlite {
         /// The database file.
         path: PathBuf,
-        /// Why.
-        source: rusqlite::Error,
+        /// Why. Its text is part of this one's.
+        error: rusqlite::Error,
     },
     /// The operating system gives no thread.
     #[error("cannot start a thread for the store: {0}")]
@@ -106,7 +106,7 @@ pub(super) fn explained(error: &rusqlite::Error) -> String {
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
             "another program holds the file locked: end what it does there"
         }
-        ErrorCode::SystemIoFailure => return format!("the disk failed, {} ({error})", failed_call(error)),
+        ErrorCode::SystemIoFailure => return format!("the disk failed: {}", failed_call(error)),
         ErrorCode::CannotOpen | ErrorCode::PermissionDenied => {
             "the file cannot be opened: see whether it is there, its permissions, and the limit of open files"
         }
@@ -120,15 +120,19 @@ pub(super) fn explained(error: &rusqlite::Error) -> String {
 }
 
 /// What SQLite asked of the disk in vain.
-fn failed_call(error: &rusqlite::Error) -> &'static str {
-    let rusqlite::Error::SqliteFailure(failure, _) = error else { return "I/O error" };
-    match failure.extended_code {
-        ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ => "I/O error at reading",
-        ffi::SQLITE_IOERR_WRITE => "I/O error at writing",
-        ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC => "I/O error at making data durable (fsync)",
-        ffi::SQLITE_IOERR_TRUNCATE => "I/O error at cutting a file",
-        _ => "I/O error",
-    }
+fn failed_call(error: &rusqlite::Error) -> String {
+    let rusqlite::Error::SqliteFailure(failure, _) = error else { return error.to_string() };
+    let call = match failure.extended_code {
+        ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ => "reading",
+        ffi::SQLITE_IOERR_WRITE => "writing",
+        ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC => "making data durable (fsync)",
+        ffi::SQLITE_IOERR_TRUNCATE => "cutting a file",
+        ffi::SQLITE_IOERR_SHMOPEN | ffi::SQLITE_IOERR_SHMSIZE | ffi::SQLITE_IOERR_SHMMAP => {
+            "making the index of the log (-shm); the disk may be full"
+        }
+        _ => "a call",
+    };
+    format!("I/O error at {call} (SQLite's code {})", failure.extended_code)
 }
 
 /// Whether the error says that the file itself is wrong, and not what surrounds it.

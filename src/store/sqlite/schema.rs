@@ -82,8 +82,7 @@ fn look_through(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     if length > LOOK_THROUGH_LENGTH_MAX {
         return Ok(());
     }
-    let found: String =
-        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fail)?;
+    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fail)?;
     if found == "ok" {
         return Ok(());
     }
@@ -155,6 +154,6 @@ pub(super) fn open_error(path: &Path, source: rusqlite::Error) -> OpenError {
     if error::is_damage(&source) {
         OpenError::Corrupt { path, reason: source.to_string() }
     } else {
-        OpenError::Sqlite { path, source }
+        OpenError::Sqlite { path, error: source }
     }
 }
