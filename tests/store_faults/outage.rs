@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::support::{
     FOR_EVER, PROGRAM, QUICK, Trouble, call, is_not_ready, is_refused, key_of, nothing_more_is_told,
-    until_depth,
+    one_is_done, until_depth,
 };
 
 const MESSAGES: u32 = 5;
@@ -17,9 +17,7 @@ const MESSAGES: u32 = 5;
 /// The whole story of one outage. `words` is what the operator reads.
 async fn outage(trouble: Trouble, words: &str) {
     let (mut world, disk) = World::on_disk(PROGRAM, QUICK).await;
-    let before = Uuid::new_v4();
-    call(&world, before, "before", DEADLINE).await.expect("all is well");
-    assert_eq!(key_of(&world.events.next().await.json()), "before");
+    one_is_done(&mut world).await;
 
     let in_trouble = trouble.begin(&world, &disk);
     let pid = world.adapter.pid();

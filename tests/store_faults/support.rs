@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use guest_connection_adapter::proto::ArchiveGuestConnectionResponse;
+use guest_connection_adapter::proto::{ArchiveGuestConnectionResponse, Command};
 use harness::disk::{Disk, Fault};
 use harness::{DEADLINE, World};
 use serde_json::Value;
@@ -115,6 +115,14 @@ pub async fn until_depth(world: &World, count: u32) {
         }
     };
     tokio::time::timeout(DEADLINE, reached).await.expect("the messages are with the broker");
+}
+
+/// A command whose event is told and noted. Otherwise a store that takes nothing could not note it, and it would come again.
+pub async fn one_is_done(world: &mut World) {
+    call(world, Uuid::new_v4(), "before", DEADLINE).await.expect("all is well");
+    assert_eq!(key_of(&world.events.next().await.json()), "before");
+    let noted = |command: &Command| command.event.as_ref().is_some_and(|event| event.confirmed);
+    world.upstream.command_when(&world.adapter, "before", noted).await;
 }
 
 /// A command that shows that all events before it have come: it is the next one.
