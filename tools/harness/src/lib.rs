@@ -11,6 +11,8 @@ pub mod broker;
 pub mod caller;
 pub mod collector;
 pub mod http;
+pub mod node;
+pub mod proxy;
 pub mod tree;
 pub mod world;
 
@@ -19,6 +21,8 @@ use std::time::Duration;
 pub use adapter::{Adapter, Setup};
 pub use broker::{Broker, Names};
 pub use collector::Collector;
+pub use node::Node;
+pub use proxy::{Direction, FaultProxy};
 pub use world::{Upstream, World};
 
 /// How long a test waits for something that should come at once. Generous: a loaded machine must fail no test.
