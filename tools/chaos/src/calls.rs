@@ -63,7 +63,8 @@ pub async fn call(
                 issue_time,
                 expire_time,
             };
-            let answer = client.archive_guest_connection(request(message, wish, deadline)).await?.into_inner();
+            let answer =
+                client.archive_guest_connection(request(message, wish, deadline)).await?.into_inner();
             Ok((answer.command_id, answer.idempotency_key, answer.replayed))
         } else {
             let message = proto::UnarchiveGuestConnectionRequest {

@@ -74,68 +74,85 @@ fn kind(disturbance: &Disturbance) -> String {
 }
 
 async fn make(stage: &Stage, fault: &Fault) {
-    let lasts = fault.lasts;
     match &fault.disturbance {
-        Disturbance::Kill => {
-            stage.kill().await;
-            sleep(lasts).await;
-            stage.start().await;
-        }
-        Disturbance::Restart => {
-            // A drain that a fault beside it makes too long is no failure here.
-            stage.terminate().await;
-            sleep(lasts).await;
-            stage.start().await;
-        }
+        Disturbance::Kill
+        | Disturbance::Restart
+        | Disturbance::Freeze
+        | Disturbance::StoreLock
+        | Disturbance::BrokerKill
+        | Disturbance::BrokerRestart
+        | Disturbance::BrokerFreeze => process(stage, fault).await,
+        Disturbance::Cut(leg, _)
+        | Disturbance::Stall(leg)
+        | Disturbance::Slow(leg, _)
+        | Disturbance::Refuse(leg) => network(proxy(stage, *leg), fault).await,
+        Disturbance::Upstream(rule) => stage.simulator.script(rule.clone()),
+        Disturbance::RevokeTokens => stage.simulator.revoke_tokens(),
+        Disturbance::UpstreamReset => stage.simulator.reset_connections(),
+    }
+}
+
+/// What happens to the adapter, its store or the broker.
+async fn process(stage: &Stage, fault: &Fault) {
+    match &fault.disturbance {
+        Disturbance::StoreLock => lock_store(stage, fault.lasts).await,
         Disturbance::Freeze => {
             let place = stage.adapter.lock().await;
             let adapter = place.as_ref().expect("this track alone ends it");
             adapter.signal("STOP").await;
-            sleep(lasts).await;
+            sleep(fault.lasts).await;
             adapter.signal("CONT").await;
         }
-        Disturbance::StoreLock => lock_store(stage, lasts).await,
-        Disturbance::BrokerKill => {
-            let mut node = stage.node.lock().await;
-            node.kill().await;
-            sleep(lasts).await;
-            node.up().await;
-        }
-        Disturbance::BrokerRestart => {
-            let mut node = stage.node.lock().await;
-            node.down().await;
-            sleep(lasts).await;
-            node.up().await;
+        Disturbance::Kill | Disturbance::Restart => {
+            if fault.disturbance == Disturbance::Kill {
+                stage.kill().await;
+            } else {
+                // A drain that a fault beside it makes too long is no failure here.
+                stage.terminate().await;
+            }
+            sleep(fault.lasts).await;
+            stage.start().await;
         }
         Disturbance::BrokerFreeze => {
             let node = stage.node.lock().await;
             node.freeze().await;
-            sleep(lasts).await;
+            sleep(fault.lasts).await;
             node.thaw().await;
         }
-        Disturbance::Cut(leg, by_reset) => {
-            let proxy = proxy(stage, *leg);
-            if *by_reset { proxy.reset() } else { proxy.cut() }
+        killed_or_stopped => {
+            let mut node = stage.node.lock().await;
+            if *killed_or_stopped == Disturbance::BrokerKill {
+                node.kill().await;
+            } else {
+                node.down().await;
+            }
+            sleep(fault.lasts).await;
+            node.up().await;
         }
-        Disturbance::Stall(leg) => {
-            proxy(stage, *leg).freeze(Direction::Both);
-            sleep(lasts).await;
-            proxy(stage, *leg).thaw();
+    }
+}
+
+/// What happens to connections.
+async fn network(proxy: &FaultProxy, fault: &Fault) {
+    match &fault.disturbance {
+        Disturbance::Cut(_, true) => proxy.reset(),
+        Disturbance::Stall(_) => {
+            proxy.freeze(Direction::Both);
+            sleep(fault.lasts).await;
+            proxy.thaw();
         }
-        Disturbance::Slow(leg, delay) => {
-            proxy(stage, *leg).delay(*delay);
-            sleep(lasts).await;
-            proxy(stage, *leg).delay(Duration::ZERO);
+        Disturbance::Slow(_, delay) => {
+            proxy.delay(*delay);
+            sleep(fault.lasts).await;
+            proxy.delay(Duration::ZERO);
         }
-        Disturbance::Refuse(leg) => {
-            proxy(stage, *leg).refuse();
-            proxy(stage, *leg).cut();
-            sleep(lasts).await;
-            proxy(stage, *leg).accept();
+        Disturbance::Refuse(_) => {
+            proxy.refuse();
+            proxy.cut();
+            sleep(fault.lasts).await;
+            proxy.accept();
         }
-        Disturbance::Upstream(rule) => stage.simulator.script(rule.clone()),
-        Disturbance::RevokeTokens => stage.simulator.revoke_tokens(),
-        Disturbance::UpstreamReset => stage.simulator.reset_connections(),
+        _ => proxy.cut(),
     }
 }
 

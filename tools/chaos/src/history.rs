@@ -81,7 +81,10 @@ impl Answer {
             Self::Done { .. } => Standing::Accepted,
             Self::Refused { reason, .. } => match reason.as_str() {
                 "IDEMPOTENCY_KEY_REUSED" => Standing::Conflict,
-                "OUTCOME_PENDING" | "COMMAND_IN_PROGRESS" | "SUPERSEDED" | "COMMAND_EXPIRED"
+                "OUTCOME_PENDING"
+                | "COMMAND_IN_PROGRESS"
+                | "SUPERSEDED"
+                | "COMMAND_EXPIRED"
                 | "COMMAND_ABANDONED" => Standing::Accepted,
                 "INVALID_FIELDS" | "DEADLINE_TOO_SHORT" | "OVERLOADED" | "REQUESTER_NOT_CONFIGURED" => {
                     Standing::Refused

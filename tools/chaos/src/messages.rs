@@ -35,9 +35,11 @@ fn properties(content_type: &str, number: usize, trace: &str) -> BasicProperties
     let mut headers = FieldTable::default();
     headers.insert(NUMBER_HEADER.into(), AMQPValue::LongString(number.to_string().into()));
     let span = &Uuid::new_v4().simple().to_string()[..16];
-    headers
-        .insert("traceparent".into(), AMQPValue::LongString(format!("00-{trace}-{span}-01").into()));
-    BasicProperties::default().with_content_type(content_type.into()).with_delivery_mode(2).with_headers(headers)
+    headers.insert("traceparent".into(), AMQPValue::LongString(format!("00-{trace}-{span}-01").into()));
+    BasicProperties::default()
+        .with_content_type(content_type.into())
+        .with_delivery_mode(2)
+        .with_headers(headers)
 }
 
 impl Message {
@@ -114,9 +116,10 @@ impl Publisher {
 
     async fn channel(&self) -> lapin::Result<Channel> {
         let mut session = self.session.lock().await;
-        if let Some((_, channel)) = session.as_ref().filter(|(connection, channel)| {
-            connection.status().connected() && channel.status().connected()
-        }) {
+        if let Some((_, channel)) = session
+            .as_ref()
+            .filter(|(connection, channel)| connection.status().connected() && channel.status().connected())
+        {
             return Ok(channel.clone());
         }
         let connection = Connection::connect(&self.uri, ConnectionProperties::default()).await?;

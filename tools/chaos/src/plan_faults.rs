@@ -12,7 +12,7 @@ use crate::plan::{Disturbance, Fault, Leg, Tracks};
 use crate::terms::{LATE_MAX, LEASE, OVERSLEEP_MAX, SLOW_MAX, STALL_MAX};
 
 /// What a restart of a process takes besides its pause, at most, on a busy machine.
-const RESTART: Duration = Duration::from_secs(3);
+const RESTART: Duration = Duration::from_secs(1);
 
 /// The same of a broker.
 const BROKER_RESTART: Duration = Duration::from_secs(12);
@@ -68,7 +68,7 @@ fn adapter(rng: &mut StdRng, duration: Duration) -> Vec<Fault> {
             }
         };
         faults.push(Fault { at, lasts, disturbance });
-        at += ends_after + between(rng, 1_000, 4_000);
+        at += ends_after + between(rng, 500, 3_500);
     }
     faults
 }

@@ -12,10 +12,10 @@ use crate::history::{Door, What};
 use crate::plan::{Garbage, Step, Wish};
 
 /// Wishes in a second.
-const RATE: u64 = 25;
+const RATE: u64 = 40;
 
 /// Connections on which much happens.
-const HOT: usize = 6;
+const HOT: usize = 8;
 
 /// Other connections, for each second of the run.
 const COLD_PER_SECOND: u64 = 8;

@@ -9,7 +9,7 @@ use simulator::{Endpoint, Entry};
 use uuid::Uuid;
 
 use crate::checks::{About, Checked, Finding};
-use crate::history::{Answer, Door, History, Sending, Time, What};
+use crate::history::{Answer, Door, EventSeen, History, Sending, Time, What};
 use crate::run::Run;
 use crate::stage;
 
@@ -23,10 +23,11 @@ const MARGIN: TimeDelta = TimeDelta::milliseconds(500);
 #[must_use]
 pub fn summary(run: &Run) -> String {
     let mut text = counts(&run.history);
-    match run.settled_in {
-        Some(time) => writeln!(text, "settled {time:.1?} after the last sending and fault").expect("a string"),
-        None => writeln!(text, "NOT SETTLED in time").expect("a string"),
-    }
+    let settled = match run.settled_in {
+        Some(time) => format!("settled {time:.1?} after the last sending and fault\n"),
+        None => "NOT SETTLED in time\n".to_owned(),
+    };
+    text.push_str(&settled);
     text.push_str(&verdict(&run.history, &run.checked));
     text
 }
@@ -145,8 +146,6 @@ pub fn story(history: &History, finding: &Finding) -> String {
     }
     text
 }
-
-use crate::history::EventSeen;
 
 fn told(history: &History, number: usize, sending: &Sending) -> String {
     let what = match sending.what {

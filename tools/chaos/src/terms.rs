@@ -10,7 +10,7 @@ use std::time::Duration;
 pub const ATTEMPT: Duration = Duration::from_millis(500);
 
 /// `upstream.settle`
-pub const SETTLE: Duration = Duration::from_millis(2_000);
+pub const SETTLE: Duration = Duration::from_secs(2);
 
 /// `store.lease`
 pub const LEASE: Duration = Duration::from_millis(2_500);

@@ -55,9 +55,8 @@ pub fn messages_are_answered_for(history: &History, index: &Index<'_>) -> Checke
             What::Wish(wish) => {
                 let wish = &history.wishes[wish];
                 match history.commands.get(&wish.key) {
-                    None => checked.expect(!confirmed, about, || {
-                        format!("the command of {} is not known", wish.key)
-                    }),
+                    None => checked
+                        .expect(!confirmed, about, || format!("the command of {} is not known", wish.key)),
                     Some(command) if command.answers(wish) => {
                         checked.expect(reasons.is_empty(), about, || {
                             format!("it is the command {} and has dead letters {reasons:?}", command.id)
@@ -97,7 +96,8 @@ pub fn answers_are_true(history: &History) -> Checked {
             .filter(|_| !wish.key.is_empty())
             .map(|(_, sending, _)| sending.answer.standing())
             .collect();
-        let refused = !standings.is_empty() && standings.iter().all(|standing| *standing == Standing::Refused);
+        let refused =
+            !standings.is_empty() && standings.iter().all(|standing| *standing == Standing::Refused);
         if refused {
             checked.expect(!history.commands.contains_key(&wish.key), key(&wish.key), || {
                 "every sending of it was refused before acceptance, and it is known".to_owned()
@@ -133,9 +133,10 @@ fn untrue(answer: &Answer, wish: &Wish, command: &CommandSeen) -> Option<String>
     }
     let (conflict, known) = (answer.standing() == Standing::Conflict, command.answers(wish));
     match answer.standing() {
-        Standing::Conflict | Standing::Accepted if conflict == known => {
-            Some(format!("told {answer:?}, and the parameters are {}", if known { "equal" } else { "others" }))
-        }
+        Standing::Conflict | Standing::Accepted if conflict == known => Some(format!(
+            "told {answer:?}, and the parameters are {}",
+            if known { "equal" } else { "others" }
+        )),
         _ => None,
     }
 }

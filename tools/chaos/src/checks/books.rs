@@ -104,12 +104,19 @@ pub fn replies_have_come(history: &History, index: &Index<'_>) -> Checked {
             Some(command) => *status == command.state.to_string() || *status == "failed",
         });
         checked.expect(sound, about, || {
-            format!("the replies are {statuses:?}, and the command is {:?}", command.map(|command| command.state))
+            format!(
+                "the replies are {statuses:?}, and the command is {:?}",
+                command.map(|command| command.state)
+            )
         });
     }
     for reply in &history.replies {
         let asked = history.sendings.get(reply.sending).is_some_and(|sending| sending.wants_reply);
-        checked.expect(asked, || About::Sending(reply.sending), || "a reply that nobody asked for".to_owned());
+        checked.expect(
+            asked,
+            || About::Sending(reply.sending),
+            || "a reply that nobody asked for".to_owned(),
+        );
     }
     checked
 }

@@ -34,7 +34,10 @@ fn fault(history: &History, index: &Index<'_>, entry: &Entry) -> Option<String> 
         return Some(format!("the command of {key} is not known"));
     };
     if entry.guest != Some(command.guest) || entry.archived != Some(command.archived) {
-        return Some(format!("it sets {:?} on {:?}, not what {} asks", entry.archived, entry.guest, command.id));
+        return Some(format!(
+            "it sets {:?} on {:?}, not what {} asks",
+            entry.archived, entry.guest, command.id
+        ));
     }
     let ids = index.event_ids(key);
     match (&command.event, command.state) {
@@ -90,9 +93,11 @@ pub fn the_contract_is_kept(history: &History) -> Checked {
     let mut checked = Checked::new("requests keep the upstream's contract");
     for entry in &history.journal {
         let bad: Vec<_> = entry.violations.iter().filter(|text| !text.contains("was cut")).collect();
-        checked.expect(bad.is_empty(), || entry.guest.map_or(About::Run, About::Connection), || {
-            format!("request {}: {bad:?}", entry.seq)
-        });
+        checked.expect(
+            bad.is_empty(),
+            || entry.guest.map_or(About::Run, About::Connection),
+            || format!("request {}: {bad:?}", entry.seq),
+        );
     }
     checked
 }

@@ -112,9 +112,7 @@ pub fn owed(history: &History, index: &Index<'_>) -> Vec<Checked> {
 }
 
 #[cfg(test)]
-#[path = "../story.rs"]
 mod story;
 
 #[cfg(test)]
-#[path = "../checks_tests.rs"]
 mod tests;

@@ -17,10 +17,18 @@ pub fn nothing_overlaps(index: &Index<'_>) -> Checked {
         for entry in entries {
             open.retain(|earlier| end(earlier).is_none_or(|end| end > entry.received_at));
             let other = open.iter().find(|earlier| index.owner(earlier) != index.owner(entry));
-            checked.expect(other.is_none(), || About::Connection(*guest), || {
-                let other = other.map(|other| (other.seq, index.owner(other)));
-                format!("PATCH {} of {:?} came while {other:?} was outstanding", entry.seq, index.owner(entry))
-            });
+            checked.expect(
+                other.is_none(),
+                || About::Connection(*guest),
+                || {
+                    let other = other.map(|other| (other.seq, index.owner(other)));
+                    format!(
+                        "PATCH {} of {:?} came while {other:?} was outstanding",
+                        entry.seq,
+                        index.owner(entry)
+                    )
+                },
+            );
             open.push(entry);
         }
     }
@@ -67,9 +75,16 @@ pub fn the_newest_stays(history: &History, index: &Index<'_>) -> Checked {
         let commands = applied.iter().filter_map(|entry| command(history, index, entry));
         let Some(newest) = commands.max_by_key(|command| command.version()) else { continue };
         let shown = history.upstream.get(guest);
-        checked.expect(shown == Some(&newest.archived), || About::Connection(*guest), || {
-            format!("the newest is {} ({}), and the upstream shows {shown:?}", newest.key, newest.archived)
-        });
+        checked.expect(
+            shown == Some(&newest.archived),
+            || About::Connection(*guest),
+            || {
+                format!(
+                    "the newest is {} ({}), and the upstream shows {shown:?}",
+                    newest.key, newest.archived
+                )
+            },
+        );
     }
     checked
 }
@@ -82,9 +97,11 @@ pub fn sequences_are_gapless(index: &Index<'_>) -> Checked {
         let mut by_sequence: BTreeMap<u64, &EventSeen> = BTreeMap::new();
         for event in events {
             let other = by_sequence.entry(event.sequence).or_insert(event);
-            checked.expect(other.id == event.id, || About::Connection(*guest), || {
-                format!("events {} and {} have the sequence {}", other.id, event.id, event.sequence)
-            });
+            checked.expect(
+                other.id == event.id,
+                || About::Connection(*guest),
+                || format!("events {} and {} have the sequence {}", other.id, event.id, event.sequence),
+            );
         }
         let sequences: Vec<u64> = by_sequence.keys().copied().collect();
         let gapless = sequences.iter().zip(1..).all(|(sequence, expected)| *sequence == expected);
