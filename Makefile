@@ -33,6 +33,9 @@ test: setup ## format check, clippy with warnings as errors, all tests against a
 chaos: build ## disturb everything around the adapter for SECONDS (60) by a SEED (any), then check its promises
 	@$(binaries)/chaos run $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
+soak: build ## long and large runs, or one PART of them: drain, absence, alarm, deferral, hang (not part of `make test`)
+	@$(binaries)/chaos soak $(if $(PART),--part $(PART)) $(if $(MESSAGES),--messages $(MESSAGES))
+
 fmt: ## format the code
 	cargo fmt --all
 

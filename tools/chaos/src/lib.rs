@@ -7,6 +7,7 @@
 //! - [`history`]: what is known afterwards, from the simulator's journal, the queues and `GetCommand` alone
 //! - [`checks`]: pure functions over a history
 //! - [`report`]: for people
+//! - [`soak`]: long and large runs without chance
 
 #![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used, reason = "a harness fails by panicking")]
 
@@ -22,5 +23,6 @@ mod plan_faults;
 mod plan_load;
 pub mod report;
 pub mod run;
+pub mod soak;
 pub mod stage;
 pub mod terms;

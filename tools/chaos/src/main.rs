@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use chaos::history::History;
+use chaos::soak::{self, Part};
 use chaos::{checks, report, run};
 use clap::{Parser, Subcommand};
 
@@ -28,6 +29,15 @@ enum Command {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// Makes the long and the large runs.
+    Soak {
+        /// Which; without one, all.
+        #[arg(long, value_enum)]
+        part: Option<Part>,
+        /// The backlog that is drained.
+        #[arg(long, default_value_t = 400_000)]
+        messages: usize,
+    },
     /// Checks the history of an earlier run again.
     Check {
         /// The `history.json` of the run.
@@ -43,6 +53,7 @@ async fn main() -> ExitCode {
             let seed = seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
             chaos(seed, Duration::from_secs(seconds)).await
         }
+        Command::Soak { part, messages } => long(part, messages).await,
         Command::Check { history } => check(&history),
     }
 }
@@ -61,6 +72,22 @@ async fn chaos(seed: u64, duration: Duration) -> ExitCode {
     }
     println!("chaos: FAILED; again: make chaos SEED={seed} SECONDS={}", duration.as_secs());
     ExitCode::FAILURE
+}
+
+async fn long(part: Option<Part>, messages: usize) -> ExitCode {
+    let parts = part.map_or_else(|| Part::ALL.to_vec(), |part| vec![part]);
+    let mut failed = false;
+    for part in parts {
+        println!("soak: {part:?}");
+        match soak::soak(part, messages).await {
+            Ok(figures) => println!("soak: {part:?} passed: {figures}"),
+            Err(fault) => {
+                println!("soak: {part:?} FAILED: {fault}");
+                failed = true;
+            }
+        }
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn check(path: &PathBuf) -> ExitCode {
