@@ -8,6 +8,8 @@
     reason = "a test fails by panicking, and tells a whole story"
 )]
 
+mod poison;
+mod rewriter;
 mod settling;
 
 /// The program under test.

@@ -10,7 +10,7 @@ use crate::PROGRAM;
 
 #[tokio::test]
 async fn case_01_an_ack_on_a_closed_connection_is_none() {
-    let node = Node::start().await;
+    let node = Node::shared().await;
     let mut world = World::start_on(PROGRAM, &node, "").await;
     let guest = Uuid::new_v4();
     world.upstream.simulator.script(Rule::patch().guest(guest).delay(Duration::from_secs(3)));

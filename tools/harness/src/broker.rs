@@ -95,6 +95,12 @@ impl Broker {
         Self::connect_to(&self.uri).await
     }
 
+    /// A connection to the same broker by way of another address.
+    pub async fn by_way_of(&self, address: SocketAddr) -> Self {
+        let direct = self.socket().to_string();
+        Self::connect_to(&self.uri.replace(&direct, &address.to_string())).await
+    }
+
     /// The channel, for whatever else a test wants to do.
     #[must_use]
     pub fn channel(&self) -> &Channel {
@@ -186,6 +192,19 @@ impl Broker {
         let options = QueueDeclareOptions { passive: true, ..<_>::default() };
         let declared = self.channel.queue_declare(queue.into(), options, FieldTable::default()).await;
         declared.expect("the queue is there").message_count()
+    }
+
+    /// How many messages lie in a queue that are handed out to nobody, as soon as it is as wanted.
+    pub async fn depth_when(&self, queue: &str, wanted: impl Fn(u32) -> bool) -> u32 {
+        let found = async {
+            loop {
+                let depth = self.depth(queue).await;
+                if wanted(depth) {
+                    return depth;
+                }
+            }
+        };
+        timeout(DEADLINE, found).await.expect("the depth of the queue becomes as wanted")
     }
 }
 

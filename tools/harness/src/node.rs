@@ -1,13 +1,17 @@
 //! A RabbitMQ node of one's own, to be stopped, frozen and looked into, by `scripts/broker`.
 
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::process::Command;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::broker::Broker;
+
+static SHARED: Mutex<Option<Node>> = Mutex::const_new(None);
 
 /// A node. Dropping it stops it and removes its files, but for those of a test that failed, whose logs are kept for a
 /// while.
@@ -35,6 +39,15 @@ impl Node {
         };
         node.up().await;
         node
+    }
+
+    /// The node that the tests of one process use in turn, since a start takes time. A test that fails takes it down.
+    pub async fn shared() -> SharedNode {
+        let mut node = SHARED.lock().await;
+        if node.is_none() {
+            *node = Some(Self::start().await);
+        }
+        SharedNode(node)
     }
 
     /// Where clients find it, credentials included.
@@ -116,13 +129,39 @@ impl Node {
     async fn script(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(script());
         command.args(arguments).stdin(Stdio::null());
-        // If this process is killed, the next run ends what it has left.
+        // The node ends with this process, even if that is killed.
         command.env("BROKER_NAME", &self.name).env("BROKER_OWNER", std::process::id().to_string());
         let output = command.output().await.expect("scripts/broker runs");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let faults = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "scripts/broker {arguments:?}: {}\n{text}\n{faults}", output.status);
         text
+    }
+}
+
+/// A turn with the shared node. It ends with the test process.
+pub struct SharedNode(MutexGuard<'static, Option<Node>>);
+
+impl Deref for SharedNode {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        self.0.as_ref().expect("started")
+    }
+}
+
+impl DerefMut for SharedNode {
+    fn deref_mut(&mut self) -> &mut Node {
+        self.0.as_mut().expect("started")
+    }
+}
+
+impl Drop for SharedNode {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Frozen, blocked or stopped: it is of no use to the next one.
+            self.0.take();
+        }
     }
 }
 
