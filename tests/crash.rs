@@ -108,42 +108,6 @@ async fn commands_killed_at_any_moment_all_end_with_one_event_each() {
 }
 
 #[tokio::test]
-async fn a_request_to_end_finishes_what_is_under_way() {
-    let mut world = World::start(PROGRAM, "").await;
-    world.upstream.simulator.script(Rule::patch().delay(Duration::from_secs(1)));
-    let guests: Vec<Uuid> = (0..10).map(|_| Uuid::new_v4()).collect();
-    let client = world.client().await;
-    let calls: Vec<_> = guests[..5]
-        .iter()
-        .map(|guest| {
-            let (mut client, request) = (client.clone(), world.upstream.archive(*guest, "k-grpc"));
-            let request = guest_connection_adapter::proto::ArchiveGuestConnectionRequest {
-                idempotency_key: guest.to_string(),
-                ..request
-            };
-            tokio::spawn(async move { client.archive_guest_connection(request).await })
-        })
-        .collect();
-    for guest in &guests[5..] {
-        world.send(*guest, &world.upstream.message(*guest, true, &guest.to_string())).await;
-    }
-    let under_way = |entries: &[simulator::Entry]| {
-        guests.iter().all(|guest| entries.iter().any(|entry| entry.is_patch_of(*guest)))
-    };
-    world.upstream.simulator.wait_for(under_way, DEADLINE).await.expect("ten PATCHes are under way");
-    let (status, log) = world.adapter.terminate().await;
-    assert!(status.success(), "{}", log.join("\n"));
-    for call in calls {
-        let answer = call.await.unwrap().expect("a call under way is answered");
-        assert!(!answer.into_inner().replayed);
-    }
-    // Everything was published before the end, and acknowledged.
-    assert_eq!(world.events.take(10).await.len(), 10);
-    assert_eq!(world.broker.depth(&world.names.commands).await, 0);
-    assert!(guests.iter().all(|guest| world.upstream.received(*guest) == 1));
-}
-
-#[tokio::test]
 async fn a_request_to_end_is_met_in_time_whatever_hangs() {
     // A collector that takes connections and never answers.
     let black_hole = TcpListener::bind("127.0.0.1:0").await.unwrap();

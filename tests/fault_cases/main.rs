@@ -11,6 +11,7 @@
 mod poison;
 mod rewriter;
 mod settling;
+mod support;
 
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_guest-connection-adapter");
