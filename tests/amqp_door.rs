@@ -121,38 +121,6 @@ async fn odd_headers_and_vanished_reply_queues_harm_nothing() {
 }
 
 #[tokio::test]
-async fn events_without_a_queue_are_held_in_order_and_shown() {
-    let (upstream, broker, names) = (Upstream::start().await, Broker::connect().await, Names::default());
-    let adapter = upstream.setup(PROGRAM).broker(&broker, &names).start_ready().await;
-    let (first, second) = (Uuid::new_v4(), Uuid::new_v4());
-    let mut client = adapter.client().await;
-    client.archive_guest_connection(upstream.archive(first, "k-1")).await.unwrap();
-    client.unarchive_guest_connection(upstream.unarchive(first, "k-2")).await.unwrap();
-    client.archive_guest_connection(upstream.archive(second, "k-3")).await.unwrap();
-    let shown = adapter
-        .readiness(|status, body| status == 200 && body["parts"]["events"]["status"] == "degraded")
-        .await;
-    assert!(shown["parts"]["events"]["detail"].as_str().unwrap().contains("held"), "{shown}");
-    let logged = |line: &str| line.contains("they are held and tried again");
-    adapter.log().wait_for(DEADLINE, logged).await.expect("it is logged");
-    let mut events = broker.subscribe(&names.events).await;
-    let mut of_first = Vec::new();
-    for event in events.take(3).await {
-        let event = event.json();
-        if event["data"]["command"]["guest_organization_id"] == json!(first) {
-            of_first.push(event["sequence"].as_str().unwrap().to_owned());
-        }
-    }
-    assert_eq!(of_first, [format!("{:020}", 1), format!("{:020}", 2)]);
-    adapter.readiness(|_, body| body["parts"]["events"]["status"] == "ready").await;
-    let (status, log) = adapter.terminate().await;
-    assert!(status.success());
-    // The broker's client would write what was returned into the log, with names and addresses.
-    let personal: Vec<_> = log.iter().filter(|line| line.contains("lapin::returned_messages")).collect();
-    assert!(personal.is_empty(), "{personal:?}");
-}
-
-#[tokio::test]
 async fn events_without_a_queue_are_dropped_if_so_configured() {
     let (upstream, broker, names) = (Upstream::start().await, Broker::connect().await, Names::default());
     let setup =

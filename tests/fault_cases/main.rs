@@ -9,6 +9,7 @@
 )]
 
 mod poison;
+mod publishing;
 mod rewriter;
 mod settling;
 mod support;
