@@ -9,8 +9,10 @@
 )]
 
 mod poison;
+mod publishing;
 mod rewriter;
 mod settling;
+mod support;
 
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_guest-connection-adapter");
