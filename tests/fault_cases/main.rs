@@ -11,6 +11,9 @@
 mod callers;
 mod edges;
 mod order;
+mod poison;
+mod rewriter;
+mod settling;
 mod upstream;
 
 /// The program under test.

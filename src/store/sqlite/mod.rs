@@ -39,10 +39,13 @@ use writer::Writer;
 
 use crate::domain::Timestamp;
 use crate::domain::command::{CommandId, IdempotencyKey, OrganizationId};
+use crate::domain::connection::Connection;
+use crate::domain::heal::{self, Heal, Healed};
 use crate::domain::lifecycle::{Acceptance, Finish, Terms};
 use crate::domain::record::CommandRecord;
+use crate::domain::trace::TraceContext;
 use crate::service::ports::{
-    Accepted, Begun, Books, Clock, Due, Finished, OutboxRow, Store, StoreError, StoreFuture,
+    Accepted, Begun, Books, Clock, Due, DueCursor, Finished, OutboxRow, Store, StoreError, StoreFuture,
 };
 
 /// Where the store is and how much may wait for it.
@@ -196,8 +199,28 @@ impl Store for SqliteStore {
         self.read(move |scope| rows::command_by_key(scope.connection, requester, &key))
     }
 
-    fn due(&self, limit: usize) -> StoreFuture<Vec<Due>> {
-        self.read(move |scope| queries::due(scope, limit))
+    fn due(&self, after: DueCursor, limit: usize) -> StoreFuture<Vec<Due>> {
+        self.read(move |scope| queries::due(scope, after, limit))
+    }
+
+    fn line(&self, connection: Connection, limit: usize) -> StoreFuture<Vec<Due>> {
+        self.read(move |scope| queries::line(scope, connection, limit))
+    }
+
+    fn backlog(&self) -> StoreFuture<u64> {
+        self.ask(|queues| &queues.counts, |scope| queries::backlog(scope))
+    }
+
+    fn suspects(&self, limit: usize) -> StoreFuture<Vec<Connection>> {
+        self.read(move |scope| queries::suspects(scope, limit))
+    }
+
+    fn begin_heal(&self, connection: Connection) -> StoreFuture<Option<(Heal, TraceContext)>> {
+        self.write(move |scope| operations::begin_heal(scope, connection))
+    }
+
+    fn finish_heal(&self, finish: heal::Finish) -> StoreFuture<Healed> {
+        self.write(move |scope| operations::finish_heal(scope, &finish))
     }
 
     fn due_next(&self) -> StoreFuture<Option<Timestamp>> {

@@ -15,7 +15,10 @@ pub(super) const BUSY_TIME_MAX: Duration = Duration::from_secs(5);
 const APPLICATION_ID: i64 = 0x6763_6164;
 
 /// The schema's steps, forward only. The version of a database is the number of steps it has taken.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/sqlite/0001_commands.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/sqlite/0001_commands.sql"),
+    include_str!("../migrations/sqlite/0002_line.sql"),
+];
 
 /// A file up to this length is looked through at start, which takes about a second for each GiB. For a larger one that
 /// is left to `PRAGMA integrity_check` in an operator's hands.

@@ -76,9 +76,15 @@ organizations.test = {{ id = "{requester}", client_id = "{CLIENT_ID}", client_se
     /// Adds the broker, under names of the test's own.
     #[must_use]
     pub fn broker(self, broker: &Broker, names: &Names) -> Self {
+        self.broker_at(&broker.address(), names)
+    }
+
+    /// Adds the broker at an address without credentials, which may be a proxy's.
+    #[must_use]
+    pub fn broker_at(self, address: &str, names: &Names) -> Self {
         let lines = format!(
             r#"
-amqp.uri = "{}"
+amqp.uri = "{address}"
 amqp.commands_exchange = "{}"
 amqp.commands_queue = "{}"
 amqp.dead_letters_exchange = "{}"
@@ -89,12 +95,7 @@ amqp.reconnect_delay_max = "1s"
 relay.retry_delay_base = "100ms"
 relay.retry_delay_max = "1s"
 "#,
-            broker.address(),
-            names.commands,
-            names.commands,
-            names.dead_letters,
-            names.dead_letters,
-            names.events
+            names.commands, names.commands, names.dead_letters, names.dead_letters, names.events
         );
         self.config(&lines)
     }

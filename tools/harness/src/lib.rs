@@ -12,6 +12,8 @@ pub mod caller;
 pub mod collector;
 pub mod disk;
 pub mod http;
+pub mod node;
+pub mod proxy;
 pub mod tree;
 pub mod world;
 
@@ -21,6 +23,8 @@ pub use adapter::{Adapter, Setup};
 pub use broker::{Broker, Names};
 pub use collector::Collector;
 pub use disk::Disk;
+pub use node::Node;
+pub use proxy::{Direction, FaultProxy};
 pub use world::{Upstream, World};
 
 /// How long a test waits for something that should come at once. Generous: a loaded machine must fail no test.
