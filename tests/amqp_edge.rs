@@ -14,8 +14,6 @@
 mod consumer;
 #[path = "amqp_edge/pipeline.rs"]
 mod pipeline;
-#[path = "amqp_edge/proxy.rs"]
-mod proxy;
 #[path = "amqp_edge/publisher.rs"]
 mod publisher;
 #[path = "amqp_edge/support.rs"]

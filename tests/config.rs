@@ -110,6 +110,7 @@ fn every_fault_is_told_at_once() {
         [amqp]
         prefetch = -1
         delivery_hold = "1h"
+        heartbeat = "1500ms"
         [events]
         mode = "loud"
         [telemetry]
@@ -134,6 +135,7 @@ fn every_fault_is_told_at_once() {
         "upstream.comand_timeout: is not a key; did you mean `upstream.command_timeout`?",
         "amqp.prefetch: ",
         "amqp.delivery_hold: is 1h, must be shorter than the broker's ack timeout",
+        "amqp.heartbeat: is 1s 500ms, must be whole seconds, from 1s to 600s",
         "events.mode: is `loud`, must be one of `structured`, `binary`",
         "telemetry.sample_ratio: is 2, must be from 0 to 1",
         "telemetry.log_filter: is `a=loud`",
@@ -151,7 +153,7 @@ fn every_fault_is_told_at_once() {
             .iter()
             .any(|fault| fault.starts_with("relay.batch") && fault.ends_with("(from GCA_RELAY__BATCH)"))
     );
-    assert_eq!(faults.len(), 19, "{faults:#?}");
+    assert_eq!(faults.len(), 20, "{faults:#?}");
 }
 
 #[test]

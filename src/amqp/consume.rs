@@ -8,11 +8,12 @@ use lapin::Channel;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::delivery::{Counts, Desk, Ending};
 use super::link::{Link, News, Session, within};
+use super::pause::Pause;
 use super::publish::BrokerPublisher;
 use super::settings::Settings;
 use super::{fault, topology};
@@ -31,6 +32,14 @@ pub struct Consumer {
     desk: Arc<Desk>,
     part: Part,
     resume: Resume,
+}
+
+/// What is open while commands are taken.
+struct Tap {
+    /// For looking at the topology, since a fault of it ends the channel.
+    watch: Channel,
+    channel: Channel,
+    consumer: lapin::Consumer,
 }
 
 /// Why consuming stopped.
@@ -76,9 +85,9 @@ impl Consumer {
                 () = shutdown.cancelled() => break,
             };
             let stop = match self.open(&mut session).await {
-                Ok((channel, consumer)) => {
+                Ok(tap) => {
                     self.part.set(Condition::Ready);
-                    self.consume(&mut session, channel, consumer, &shutdown).await
+                    self.consume(&mut session, tap, &shutdown).await
                 }
                 Err(reason) => Stop::Fault(reason),
             };
@@ -102,11 +111,12 @@ impl Consumer {
         self.part.set(Condition::NotReady("shutting down".to_owned()));
     }
 
-    /// Opens a channel and consumes. The bound on prefetching comes first, on each new channel.
-    async fn open(&self, session: &mut Session) -> Result<(Channel, lapin::Consumer), String> {
+    /// Opens the channels and consumes. The bound on prefetching comes first, on each new channel.
+    async fn open(&self, session: &mut Session) -> Result<Tap, String> {
         let patience = self.settings.connect_timeout;
+        let watch = session.channel(patience).await?;
+        topology::consuming(&watch, &self.settings).await?;
         let channel = session.channel(patience).await?;
-        topology::consuming(&channel, &self.settings).await?;
         // 0 would mean no bound at all.
         let prefetch = self.settings.prefetch.max(1);
         let qos = channel.basic_qos(prefetch, BasicQosOptions::default());
@@ -117,18 +127,13 @@ impl Consumer {
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
         let consumer = channel.basic_consume(queue, ShortString::default(), options, arguments);
         let consumer = within(patience, &object, consumer).await?;
-        Ok((channel, consumer))
+        Ok(Tap { watch, channel, consumer })
     }
 
-    async fn consume(
-        &self,
-        session: &mut Session,
-        channel: Channel,
-        mut consumer: lapin::Consumer,
-        shutdown: &CancellationToken,
-    ) -> Stop {
+    async fn consume(&self, session: &mut Session, mut tap: Tap, shutdown: &CancellationToken) -> Stop {
         let mut works = JoinSet::new();
-        let stop = self.take(session, &mut consumer, &mut works, shutdown).await;
+        let stop = self.take(session, &mut tap, &mut works, shutdown).await;
+        let Tap { channel, consumer, .. } = tap;
         match &stop {
             Stop::Shutdown => self.part.set(Condition::NotReady("shutting down".to_owned())),
             Stop::Suspended(reason) | Stop::Fault(reason) => {
@@ -151,18 +156,38 @@ impl Consumer {
         stop
     }
 
+    /// Resolves when something of the topology is not to be had any more, and says what. The broker tells of a queue
+    /// that is deleted, but not of an exchange or a binding, without which commands or dead letters go nowhere.
+    async fn watch(&self, channel: &Channel) -> String {
+        loop {
+            sleep(self.settings.check_interval).await;
+            if let Err(reason) = topology::consuming(channel, &self.settings).await {
+                return reason;
+            }
+        }
+    }
+
     /// Takes deliveries, in order, until something ends it.
     async fn take(
         &self,
         session: &mut Session,
-        consumer: &mut lapin::Consumer,
+        tap: &mut Tap,
         works: &mut JoinSet<Ending>,
         shutdown: &CancellationToken,
     ) -> Stop {
         let mut reopen_at: Option<Instant> = None;
+        let (load, hold) = (self.desk.archiver.load(), self.settings.delivery_hold);
+        let mut pause = Pause::default();
+        let mut missing = Box::pin(self.watch(&tap.watch));
         loop {
+            pause.note(load.obstacle(), &self.part);
+            // What was prefetched is held like any other delivery, and no longer.
+            if let Some(why) = load.obstacle().filter(|_| pause.is_over(hold)) {
+                return Stop::Suspended(format!("no room for more: {why}"));
+            }
             tokio::select! {
                 () = shutdown.cancelled() => return Stop::Shutdown,
+                reason = &mut missing => return Stop::Fault(reason),
                 news = session.news() => match news {
                     News::Ended(reason) => return Stop::Fault(reason),
                     News::Blocked(reason) => {
@@ -183,7 +208,9 @@ impl Consumer {
                 () = sleep_until(reopen_at.unwrap_or_else(Instant::now)), if reopen_at.is_some() => {
                     return Stop::Fault("messages that could not be worked on go back to the queue".to_owned());
                 }
-                delivery = consumer.next() => match delivery {
+                () = load.room(), if pause.is_on() => {}
+                () = sleep_until(pause.look_at(hold)), if pause.is_on() => {}
+                delivery = tap.consumer.next(), if !pause.is_on() => match delivery {
                     Some(Ok(delivery)) => {
                         works.spawn(self.desk.receive(delivery));
                     }

@@ -89,24 +89,19 @@ impl Lane {
 
     /// Keeps the lane up until `shutdown`.
     pub async fn keep(&self, mut link: Link, shutdown: CancellationToken) {
-        let keeping = async {
-            loop {
-                let mut session = link.connect().await;
-                let reason = self.serve(&link, &mut session).await;
-                self.down(&reason);
-                self.slot().take();
-                link.ended(session.since());
-                drop(session);
-                link.fault(reason).await;
+        while let Some(mut session) = shutdown.run_until_cancelled(link.connect()).await {
+            let reason = shutdown.run_until_cancelled(self.serve(&link, &mut session)).await;
+            self.down(reason.as_deref().unwrap_or("shutting down"));
+            self.slot().take();
+            link.ended(session.since());
+            if let Some(reason) = &reason {
+                link.part().set(Condition::NotReady(reason.clone()));
             }
-        };
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = keeping => {}
+            session.close(self.settings.grace).await;
+            let Some(reason) = reason else { break };
+            shutdown.run_until_cancelled(link.fault(reason)).await;
         }
         self.down("shutting down");
-        // Dropping channel and connection closes them.
-        self.slot().take();
     }
 
     /// Opens channels on a connection for as long as it lasts. Yields why it ended.

@@ -10,9 +10,10 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use lapin::{Channel, Connection, ConnectionProperties, Event};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::fault;
 use super::settings::Settings;
+use super::{fault, transport};
 use crate::service::readiness::{Condition, Part};
 
 /// How often a connection is looked at, besides what it tells by itself.
@@ -35,6 +36,8 @@ pub struct Session {
     connection: Connection,
     events: BoxStream<'static, Event>,
     since: Instant,
+    /// Ends the connection for good, whatever the broker does, when this is dropped.
+    _end: DropGuard,
 }
 
 /// News of a connection.
@@ -91,7 +94,15 @@ impl Link {
         let settings = &self.settings;
         let name = format!("{} {}", settings.connection_name, self.purpose);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let connecting = Connection::connect_uri(settings.uri(), properties);
+        // Dropped on the way out of here, it ends whatever has come to be of a connection that is not wanted any more.
+        let cut = CancellationToken::new();
+        let end = cut.clone().drop_guard();
+        let connecting = Box::pin(Connection::connector(
+            settings.uri(),
+            transport::runtime(),
+            async move |uri, _| Ok(transport::connect(uri, cut.clone()).await?),
+            properties,
+        ));
         let connection = match timeout(settings.connect_timeout, connecting).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return Err(fault::connecting(settings, &error)),
@@ -106,7 +117,7 @@ impl Link {
         };
         let events = connection.events_listener().boxed();
         tracing::info!(purpose = self.purpose, "broker: connected");
-        Ok(Session { connection, events, since: Instant::now() })
+        Ok(Session { connection, events, since: Instant::now(), _end: end })
     }
 }
 
@@ -161,9 +172,8 @@ impl Session {
         }
     }
 
-    /// Says good-bye, within `patience`.
+    /// Says good-bye, within `patience`, and ends the connection.
     pub async fn close(self, patience: Duration) {
-        // It is gone either way: dropping it closes it.
         let _ = timeout(patience, self.connection.close(200, "OK".into())).await;
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! - [`settings`]: what can be set
 //! - [`link`]: a connection, made again for ever; [`fault`]: what went wrong, in words for operators
+//! - [`transport`]: a connection's bytes; [`mend`]: frames that could not be read otherwise
 //! - [`topology`]: exchanges, queues and bindings
 //! - [`properties`]: reading and writing message properties
 //! - [`decode`]: a message as a command; its formats are [`json`], [`protobuf`] and [`cloudevents`]
 //! - [`consume`]: the consumer, for ever; [`delivery`]: the way of one message; [`settle`]: the table of how it ends
+//! - [`pause`]: no more is taken than there is room for
 //! - [`dead_letter`]: a copy of what was refused
 //! - [`render`]: a message of the outbox as AMQP wants it
 //! - [`publish`]: the publisher; [`lane`]: one channel for it; [`round`]: a batch and its confirms
@@ -20,6 +22,8 @@ pub mod fault;
 pub mod json;
 pub mod lane;
 pub mod link;
+pub mod mend;
+pub mod pause;
 pub mod properties;
 pub mod protobuf;
 pub mod publish;
@@ -29,6 +33,7 @@ pub mod settings;
 pub mod settle;
 pub mod spans;
 pub mod topology;
+pub mod transport;
 
 pub use consume::Consumer;
 pub use publish::BrokerPublisher;

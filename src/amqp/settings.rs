@@ -37,6 +37,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// The interval of heartbeats, in whole seconds.
     pub heartbeat: Duration,
+    /// How often the topology is looked at.
+    pub check_interval: Duration,
     /// Waits between attempts to connect.
     pub backoff: Backoff,
     /// The largest body that is read, in bytes.
@@ -145,6 +147,7 @@ impl Settings {
             confirm_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
             heartbeat: Duration::from_secs(10),
+            check_interval: Duration::from_secs(30),
             backoff: Backoff { delay_base: Duration::from_millis(200), delay_max: Duration::from_secs(30) },
             body_length_max: 64 * 1024,
             accept_without_key: false,

@@ -14,6 +14,9 @@ use crate::telemetry;
 /// The broker's acknowledgement timeout as it comes; a delivery must not be held that long.
 const ACK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
+/// A connection that is lost without a word should be noticed some day.
+const HEARTBEAT_MAX_SECONDS: u64 = 600;
+
 /// A longer drain is a mistake in the unit.
 const DRAIN_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
@@ -43,6 +46,11 @@ fn numbers(config: &Config, faults: &mut Faults) {
     within("grpc.message_length_max", config.grpc.message_length_max, 1024, LENGTH_MAX, faults);
     within("upstream.body_length_max", config.upstream.body_length_max, 1024, LENGTH_MAX, faults);
     within("upstream.idle_connections_max", config.upstream.idle_connections_max, 0, 10_000, faults);
+    let limits = &config.limits;
+    within("limits.in_flight_max", limits.in_flight_max, 1, 1_000_000, faults);
+    within("limits.in_flight_bytes_max", limits.in_flight_bytes_max, 64 * 1024, 64 * LENGTH_MAX, faults);
+    within("limits.lane_depth_max", limits.lane_depth_max, 1, 100_000, faults);
+    within("limits.backlog_max", limits.backlog_max, 1, 1_000_000_000, faults);
     within("relay.batch", config.relay.batch, 1, 10_000, faults);
     within("telemetry.sample_ratio", config.telemetry.sample_ratio, 0.0, 1.0, faults);
     if config.telemetry.sample_ratio.is_nan() {
@@ -51,6 +59,11 @@ fn numbers(config: &Config, faults: &mut Faults) {
     if let Some(amqp) = &config.amqp {
         within("amqp.prefetch", amqp.prefetch, 1, u16::MAX, faults);
         within("amqp.body_length_max", amqp.body_length_max, 1024, LENGTH_MAX, faults);
+        if amqp.body_length_max > limits.in_flight_bytes_max {
+            let (length, bound) = (amqp.body_length_max, limits.in_flight_bytes_max);
+            let rule = format!("is {length}, must not be more than `limits.in_flight_bytes_max` ({bound})");
+            faults.push("amqp.body_length_max", rule);
+        }
     }
     if config.store.path.as_os_str().is_empty() {
         faults.push("store.path", "is empty, must name a file");
@@ -208,6 +221,11 @@ fn amqp(amqp: &Amqp, faults: &mut Faults) {
     address("amqp.uri", &amqp.uri, &["amqp", "amqps"], faults);
     if amqp.password().is_none() && amqp.password_file.is_none() {
         faults.push("amqp.password_file", format!("must be given for the user `{}`", amqp.username));
+    }
+    let heartbeat = amqp.heartbeat;
+    if heartbeat.subsec_nanos() != 0 || !(1..=HEARTBEAT_MAX_SECONDS).contains(&heartbeat.as_secs()) {
+        let rule = format!("must be whole seconds, from 1s to {HEARTBEAT_MAX_SECONDS}s");
+        faults.push("amqp.heartbeat", format!("is {}, {rule}", shown(heartbeat)));
     }
     for (name, value) in [
         ("commands_exchange", &amqp.commands_exchange),

@@ -8,8 +8,7 @@ use lapin::types::{AMQPValue, DecimalValue, FieldArray, FieldTable, LongString};
 use uuid::Uuid;
 
 use crate::pipeline::Pipeline;
-use crate::proxy::Proxy;
-use crate::support::{Client, in_time, next, not_ready, ready, settings};
+use crate::support::{Client, behind_proxy, in_time, next, not_ready, ready, settings};
 
 fn body(guest: Uuid, key: &str) -> Vec<u8> {
     let requester = Uuid::from_u128(1);
@@ -153,8 +152,8 @@ async fn a_deleted_queue_is_made_anew_and_consumed() {
 #[tokio::test]
 async fn a_cut_connection_loses_and_doubles_nothing() {
     let direct = settings("cut");
-    let proxy = Proxy::before(&direct.address).await;
-    let settings = Settings { address: proxy.address.clone(), ..direct };
+    let (proxy, address) = behind_proxy(&direct.address);
+    let settings = Settings { address, ..direct };
     let mut pipeline = Pipeline::start_held(&settings).await;
     pipeline.ready().await;
     let client = Client::new().await;

@@ -7,8 +7,7 @@ use lapin::options::ExchangeDeleteOptions;
 use lapin::types::FieldTable;
 use uuid::Uuid;
 
-use crate::proxy::Proxy;
-use crate::support::{Client, event, in_time, next, publisher, settings};
+use crate::support::{Client, behind_proxy, event, in_time, next, publisher, settings};
 
 #[tokio::test]
 async fn events_are_confirmed_and_come_in_order() {
@@ -72,8 +71,8 @@ async fn a_channel_that_the_broker_closes_is_opened_again() {
 #[tokio::test]
 async fn a_cut_connection_is_made_again() {
     let direct = settings("cut");
-    let proxy = Proxy::before(&direct.address).await;
-    let settings = Settings { address: proxy.address.clone(), ..direct };
+    let (proxy, address) = behind_proxy(&direct.address);
+    let settings = Settings { address, ..direct };
     let (publisher, readiness, shutdown) = publisher(&settings).await;
     let client = Client::new().await;
     let _inbox = client.subscribe(&settings.names.events_exchange, "#").await;

@@ -13,6 +13,7 @@ use guest_connection_adapter::domain::retry::Backoff;
 use guest_connection_adapter::domain::trace::TraceContext;
 use guest_connection_adapter::service::readiness::{Condition, Readiness};
 use guest_connection_adapter::wire::cloudevents::Origin;
+use harness::FaultProxy;
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions,
@@ -58,6 +59,14 @@ pub fn settings(test: &str) -> Settings {
         grace: Duration::from_millis(500),
         ..Settings::new(address, username, password, origin)
     }
+}
+
+/// A proxy before a broker, and the broker's address by it.
+pub fn behind_proxy(direct: &Address) -> (FaultProxy, Address) {
+    let socket = format!("{}:{}", direct.host, direct.port).parse().expect("a socket's address");
+    let proxy = FaultProxy::start(socket);
+    let address = Address { port: proxy.address().port(), ..direct.clone() };
+    (proxy, address)
 }
 
 /// A publisher that is up.

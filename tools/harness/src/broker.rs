@@ -1,9 +1,11 @@
 //! A real RabbitMQ, reached by the URI that `scripts/broker run` exports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
+use lapin::message::Delivery;
 use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
 };
@@ -58,11 +60,16 @@ impl Broker {
         let uri = std::env::var("AMQP_URI").expect(
             "AMQP_URI is not set: run the tests by `make test`, or `scripts/broker run -- cargo test`",
         );
-        let connection = Connection::connect(&uri, ConnectionProperties::default()).await;
-        let connection = connection.expect("the broker of AMQP_URI answers");
+        Self::connect_to(&uri).await
+    }
+
+    /// Connects to the broker at a URI with credentials.
+    pub async fn connect_to(uri: &str) -> Self {
+        let connection = Connection::connect(uri, ConnectionProperties::default()).await;
+        let connection = connection.expect("the broker answers");
         let channel = connection.create_channel().await.expect("a channel");
         channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirm mode");
-        Self { uri, _connection: connection, channel }
+        Self { uri: uri.to_owned(), _connection: connection, channel }
     }
 
     /// The URI without credentials, as the adapter's configuration wants it.
@@ -72,6 +79,26 @@ impl Broker {
             Some((_, rest)) => format!("amqp://{rest}"),
             None => self.uri.clone(),
         }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn socket(&self) -> SocketAddr {
+        let address = self.address();
+        let socket =
+            address.trim_start_matches("amqp://").split('/').next().and_then(|text| text.parse().ok());
+        socket.unwrap_or_else(|| panic!("{address} is not a socket's address"))
+    }
+
+    /// A new connection to the same broker.
+    pub async fn again(&self) -> Self {
+        Self::connect_to(&self.uri).await
+    }
+
+    /// A connection to the same broker by way of another address.
+    pub async fn by_way_of(&self, address: SocketAddr) -> Self {
+        let direct = self.socket().to_string();
+        Self::connect_to(&self.uri.replace(&direct, &address.to_string())).await
     }
 
     /// The channel, for whatever else a test wants to do.
@@ -114,15 +141,31 @@ impl Broker {
     /// Declares a queue of the test's own, bound to everything of `exchange`, which must be there.
     pub async fn subscribe(&self, exchange: &str) -> Inbox {
         let queue = self.queue().await;
-        let bind = self.channel.queue_bind(
-            queue.as_str().into(),
+        self.bind(&queue, exchange).await;
+        self.consume(&queue).await
+    }
+
+    /// Declares a queue of the test's own, bound to everything of `exchange`, that outlives connections and restarts.
+    pub async fn lasting_queue(&self, exchange: &str) -> String {
+        let name = format!("test.{}", Uuid::new_v4().simple());
+        let options = QueueDeclareOptions { durable: true, ..<_>::default() };
+        let declared = self.channel.queue_declare(name.as_str().into(), options, FieldTable::default());
+        declared.await.expect("declared");
+        self.bind(&name, exchange).await;
+        name
+    }
+
+    /// Binds a queue to everything of `exchange`.
+    pub async fn bind(&self, queue: &str, exchange: &str) {
+        let options = QueueBindOptions::default();
+        let bound = self.channel.queue_bind(
+            queue.into(),
             exchange.into(),
             "#".into(),
-            QueueBindOptions::default(),
+            options,
             FieldTable::default(),
         );
-        bind.await.expect("bound");
-        self.consume(&queue).await
+        bound.await.expect("bound");
     }
 
     /// Declares a queue of the test's own, for replies.
@@ -141,7 +184,7 @@ impl Broker {
         let options = BasicConsumeOptions { no_ack: true, ..<_>::default() };
         let consume =
             self.channel.basic_consume(queue.into(), ShortString::default(), options, FieldTable::default());
-        Inbox { consumer: consume.await.expect("a consumer") }
+        Inbox { consumer: consume.await.expect("a consumer"), kept: VecDeque::new() }
     }
 
     /// How many messages lie ready in a queue.
@@ -149,6 +192,19 @@ impl Broker {
         let options = QueueDeclareOptions { passive: true, ..<_>::default() };
         let declared = self.channel.queue_declare(queue.into(), options, FieldTable::default()).await;
         declared.expect("the queue is there").message_count()
+    }
+
+    /// How many messages lie in a queue that are handed out to nobody, as soon as it is as wanted.
+    pub async fn depth_when(&self, queue: &str, wanted: impl Fn(u32) -> bool) -> u32 {
+        let found = async {
+            loop {
+                let depth = self.depth(queue).await;
+                if wanted(depth) {
+                    return depth;
+                }
+            }
+        };
+        timeout(DEADLINE, found).await.expect("the depth of the queue becomes as wanted")
     }
 }
 
@@ -202,9 +258,19 @@ fn text(value: &AMQPValue) -> String {
     }
 }
 
+fn arrived(delivery: Delivery) -> Arrived {
+    Arrived {
+        routing_key: delivery.routing_key.to_string(),
+        properties: delivery.properties,
+        body: delivery.data,
+    }
+}
+
 /// Messages of a queue, as they arrive.
 pub struct Inbox {
     consumer: Consumer,
+    /// Messages of an earlier consumer.
+    kept: VecDeque<Arrived>,
 }
 
 impl Inbox {
@@ -215,12 +281,19 @@ impl Inbox {
 
     /// The next message, or nothing if none comes in time.
     pub async fn next_within(&mut self, deadline: Duration) -> Option<Arrived> {
+        if let Some(kept) = self.kept.pop_front() {
+            return Some(kept);
+        }
         let delivery = timeout(deadline, self.consumer.next()).await.ok()??.expect("a delivery");
-        Some(Arrived {
-            routing_key: delivery.routing_key.to_string(),
-            properties: delivery.properties,
-            body: delivery.data,
-        })
+        Some(arrived(delivery))
+    }
+
+    /// What has come before the connection ended, to be had from `next` first.
+    pub(crate) fn succeed(&mut self, mut earlier: Self) {
+        self.kept = earlier.kept;
+        while let Some(Some(Ok(delivery))) = earlier.consumer.next().now_or_never() {
+            self.kept.push_back(arrived(delivery));
+        }
     }
 
     /// The next `count` messages.

@@ -10,7 +10,10 @@ pub mod adapter;
 pub mod broker;
 pub mod caller;
 pub mod collector;
+pub mod disk;
 pub mod http;
+pub mod node;
+pub mod proxy;
 pub mod tree;
 pub mod world;
 
@@ -19,6 +22,9 @@ use std::time::Duration;
 pub use adapter::{Adapter, Setup};
 pub use broker::{Broker, Names};
 pub use collector::Collector;
+pub use disk::Disk;
+pub use node::Node;
+pub use proxy::{Direction, FaultProxy};
 pub use world::{Upstream, World};
 
 /// How long a test waits for something that should come at once. Generous: a loaded machine must fail no test.

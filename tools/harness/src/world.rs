@@ -15,6 +15,9 @@ use uuid::Uuid;
 
 use crate::adapter::{Adapter, Setup};
 use crate::broker::{Broker, Inbox, Names};
+use crate::disk::Disk;
+use crate::node::Node;
+use crate::proxy::FaultProxy;
 use crate::{CLIENT_ID, CLIENT_SECRET, DEADLINE};
 
 /// An upstream that knows one organisation.
@@ -135,16 +138,71 @@ pub struct World {
     pub adapter: Adapter,
     /// Events, from the moment when the adapter had declared their exchange.
     pub events: Inbox,
+    /// The queue of events, if it outlives the connection.
+    lasting: Option<String>,
 }
 
 impl World {
     /// Starts everything. `lines` are added to the adapter's configuration.
     pub async fn start(program: &str, lines: &str) -> Self {
+        Self::arranged(program, |setup| setup.config(lines)).await
+    }
+
+    /// Starts everything; `arrange` completes how the adapter is to be started.
+    pub async fn arranged(program: &str, arrange: impl FnOnce(Setup) -> Setup) -> Self {
         let (upstream, broker, names) = (Upstream::start().await, Broker::connect().await, Names::default());
-        let setup = upstream.setup(program).broker(&broker, &names).config(lines);
+        let setup = arrange(upstream.setup(program).broker(&broker, &names));
         let adapter = setup.start_ready().await;
         let events = broker.subscribe(&names.events).await;
-        Self { upstream, broker, names, setup, adapter, events }
+        Self { upstream, broker, names, setup, adapter, events, lasting: None }
+    }
+
+    /// The same on a node of one's own.
+    pub async fn start_on(program: &str, node: &Node, lines: &str) -> Self {
+        let broker = node.connect().await;
+        let address = broker.address();
+        Self::start_at(program, broker, &address, lines).await
+    }
+
+    /// The same on the broker of the environment, or on a node if one is given, which the adapter, and it alone, finds
+    /// behind a proxy.
+    pub async fn start_behind(program: &str, node: Option<&Node>, lines: &str) -> (Self, FaultProxy) {
+        let broker = match node {
+            Some(node) => node.connect().await,
+            None => Broker::connect().await,
+        };
+        let proxy = FaultProxy::start(broker.socket());
+        (Self::start_at(program, broker, &proxy.amqp_uri(), lines).await, proxy)
+    }
+
+    /// The test is a client of `broker`, the adapter one of `address`. Events are kept over a loss of the connection.
+    pub async fn start_at(program: &str, broker: Broker, address: &str, lines: &str) -> Self {
+        let (upstream, names) = (Upstream::start().await, Names::default());
+        let setup = upstream.setup(program).broker_at(address, &names).config(lines);
+        let adapter = setup.start_ready().await;
+        let queue = broker.lasting_queue(&names.events).await;
+        let events = broker.consume(&queue).await;
+        Self { upstream, broker, names, setup, adapter, events, lasting: Some(queue) }
+    }
+
+    /// Connects to the broker anew, after it was away. Events that arrived before are not lost.
+    pub async fn reconnect(&mut self) {
+        let queue = self.lasting.as_deref().expect("a world with a queue of events that lasts");
+        self.broker = self.broker.again().await;
+        let events = self.broker.consume(queue).await;
+        let earlier = std::mem::replace(&mut self.events, events);
+        self.events.succeed(earlier);
+    }
+
+    /// Starts everything, with a disk below the adapter's store that can fail.
+    pub async fn on_disk(program: &str, lines: &str) -> (Self, Disk) {
+        let mut disk = None;
+        let world = Self::arranged(program, |setup| {
+            let (setup, below) = Disk::below(setup.config(lines));
+            disk = Some(below);
+            setup
+        });
+        (world.await, disk.expect("it was arranged"))
     }
 
     /// A gRPC client.
