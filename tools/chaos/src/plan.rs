@@ -94,6 +94,8 @@ pub enum Disturbance {
     Freeze,
     /// Another connection holds the write lock of the store for a while.
     StoreLock,
+    /// The same, and SIGKILL to the adapter before the lock is let go.
+    KillLocked,
     /// The broker's node is killed and started again.
     BrokerKill,
     /// The broker's node is stopped and started again.
