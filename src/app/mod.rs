@@ -27,6 +27,12 @@ use crate::{admin, grpc, stdout};
 /// How often the store is asked whether it takes data, for readiness.
 const STORE_PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
+/// A store that takes longer than this for one small write is not ready.
+const STORE_ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+const STORE_SILENT_TEXT: &str = "the store has not taken a small write for some seconds: its disk is slow or hangs, or \
+                                 another program holds the file locked";
+
 /// How often it is asked while consuming waits for it.
 const STORE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -227,16 +233,26 @@ async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn St
     Ok(Arc::new(opened?))
 }
 
-/// Tells whether the store takes data.
+/// Tells whether the store takes data, also while it only keeps one waiting.
 async fn watch_store(store: Arc<dyn Store>, part: Part, stop: CancellationToken) {
-    loop {
-        part.set(match store.probe().await {
-            Ok(()) => Condition::Ready,
-            Err(error) => Condition::NotReady(error.to_string()),
-        });
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = sleep(STORE_PROBE_INTERVAL) => {}
+    let watching = async {
+        loop {
+            let mut probe = store.probe();
+            let answer = if let Ok(answer) = timeout(STORE_ANSWER_TIMEOUT, &mut probe).await {
+                answer
+            } else {
+                part.set(Condition::NotReady(STORE_SILENT_TEXT.to_owned()));
+                probe.await
+            };
+            part.set(match answer {
+                Ok(()) => Condition::Ready,
+                Err(error) => Condition::NotReady(error.to_string()),
+            });
+            sleep(STORE_PROBE_INTERVAL).await;
         }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = watching => {}
     }
 }

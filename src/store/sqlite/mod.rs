@@ -22,7 +22,6 @@ mod task;
 mod writer;
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
@@ -95,13 +94,14 @@ impl SqliteStore {
         let path = files::identity(&path)?;
         let (lock, freed) = files::lock(&path)?;
         let lock = Arc::new(lock);
+        files::check_log(&path)?;
         files::secure_database(&path)?;
         let connection = schema::prepare(&path)?;
         let fail = |source| schema::open_error(&path, source);
         schema::release_orphans(&connection, rows::micros(clock.now())).map_err(fail)?;
         files::secure_log(&path)?;
 
-        let shared = Arc::new(Shared { terms, retention, clock, finishes_refused: AtomicU64::new(0) });
+        let shared = Arc::new(Shared::new(terms, retention, clock));
         let reader = |name: &str| -> Result<SyncSender<Box<dyn Task>>, OpenError> {
             let (sender, queue) = sync_channel(queue_length_max);
             let connection = Some(schema::connect_reader(&path).map_err(fail)?);
