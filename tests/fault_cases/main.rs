@@ -8,6 +8,7 @@
     reason = "a test fails by panicking, and tells a whole story"
 )]
 
+mod connections;
 mod poison;
 mod publishing;
 mod rewriter;
