@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down test fmt lint-proto deny clean
+.PHONY: help setup build demo up down test chaos soak fmt lint-proto deny clean
 
 binaries := $(or $(CARGO_TARGET_DIR),target)/debug
 
@@ -29,6 +29,12 @@ test: setup ## format check, clippy with warnings as errors, all tests against a
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	scripts/broker run -- cargo test --workspace --locked
+
+chaos: build ## disturb everything around the adapter for SECONDS (60) by a SEED (any), then check its promises
+	@$(binaries)/chaos run $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
+
+soak: build ## long and large runs, or one PART of them: drain, absence, alarm, deferral, hang (not part of `make test`)
+	@$(binaries)/chaos soak $(if $(PART),--part $(PART)) $(if $(MESSAGES),--messages $(MESSAGES))
 
 fmt: ## format the code
 	cargo fmt --all

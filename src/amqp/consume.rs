@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::delivery::{Counts, Desk, Ending};
 use super::link::{Link, News, Session, within};
+use super::pause::Pause;
 use super::publish::BrokerPublisher;
 use super::settings::Settings;
 use super::{fault, topology};
@@ -175,8 +176,15 @@ impl Consumer {
         shutdown: &CancellationToken,
     ) -> Stop {
         let mut reopen_at: Option<Instant> = None;
+        let (load, hold) = (self.desk.archiver.load(), self.settings.delivery_hold);
+        let mut pause = Pause::default();
         let mut missing = Box::pin(self.watch(&tap.watch));
         loop {
+            pause.note(load.obstacle(), &self.part);
+            // What was prefetched is held like any other delivery, and no longer.
+            if let Some(why) = load.obstacle().filter(|_| pause.is_over(hold)) {
+                return Stop::Suspended(format!("no room for more: {why}"));
+            }
             tokio::select! {
                 () = shutdown.cancelled() => return Stop::Shutdown,
                 reason = &mut missing => return Stop::Fault(reason),
@@ -200,7 +208,9 @@ impl Consumer {
                 () = sleep_until(reopen_at.unwrap_or_else(Instant::now)), if reopen_at.is_some() => {
                     return Stop::Fault("messages that could not be worked on go back to the queue".to_owned());
                 }
-                delivery = tap.consumer.next() => match delivery {
+                () = load.room(), if pause.is_on() => {}
+                () = sleep_until(pause.look_at(hold)), if pause.is_on() => {}
+                delivery = tap.consumer.next(), if !pause.is_on() => match delivery {
                     Some(Ok(delivery)) => {
                         works.spawn(self.desk.receive(delivery));
                     }

@@ -104,6 +104,7 @@ impl Desk {
                     trace: work.trace.clone(),
                     correlation_id: decoded.correlation_id,
                     reply: decoded.reply,
+                    message_length: work.delivery.data.len(),
                     answer_by: hold_until,
                 };
                 let submitted = span

@@ -7,6 +7,7 @@
 //! - [`properties`]: reading and writing message properties
 //! - [`decode`]: a message as a command; its formats are [`json`], [`protobuf`] and [`cloudevents`]
 //! - [`consume`]: the consumer, for ever; [`delivery`]: the way of one message; [`settle`]: the table of how it ends
+//! - [`pause`]: no more is taken than there is room for
 //! - [`dead_letter`]: a copy of what was refused
 //! - [`render`]: a message of the outbox as AMQP wants it
 //! - [`publish`]: the publisher; [`lane`]: one channel for it; [`round`]: a batch and its confirms
@@ -22,6 +23,7 @@ pub mod json;
 pub mod lane;
 pub mod link;
 pub mod mend;
+pub mod pause;
 pub mod properties;
 pub mod protobuf;
 pub mod publish;

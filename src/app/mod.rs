@@ -6,9 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join;
 use tokio::net::TcpListener;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -27,6 +26,12 @@ use crate::{admin, grpc, stdout};
 
 /// How often the store is asked whether it takes data, for readiness.
 const STORE_PROBE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A store that takes longer than this for one small write is not ready.
+const STORE_ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+const STORE_SILENT_TEXT: &str = "the store has not taken a small write for some seconds: its disk is slow or hangs, or \
+                                 another program holds the file locked";
 
 /// How often it is asked while consuming waits for it.
 const STORE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -78,43 +83,45 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let readiness = Readiness::default();
     let stops = Stops::default();
 
-    let mut doors: JoinSet<Result<(), Error>> = JoinSet::new();
+    let mut tasks = Tasks::default();
     let door = grpc::server::Shutdown { draining: stops.doors.clone(), stopped: stops.admin.clone() };
     let (calls, ready) = (archiver.clone(), readiness.clone());
     let grpc_settings = config.grpc();
-    doors.spawn(
-        async move { Ok(grpc::server::serve(grpc_settings, grpc_listener, calls, ready, door).await?) },
-    );
-    let publisher = open_publisher(&config, &archiver, &store, &readiness, &stops, &mut doors)?;
+    tasks.doors.spawn(async move {
+        Ok(grpc::server::serve(grpc_settings, grpc_listener, calls, ready, door).await?)
+    });
+    let publisher = open_publisher(&config, &archiver, &store, &readiness, &stops, &mut tasks)?;
 
-    let mut parts: JoinSet<Result<(), Error>> = JoinSet::new();
+    let parts = &mut tasks.parts;
     let (ready, stop) = (readiness.clone(), stops.admin.clone());
     parts.spawn(async move { admin::serve(admin_listener, ready, stop).await.map_err(Error::Admin) });
     parts.spawn(done(watch_store(store.clone(), readiness.part("store"), stops.doors.clone())));
     parts.spawn(done(retention::run(store.clone(), stops.doors.clone())));
     let recovery = archiver.clone();
     parts.spawn(async move { done(recovery.recover()).await });
-    let relay = |share, part| {
+    let backlog = archiver.clone();
+    parts.spawn(async move { done(backlog.watch_backlog()).await });
+    for (share, part) in [(Share::Events, "events"), (Share::Replies, "replies")] {
         let (store, publisher) = (store.clone(), publisher.clone());
         let relay =
             Relay::new(config.relay(share), store, publisher, archiver.outbox(), readiness.part(part));
-        relay.run(stops.relay.clone())
-    };
-    let relays = tokio::spawn(join(relay(Share::Events, "events"), relay(Share::Replies, "replies")));
+        tasks.relays.spawn(done(relay.run(stops.relay.clone())));
+    }
 
     info!(grpc.listen = %grpc_address, admin.listen = %admin_address, "the adapter is started");
     let failure = tokio::select! {
         () = shutdown.cancelled() => None,
-        Some(ended) = doors.join_next() => failure(ended),
-        Some(ended) = parts.join_next() => failure(ended),
+        Some(ended) = tasks.doors.join_next() => failure(ended),
+        Some(ended) = tasks.parts.join_next() => failure(ended),
+        Some(ended) = tasks.relays.join_next() => failure(ended),
     };
     info!("the adapter drains");
-    drain(&config, &archiver, &stops, doors, relays).await;
+    drain(&config, &archiver, &stops, &mut tasks).await;
     if timeout(FLUSH_TIMEOUT, store.close()).await.is_err() {
         warn!("the store could not be closed in time");
     }
     stops.admin.cancel();
-    parts.shutdown().await;
+    tasks.parts.shutdown().await;
     info!("the adapter is stopped");
     failure.map_or(Ok(()), Err)
 }
@@ -132,26 +139,32 @@ struct Stops {
     admin: CancellationToken,
 }
 
+/// What runs until it is told to stop. If one of them ends before, the adapter does.
+#[derive(Default)]
+struct Tasks {
+    /// They take commands in.
+    doors: JoinSet<Result<(), Error>>,
+    /// They empty the outbox.
+    relays: JoinSet<Result<(), Error>>,
+    /// The rest.
+    parts: JoinSet<Result<(), Error>>,
+}
+
 /// Doors first, then the work under way, then the outbox. What takes longer than it may is left to the next start.
-async fn drain(
-    config: &Config,
-    archiver: &Archiver,
-    stops: &Stops,
-    mut doors: JoinSet<Result<(), Error>>,
-    relays: JoinHandle<((), ())>,
-) {
+async fn drain(config: &Config, archiver: &Archiver, stops: &Stops, tasks: &mut Tasks) {
     stops.doors.cancel();
     archiver.drain();
     let work = async {
         archiver.drained().await;
-        while doors.join_next().await.is_some() {}
+        while tasks.doors.join_next().await.is_some() {}
     };
     let work_timeout = config.shutdown.drain_timeout.saturating_sub(FLUSH_TIMEOUT);
     if timeout(work_timeout, work).await.is_err() {
         warn!("work is still under way; it is taken up after the next start");
     }
     stops.relay.cancel();
-    if timeout(FLUSH_TIMEOUT, relays).await.is_err() {
+    let flush = async { while tasks.relays.join_next().await.is_some() {} };
+    if timeout(FLUSH_TIMEOUT, flush).await.is_err() {
         warn!("the outbox could not be published to its end; the rest is published after the next start");
     }
     stops.broker.cancel();
@@ -179,7 +192,7 @@ fn open_publisher(
     store: &Arc<dyn Store>,
     readiness: &Readiness,
     stops: &Stops,
-    doors: &mut JoinSet<Result<(), Error>>,
+    tasks: &mut Tasks,
 ) -> Result<Arc<dyn Publisher>, Error> {
     let Some(settings) = config.amqp(FLUSH_TIMEOUT)? else {
         return Ok(Arc::new(stdout::LinePublisher::stdout(config.origin())));
@@ -187,11 +200,17 @@ fn open_publisher(
     let settings = Arc::new(settings);
     let publisher = BrokerPublisher::new(settings.clone(), readiness);
     let (links, stop) = (publisher.clone(), stops.broker.clone());
-    tokio::spawn(async move { links.run(stop).await });
-    let store = store.clone();
-    let resume: Resume = Arc::new(move || Box::pin(takes_data(store.clone())));
+    tasks.parts.spawn(async move { done(links.run(stop)).await });
+    let (store, load) = (store.clone(), archiver.load().clone());
+    let resume: Resume = Arc::new(move || {
+        let (store, load) = (store.clone(), load.clone());
+        Box::pin(async move {
+            takes_data(store).await;
+            load.room().await;
+        })
+    });
     let consumer = Consumer::new(settings, archiver.clone(), publisher.clone(), readiness, resume);
-    doors.spawn(done(consumer.run(stops.doors.clone())));
+    tasks.doors.spawn(done(consumer.run(stops.doors.clone())));
     Ok(Arc::new(publisher))
 }
 
@@ -214,16 +233,26 @@ async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn St
     Ok(Arc::new(opened?))
 }
 
-/// Tells whether the store takes data.
+/// Tells whether the store takes data, also while it only keeps one waiting.
 async fn watch_store(store: Arc<dyn Store>, part: Part, stop: CancellationToken) {
-    loop {
-        part.set(match store.probe().await {
-            Ok(()) => Condition::Ready,
-            Err(error) => Condition::NotReady(error.to_string()),
-        });
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = sleep(STORE_PROBE_INTERVAL) => {}
+    let watching = async {
+        loop {
+            let mut probe = store.probe();
+            let answer = if let Ok(answer) = timeout(STORE_ANSWER_TIMEOUT, &mut probe).await {
+                answer
+            } else {
+                part.set(Condition::NotReady(STORE_SILENT_TEXT.to_owned()));
+                probe.await
+            };
+            part.set(match answer {
+                Ok(()) => Condition::Ready,
+                Err(error) => Condition::NotReady(error.to_string()),
+            });
+            sleep(STORE_PROBE_INTERVAL).await;
         }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = watching => {}
     }
 }

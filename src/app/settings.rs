@@ -12,11 +12,8 @@ use crate::grpc::deadline::Bounds;
 use crate::wire::cloudevents::Origin;
 use crate::{amqp, grpc, service};
 
-/// Commands of one connection in one lane: more than both doors and recovery together hold at the defaults.
-const LANE_DEPTH_MAX: usize = 2_048;
-
 /// Commands that recovery works on at once.
-const RECOVERY_MAX: usize = 128;
+const RECOVERY_MAX: usize = 1_024;
 
 /// How long health says no before the gRPC listener closes.
 const DRAIN_NOTICE: Duration = Duration::from_millis(100);
@@ -39,7 +36,12 @@ impl Config {
             retry: Backoff { delay_base: upstream.retry_delay_base, delay_max: upstream.retry_delay_max },
             deferral: Backoff { delay_base: upstream.defer_delay_base, delay_max: upstream.defer_delay_max },
             retention: self.retention(),
-            lane_depth_max: LANE_DEPTH_MAX,
+            lane_depth_max: self.limits.lane_depth_max,
+            load: service::load::Limits {
+                commands_max: self.limits.in_flight_max,
+                bytes_max: self.limits.in_flight_bytes_max,
+                backlog_max: self.limits.backlog_max,
+            },
             recovery_max: RECOVERY_MAX,
         }
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::sections::{
-    Admin, Amqp, EventMode, Events, Grpc, Relay, Shutdown, Store, Telemetry, Upstream, WhenUnroutable,
+    Admin, Amqp, EventMode, Events, Grpc, Limits, Relay, Shutdown, Store, Telemetry, Upstream, WhenUnroutable,
 };
 use crate::telemetry::Format;
 
@@ -115,6 +115,17 @@ impl Default for Store {
             retention: hours(7 * 24),
             lease: secs(60),
             give_up_after: hours(24),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            in_flight_max: 4_096,
+            in_flight_bytes_max: 32 * 1024 * KIB,
+            lane_depth_max: 256,
+            backlog_max: 100_000,
         }
     }
 }

@@ -46,6 +46,11 @@ fn numbers(config: &Config, faults: &mut Faults) {
     within("grpc.message_length_max", config.grpc.message_length_max, 1024, LENGTH_MAX, faults);
     within("upstream.body_length_max", config.upstream.body_length_max, 1024, LENGTH_MAX, faults);
     within("upstream.idle_connections_max", config.upstream.idle_connections_max, 0, 10_000, faults);
+    let limits = &config.limits;
+    within("limits.in_flight_max", limits.in_flight_max, 1, 1_000_000, faults);
+    within("limits.in_flight_bytes_max", limits.in_flight_bytes_max, 64 * 1024, 64 * LENGTH_MAX, faults);
+    within("limits.lane_depth_max", limits.lane_depth_max, 1, 100_000, faults);
+    within("limits.backlog_max", limits.backlog_max, 1, 1_000_000_000, faults);
     within("relay.batch", config.relay.batch, 1, 10_000, faults);
     within("telemetry.sample_ratio", config.telemetry.sample_ratio, 0.0, 1.0, faults);
     if config.telemetry.sample_ratio.is_nan() {
@@ -54,6 +59,11 @@ fn numbers(config: &Config, faults: &mut Faults) {
     if let Some(amqp) = &config.amqp {
         within("amqp.prefetch", amqp.prefetch, 1, u16::MAX, faults);
         within("amqp.body_length_max", amqp.body_length_max, 1024, LENGTH_MAX, faults);
+        if amqp.body_length_max > limits.in_flight_bytes_max {
+            let (length, bound) = (amqp.body_length_max, limits.in_flight_bytes_max);
+            let rule = format!("is {length}, must not be more than `limits.in_flight_bytes_max` ({bound})");
+            faults.push("amqp.body_length_max", rule);
+        }
     }
     if config.store.path.as_os_str().is_empty() {
         faults.push("store.path", "is empty, must name a file");

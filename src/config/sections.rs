@@ -32,6 +32,8 @@ pub struct Config {
     pub events: Events,
     /// The store of commands and of messages not published yet.
     pub store: Store,
+    /// How much is taken in at once.
+    pub limits: Limits,
     /// The relay, which publishes what the store holds.
     pub relay: Relay,
     /// Logs and traces.
@@ -271,6 +273,21 @@ pub struct Store {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub give_up_after: Duration,
+}
+
+/// How much is taken in at once. Beyond it calls are refused with `OVERLOADED`, and messages stay with the broker.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Limits {
+    /// Commands under way in this process, at most, by whatever door they came.
+    pub in_flight_max: usize,
+    /// The bytes of their messages, at most.
+    pub in_flight_bytes_max: usize,
+    /// Commands of one connection that wait in memory, at most. Calls beyond are refused; messages beyond wait in the
+    /// store.
+    pub lane_depth_max: usize,
+    /// Commands in the store that are not final, at most. It is looked at once a second.
+    pub backlog_max: u64,
 }
 
 /// The relay.

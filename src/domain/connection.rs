@@ -54,6 +54,15 @@ pub struct Quiet {
     pub command_id: CommandId,
 }
 
+/// A doubt about what the upstream shows, and when it is to be healed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Suspicion {
+    /// When it arose.
+    pub since: Timestamp,
+    /// When the newest applied value is to be sent again; during an attempt, when that is given up.
+    pub due: Timestamp,
+}
+
 /// What is kept of a connection, for ever: a few dozen bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionRecord {
@@ -72,7 +81,7 @@ pub struct ConnectionRecord {
     pub settle_until: Option<Timestamp>,
     /// Set when a claim that may have sent something finished after it had lost its right: the upstream may
     /// show an older value than the newest applied one.
-    pub suspect_since: Option<Timestamp>,
+    pub suspicion: Option<Suspicion>,
 }
 
 impl ConnectionRecord {
@@ -86,7 +95,7 @@ impl ConnectionRecord {
             sequence: 0,
             quiet: None,
             settle_until: None,
-            suspect_since: None,
+            suspicion: None,
         }
     }
 }

@@ -7,6 +7,7 @@
 //! - [`connection`]: whom it concerns, and what is known of the order of effects there
 //! - [`record`]: a command as it is kept, its states and its outcome
 //! - [`lifecycle`]: accept, begin, finish: every transition of a record
+//! - [`heal`]: what becomes of a connection whose newest value may have been overwritten
 //! - [`reply`]: what an upstream answer means
 //! - [`guest_connection`]: the upstream's resource, read tolerantly
 //! - [`retry`]: how long to wait
@@ -18,6 +19,7 @@ pub mod command;
 pub mod connection;
 pub mod error;
 pub mod guest_connection;
+pub mod heal;
 pub mod lifecycle;
 pub mod message;
 pub mod record;

@@ -234,4 +234,11 @@ impl CommandRecord {
     pub const fn blocks(&self) -> bool {
         matches!(self.state, State::InFlight) || (self.maybe_applied && !self.state.is_final())
     }
+
+    /// Whether it stands in the line of its connection: commands with a later arrival are begun after it. One that was
+    /// deferred by the upstream has left the line.
+    #[must_use]
+    pub const fn in_line(&self) -> bool {
+        matches!(self.state, State::Accepted) || (self.waiting && !self.state.is_final())
+    }
 }

@@ -103,6 +103,8 @@ fn submission(command: Command, answer_by: Instant) -> Submission {
         trace: context::of(&Span::current()),
         correlation_id: None,
         reply: None,
+        // What was asked is read, and its message gone.
+        message_length: 0,
         answer_by,
     }
 }

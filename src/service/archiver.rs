@@ -12,12 +12,14 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::board::{Board, Notice};
-use super::lanes::{Full, Lanes, Ticket};
+use super::lanes::{Lanes, Ticket};
+use super::load::{Hold, Load};
 use super::ports::{Accepted, Begun, Clock, Store, StoreError, StoreFuture, Upstream};
 use super::worker::{Caller, Job};
-use super::{Settings, Shared, recovery};
+use super::{Settings, Shared, backlog, heal, recovery};
 use crate::domain::Timestamp;
 use crate::domain::command::{Command, CommandId, IdempotencyKey, OrganizationId};
+use crate::domain::connection::Connection;
 use crate::domain::error::{Reason, Refusal};
 use crate::domain::lifecycle::Acceptance;
 use crate::domain::record::{CommandRecord, Door, ReplyAddress, State};
@@ -42,6 +44,8 @@ pub struct Submission {
     pub correlation_id: Option<String>,
     /// Where an answer is wanted in writing.
     pub reply: Option<ReplyAddress>,
+    /// Bytes that the door keeps until it has its answer.
+    pub message_length: usize,
     /// Until when the caller must have its answer. Work goes on after it.
     pub answer_by: Instant,
 }
@@ -77,15 +81,19 @@ impl Archiver {
         upstream: Arc<dyn Upstream>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let lanes = Lanes::new(settings.lane_depth_max);
+        let recovery = Arc::default();
+        let lanes = Lanes::new(settings.lane_depth_max, Arc::clone(&recovery));
+        let load = Load::new(settings.load);
         let shared = Shared {
             settings,
             store,
             upstream,
             clock,
             lanes,
+            load,
             board: Board::default(),
-            recovery: Arc::default(),
+            healing: heal::UnderWay::default(),
+            recovery,
             outbox: watch::Sender::new(()),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -119,7 +127,7 @@ impl Archiver {
                 Ok(Ok(admitted)) => admitted?,
                 Ok(Err(panic)) => {
                     warn!(%panic, "taking in a command failed");
-                    return Err(Refusal::new(Reason::Internal, "the adapter failed; the command may go on"));
+                    return Err(failed());
                 }
                 // Whether it will be accepted is not known, so nobody may rely on it.
                 Err(_) => return Err(Refusal::new(Reason::StoreUnavailable, STORE_SILENT_TEXT)),
@@ -168,6 +176,17 @@ impl Archiver {
         self.shared.outbox.subscribe()
     }
 
+    /// What is held, and whether there is room for more.
+    #[must_use]
+    pub fn load(&self) -> &Load {
+        &self.shared.load
+    }
+
+    /// Keeps [`Self::load`] told of the store's backlog, until the adapter drains.
+    pub async fn watch_backlog(&self) {
+        backlog::run(&self.shared).await;
+    }
+
     /// Takes up what nobody works on, until the adapter drains.
     pub async fn recover(&self) {
         recovery::run(self.shared.clone()).await;
@@ -185,13 +204,21 @@ impl Archiver {
     }
 }
 
-/// A submission that has its place in a lane and its acceptance on the way to the store.
+/// A submission with its acceptance on the way to the store.
 struct Entry {
     door: Door,
+    connection: Connection,
     trace: TraceContext,
-    ticket: Ticket,
+    /// Absent if there was no room for it: then the store keeps the command until there is.
+    place: Option<Place>,
     accepted: StoreFuture<Accepted>,
     asked: Instant,
+}
+
+/// A place among the commands under way.
+struct Place {
+    ticket: Ticket,
+    hold: Hold,
 }
 
 /// An accepted submission.
@@ -208,27 +235,50 @@ impl Shared {
         if self.draining.is_cancelled() {
             return Err(draining());
         }
-        let Submission { command, door, trace, correlation_id, reply, .. } = submission;
+        let Submission { command, door, trace, correlation_id, reply, message_length, .. } = submission;
         if !self.upstream.knows(command.requester) {
             let text = "the requester organisation has no credentials here";
             return Err(Refusal::new(Reason::RequesterNotConfigured, text));
+        }
+        if self.load.backlog_is_full() {
+            return Err(overloaded("too many commands are not final yet"));
         }
         let connection = command.connection;
         let id = CommandId(Uuid::now_v7());
         let acceptance = Acceptance { command, id, door, trace: trace.clone(), correlation_id, reply };
         let asked = Instant::now();
-        let entered =
-            self.lanes.enter(connection, |is_head| self.store.accept(acceptance, is_head.then(Uuid::now_v7)));
-        match entered {
-            Ok((ticket, accepted)) => Ok(Entry { door, trace, ticket, accepted, asked }),
-            Err(Full) => Err(Refusal::new(Reason::Overloaded, "too many commands of this connection wait")
-                .retry_after(OVERLOAD_RETRY_DELAY)),
+        let entry = |place, accepted| Entry { door, connection, trace, place, accepted, asked };
+        // What the store holds for this lane came first.
+        let hold = if door == Door::Amqp && self.lanes.has_more(connection) {
+            None
+        } else {
+            self.load.hold(message_length)
+        };
+        let Some(hold) = hold else {
+            return self
+                .enter_store(acceptance, "too much is under way")
+                .map(|accepted| entry(None, accepted));
+        };
+        let arrive = |is_head: bool| self.store.accept(acceptance.clone(), is_head.then(Uuid::now_v7));
+        if let Ok((ticket, accepted)) = self.lanes.enter(connection, arrive) {
+            return Ok(entry(Some(Place { ticket, hold }), accepted));
+        }
+        let text = "too many commands of this connection wait";
+        self.enter_store(acceptance, text).map(|accepted| entry(None, accepted))
+    }
+
+    /// A message without a place goes to the store all the same, and is out of the broker's hands: it would hold up those
+    /// of other connections. A call is refused; its caller can come again.
+    fn enter_store(&self, acceptance: Acceptance, text: &str) -> Result<StoreFuture<Accepted>, Refusal> {
+        match acceptance.door {
+            Door::Amqp => Ok(self.store.accept(acceptance, None)),
+            Door::Grpc => Err(overloaded(text)),
         }
     }
 
     /// Waits until the command is durable and sets it to work.
     async fn admit(self: Arc<Self>, entry: Entry, caller: Caller) -> Result<Admitted, Refusal> {
-        let Entry { door, trace, ticket, accepted, asked } = entry;
+        let Entry { door, connection, trace, place, accepted, asked } = entry;
         match accepted.await.map_err(|error| store_unavailable(&error))? {
             Accepted::Conflict => {
                 let text = "the idempotency key names a command with other parameters";
@@ -248,11 +298,14 @@ impl Shared {
             }
             Accepted::Fresh(record, begun) => {
                 let listener = self.board.listen(record.id);
+                let Some(Place { ticket, hold }) = place else {
+                    self.lanes.note_more(connection);
+                    return Ok(Admitted::Known(Answer::Waiting(record)));
+                };
                 let claim = begun.map(|begun: Begun| (begun, asked));
                 let caller = (door == Door::Grpc).then_some(caller);
                 let job = Job { id: record.id, trace, ticket, claim, caller };
-                let shared = self.clone();
-                self.tasks.spawn(async move { shared.work(job).await });
+                self.spawn_work(job, hold);
                 Ok(Admitted::UnderWay { door, id: record.id, listener, first: true })
             }
         }
@@ -278,6 +331,7 @@ impl Shared {
                     Notice::Waiting(record) if door == Door::Amqp => return Ok(Answer::Waiting(record)),
                     Notice::Waiting(_) => look = false,
                     Notice::Left(Reason::Draining) => return Err(draining()),
+                    Notice::Left(Reason::Internal) => return Err(failed()),
                     Notice::Left(reason) => return Err(Refusal::new(reason, STORE_UNAVAILABLE_TEXT)),
                 },
                 () = tokio::time::sleep_until(answer_by) => return Err(pending(first)),
@@ -315,6 +369,14 @@ const STORE_UNAVAILABLE_TEXT: &str = "the adapter's store is unavailable";
 fn store_unavailable(error: &StoreError) -> Refusal {
     warn!(%error, "the store refused a call");
     Refusal::new(Reason::StoreUnavailable, STORE_UNAVAILABLE_TEXT)
+}
+
+fn overloaded(text: &str) -> Refusal {
+    Refusal::new(Reason::Overloaded, text).retry_after(OVERLOAD_RETRY_DELAY)
+}
+
+fn failed() -> Refusal {
+    Refusal::new(Reason::Internal, "the adapter failed; the command goes on if it was accepted")
 }
 
 fn draining() -> Refusal {

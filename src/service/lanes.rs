@@ -1,12 +1,13 @@
 //! One lane for each connection with work in this process: its commands go one after another, in order of arrival.
 //!
-//! A lane exists while it holds a ticket and costs nothing otherwise. Lanes keep order within the process; that no two
-//! claims of a connection overlap is held by the store, for all processes.
+//! A lane exists while it holds a ticket and costs nothing otherwise. Its depth is capped: what comes to a full lane
+//! stays in the store, and the lane is filled up from there. Lanes spare the store questions; order, and that no two
+//! claims of a connection overlap, is held by the store, for all processes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::domain::connection::Connection;
 
@@ -15,12 +16,23 @@ use crate::domain::connection::Connection;
 pub struct Lanes {
     inner: Arc<Mutex<Inner>>,
     depth_max: usize,
+    /// Told when a lane runs short of what the store holds for it.
+    short: Arc<Notify>,
 }
 
 #[derive(Default)]
 struct Inner {
-    lanes: HashMap<Connection, VecDeque<Waiter>>,
+    lanes: HashMap<Connection, Lane>,
     ticket_next: u64,
+    /// Connections for which the store holds more, and whose lane has room for it.
+    short: BTreeSet<Connection>,
+}
+
+#[derive(Default)]
+struct Lane {
+    waiters: VecDeque<Waiter>,
+    /// The store holds commands for this lane that are not in it.
+    more: bool,
 }
 
 struct Waiter {
@@ -34,10 +46,10 @@ struct Waiter {
 pub struct Full;
 
 impl Lanes {
-    /// Lanes of at most `depth_max` tickets each.
+    /// Lanes of at most `depth_max` tickets each. `short` is told when [`Self::short`] has something to say.
     #[must_use]
-    pub fn new(depth_max: usize) -> Self {
-        Self { inner: Arc::default(), depth_max }
+    pub fn new(depth_max: usize, short: Arc<Notify>) -> Self {
+        Self { inner: Arc::default(), depth_max, short }
     }
 
     /// Joins the lane of `connection` at its end, and calls `arrive` with whether that is its head. Nobody else joins
@@ -51,22 +63,72 @@ impl Lanes {
         arrive: impl FnOnce(bool) -> T,
     ) -> Result<(Ticket, T), Full> {
         let mut inner = self.lock();
-        let number = inner.ticket_next;
-        let lane = inner.lanes.entry(connection).or_default();
-        if lane.len() >= self.depth_max {
+        let depth = inner.lanes.get(&connection).map_or(0, |lane| lane.waiters.len());
+        if depth >= self.depth_max {
             return Err(Full);
         }
+        let ticket = self.join(&mut inner, connection);
+        let arrived = arrive(depth == 0);
+        Ok((ticket, arrived))
+    }
+
+    /// Joins the lane of `connection` with a command that the store holds, unless the lane holds `depth_max` already.
+    #[must_use]
+    pub fn rejoin(&self, connection: Connection, depth_max: usize) -> Option<Ticket> {
+        let mut inner = self.lock();
+        let depth = inner.lanes.get(&connection).map_or(0, |lane| lane.waiters.len());
+        (depth < depth_max.min(self.depth_max)).then(|| self.join(&mut inner, connection))
+    }
+
+    fn join(&self, inner: &mut Inner, connection: Connection) -> Ticket {
+        let number = inner.ticket_next;
+        inner.ticket_next += 1;
+        let lane = inner.lanes.entry(connection).or_default();
         let (sender, turn) = oneshot::channel();
-        let is_head = lane.is_empty();
         let mut waiter = Waiter { ticket: number, turn: Some(sender) };
-        if is_head {
+        if lane.waiters.is_empty() {
             waiter.call();
         }
-        lane.push_back(waiter);
-        inner.ticket_next += 1;
-        let arrived = arrive(is_head);
-        drop(inner);
-        Ok((Ticket { lanes: self.clone(), connection, number, turn: Some(turn) }, arrived))
+        lane.waiters.push_back(waiter);
+        Ticket { lanes: self.clone(), connection, number, turn: Some(turn) }
+    }
+
+    /// Notes that the store holds commands of `connection` that have no place in its lane. Once the lane has room for
+    /// them, [`Self::short`] names it.
+    pub fn note_more(&self, connection: Connection) {
+        let mut inner = self.lock();
+        match inner.lanes.get_mut(&connection) {
+            Some(lane) if lane.waiters.len() > self.refill_mark() => lane.more = true,
+            _ => self.note_short(&mut inner, connection),
+        }
+    }
+
+    /// Whether the store holds commands of `connection` that have no place in its lane.
+    #[must_use]
+    pub fn has_more(&self, connection: Connection) -> bool {
+        let inner = self.lock();
+        inner.short.contains(&connection) || inner.lanes.get(&connection).is_some_and(|lane| lane.more)
+    }
+
+    /// The connections whose lane has room for what the store holds. Each is named once.
+    #[must_use]
+    pub fn short(&self) -> BTreeSet<Connection> {
+        std::mem::take(&mut self.lock().short)
+    }
+
+    /// Takes back what [`Self::short`] named and could not be filled. Nobody is told.
+    pub fn put_back(&self, connections: BTreeSet<Connection>) {
+        self.lock().short.extend(connections);
+    }
+
+    /// At this depth a lane is filled again.
+    const fn refill_mark(&self) -> usize {
+        self.depth_max / 4
+    }
+
+    fn note_short(&self, inner: &mut Inner, connection: Connection) {
+        inner.short.insert(connection);
+        self.short.notify_one();
     }
 
     /// How many lanes hold work.
@@ -84,16 +146,32 @@ impl Lanes {
     fn leave(&self, connection: Connection, number: u64) {
         let mut inner = self.lock();
         let Some(lane) = inner.lanes.get_mut(&connection) else { return };
-        lane.retain(|waiter| waiter.ticket != number);
-        match lane.front_mut() {
-            Some(head) => head.call(),
-            None => drop(inner.lanes.remove(&connection)),
+        lane.leave(number);
+        let (depth, more) = (lane.waiters.len(), lane.more);
+        if more && depth <= self.refill_mark() {
+            lane.more = false;
+            self.note_short(&mut inner, connection);
+        }
+        if depth == 0 {
+            inner.lanes.remove(&connection);
         }
     }
 
     /// Each change is complete before the lock is let go, so a poisoned lock guards sound data.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lane {
+    /// Takes a ticket out. It is the head as a rule, and numbers rise along the lane.
+    fn leave(&mut self, number: u64) {
+        if let Ok(index) = self.waiters.binary_search_by_key(&number, |waiter| waiter.ticket) {
+            self.waiters.remove(index);
+        }
+        if let Some(head) = self.waiters.front_mut() {
+            head.call();
+        }
     }
 }
 
@@ -139,6 +217,10 @@ mod tests {
     use super::*;
     use crate::domain::command::OrganizationId;
 
+    fn lanes(depth_max: usize) -> Lanes {
+        Lanes::new(depth_max, Arc::default())
+    }
+
     fn connection(n: u128) -> Connection {
         Connection { target: OrganizationId(Uuid::from_u128(1)), guest: OrganizationId(Uuid::from_u128(n)) }
     }
@@ -149,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_lane_is_served_in_order_and_costs_nothing_when_empty() {
-        let lanes = Lanes::new(8);
+        let lanes = lanes(8);
         let (mut first, head) = enter(&lanes, 1);
         assert!(head && first.turn().now_or_never().is_some());
         let (mut second, head) = enter(&lanes, 1);
@@ -168,7 +250,7 @@ mod tests {
 
     #[test]
     fn one_who_leaves_the_middle_is_passed_over() {
-        let lanes = Lanes::new(8);
+        let lanes = lanes(8);
         let (first, _) = enter(&lanes, 1);
         let (second, _) = enter(&lanes, 1);
         let (mut third, _) = enter(&lanes, 1);
@@ -180,9 +262,28 @@ mod tests {
 
     #[test]
     fn a_lane_has_a_greatest_depth() {
-        let lanes = Lanes::new(2);
+        let lanes = lanes(2);
         let _tickets = (enter(&lanes, 1), enter(&lanes, 1));
         assert_eq!(lanes.enter(connection(1), |_| ()).err(), Some(Full));
         assert!(lanes.enter(connection(2), |_| ()).is_ok());
+    }
+
+    #[test]
+    fn a_lane_that_the_store_holds_more_for_is_named_once_it_has_room() {
+        let lanes = lanes(8);
+        let mut tickets: Vec<_> = (0..8).map(|_| enter(&lanes, 1).0).collect();
+        assert!(lanes.rejoin(connection(1), 8).is_none());
+        lanes.note_more(connection(1));
+        assert!(lanes.has_more(connection(1)) && lanes.short().is_empty());
+        tickets.drain(..6);
+        assert!(lanes.has_more(connection(1)));
+        assert_eq!(lanes.short(), BTreeSet::from([connection(1)]));
+        assert!(lanes.short().is_empty() && !lanes.has_more(connection(1)));
+        assert!(lanes.rejoin(connection(1), 2).is_none());
+        tickets.extend(lanes.rejoin(connection(1), 3));
+        assert_eq!(tickets.len(), 3);
+        // Without a lane there is room at once.
+        lanes.note_more(connection(2));
+        assert_eq!(lanes.short(), BTreeSet::from([connection(2)]));
     }
 }

@@ -2,17 +2,23 @@
 //!
 //! - [`archiver`]: the pipeline behind both doors
 //! - [`lanes`]: one command of a connection after another
+//! - [`load`]: how much the process may hold
 //! - [`board`]: who works on what, and who waits for it
 //! - [`worker`]: attempts under a claim, and its end
 //! - [`recovery`]: what nobody works on any more, and what is due again
+//! - [`heal`]: sending the newest value again where it may have been overwritten
+//! - [`backlog`]: watching what the store holds
 //! - [`relay`]: the outbox, to the broker
 //! - [`retention`]: forgetting what is old
 //! - [`readiness`]: what is ready and what is not
 //! - [`ports`]: what all this needs of the outside
 
 pub mod archiver;
+pub mod backlog;
 pub mod board;
+pub mod heal;
 pub mod lanes;
+pub mod load;
 pub mod ports;
 pub mod readiness;
 pub mod recovery;
@@ -47,6 +53,8 @@ pub struct Settings {
     pub retention: TimeDelta,
     /// Commands of one connection in one lane.
     pub lane_depth_max: usize,
+    /// What the process may hold.
+    pub load: load::Limits,
     /// Commands that recovery works on at once.
     pub recovery_max: usize,
 }
@@ -58,7 +66,9 @@ struct Shared {
     upstream: Arc<dyn ports::Upstream>,
     clock: Arc<dyn ports::Clock>,
     lanes: lanes::Lanes,
+    load: load::Load,
     board: board::Board,
+    healing: heal::UnderWay,
     /// Woken when a command may have become due.
     recovery: Arc<Notify>,
     /// Changes when a row was written to the outbox.

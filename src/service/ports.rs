@@ -6,10 +6,12 @@ use uuid::Uuid;
 use crate::domain::Timestamp;
 use crate::domain::command::{CommandId, IdempotencyKey, OrganizationId};
 use crate::domain::connection::Connection;
+use crate::domain::heal::{self, Heal, Healed};
 use crate::domain::lifecycle::{Acceptance, Finish};
 use crate::domain::message::Message;
 use crate::domain::record::CommandRecord;
 use crate::domain::reply::{Reply, Unauthorized};
+use crate::domain::trace::TraceContext;
 
 /// The store does not take or give data; nothing was done, or nothing is known to have been done.
 ///
@@ -57,12 +59,25 @@ pub enum Finished {
 }
 
 /// A command that recovery may take up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Due {
     /// Which command.
     pub id: CommandId,
     /// Its connection, for the lane.
     pub connection: Connection,
+    /// The trace that it belongs to.
+    pub trace: TraceContext,
+    /// Its place among those that are due.
+    pub cursor: DueCursor,
+}
+
+/// A place among the commands that are due. The default is before all of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DueCursor {
+    /// When it became due, in microseconds since 1970.
+    pub due_time: i64,
+    /// Its arrival number.
+    pub arrival: i64,
 }
 
 /// A row of the outbox.
@@ -122,11 +137,29 @@ pub trait Store: Send + Sync + 'static {
         key: IdempotencyKey,
     ) -> StoreFuture<Option<CommandRecord>>;
 
-    /// Commands whose due time has come, at most `limit`, those of one connection in order of arrival.
-    fn due(&self, limit: usize) -> StoreFuture<Vec<Due>>;
+    /// Commands whose due time has come and whose place is after `after`, at most `limit`, in order of due time and
+    /// arrival.
+    fn due(&self, after: DueCursor, limit: usize) -> StoreFuture<Vec<Due>>;
+
+    /// The first accepted commands of a connection that no claim was asked for yet, due or not, at most `limit`, in
+    /// order of arrival.
+    fn line(&self, connection: Connection, limit: usize) -> StoreFuture<Vec<Due>>;
 
     /// The earliest due time of any command, if there is one.
     fn due_next(&self) -> StoreFuture<Option<Timestamp>>;
+
+    /// How many commands are not final.
+    fn backlog(&self) -> StoreFuture<u64>;
+
+    /// Suspect connections that are to be healed now, at most `limit`.
+    fn suspects(&self, limit: usize) -> StoreFuture<Vec<Connection>>;
+
+    /// Asks for the right to send a suspect connection's newest applied value again; with it comes the trace of the
+    /// command that set it. Nothing if the connection is not due, is busy, or has no such value.
+    fn begin_heal(&self, connection: Connection) -> StoreFuture<Option<(Heal, TraceContext)>>;
+
+    /// Ends an attempt to heal.
+    fn finish_heal(&self, finish: heal::Finish) -> StoreFuture<Healed>;
 
     /// Outbox rows with a number above `after`, in order, at most `limit`.
     fn outbox(&self, after: i64, limit: usize) -> StoreFuture<Vec<OutboxRow>>;

@@ -1,18 +1,23 @@
-//! Takes up what nobody works on: accepted commands without an owner, deferred ones that are due, claims whose lease ended.
+//! Takes up what nobody works on: accepted commands without an owner, deferred ones that are due, claims whose lease
+//! ended, lanes that the store holds more for, suspect connections.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::Shared;
-use super::ports::{Due, StoreError};
+use super::ports::{Due, DueCursor, StoreError};
 use super::worker::Job;
+use super::{Shared, heal};
+use crate::domain::connection::Connection;
 
-/// Due commands read at once.
-const BATCH_MAX: usize = 1024;
+/// Commands read at once.
+const PAGE_LENGTH: usize = 512;
+
+/// Due commands of one connection that are taken up at once, so that a connection that hangs leaves room for others.
+const DEPTH_MAX: usize = 32;
 
 /// The longest wait between two looks: what another process left behind becomes due without a word to this one.
 const INTERVAL_MAX: Duration = Duration::from_secs(1);
@@ -23,7 +28,7 @@ const INTERVAL_BUSY: Duration = Duration::from_millis(250);
 /// The wait after a word that something may be due, so that many words are one look.
 const INTERVAL_MIN: Duration = Duration::from_millis(20);
 
-/// Looks for due commands until the adapter drains.
+/// Looks for work until the adapter drains.
 pub(super) async fn run(shared: Arc<Shared>) {
     let room = Arc::new(Semaphore::new(shared.settings.recovery_max));
     loop {
@@ -42,34 +47,89 @@ pub(super) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Takes up what is due, as far as there is room, and yields the wait until the next look.
+/// Takes up what there is, as far as there is room, and yields the wait until the next look.
 async fn round(shared: &Arc<Shared>, room: &Arc<Semaphore>) -> Result<Duration, StoreError> {
-    for due in shared.store.due(BATCH_MAX).await? {
-        let Ok(permit) = room.clone().try_acquire_owned() else { break };
-        take_up(shared, due, permit).await?;
+    heal_suspects(shared, room).await?;
+    let mut short = shared.lanes.short();
+    while let Some(connection) = short.pop_first() {
+        if !refill(shared, room, connection).await? {
+            // Without room for one there is none for the others; they are told of again.
+            short.insert(connection);
+            break;
+        }
     }
+    let starved = !short.is_empty();
+    take_due(shared, room).await?;
+    shared.lanes.put_back(short);
     let next = shared.store.due_next().await?;
     let wait =
         next.map_or(INTERVAL_MAX, |next| (next - shared.clock.now()).to_std().unwrap_or(INTERVAL_BUSY));
-    Ok(wait.clamp(INTERVAL_MIN, INTERVAL_MAX))
+    Ok(if starved { INTERVAL_BUSY } else { wait.clamp(INTERVAL_MIN, INTERVAL_MAX) })
 }
 
-async fn take_up(
-    shared: &Arc<Shared>,
-    due: Due,
-    permit: tokio::sync::OwnedSemaphorePermit,
-) -> Result<(), StoreError> {
-    // One that is worked on here keeps its owner; so does one that came to a full lane, which is looked at again.
-    if shared.board.is_running(due.id) {
-        return Ok(());
+/// Takes up every due command that finds a place, those that are longest due first.
+async fn take_due(shared: &Arc<Shared>, room: &Arc<Semaphore>) -> Result<(), StoreError> {
+    let mut after = DueCursor::default();
+    loop {
+        let page = shared.store.due(after, PAGE_LENGTH).await?;
+        let is_last = page.len() < PAGE_LENGTH;
+        for due in page {
+            after = due.cursor;
+            // One that is worked on here keeps its owner.
+            if shared.board.is_running(due.id) {
+                continue;
+            }
+            let Ok(permit) = room.clone().try_acquire_owned() else { return Ok(()) };
+            take_up(shared, due, DEPTH_MAX, permit);
+        }
+        if is_last {
+            return Ok(());
+        }
     }
-    let Some(record) = shared.store.command(due.id).await? else { return Ok(()) };
-    let Ok((ticket, ())) = shared.lanes.enter(due.connection, |_| ()) else { return Ok(()) };
-    let job = Job { id: due.id, trace: record.trace, ticket, claim: None, caller: None };
-    let shared_task = shared.clone();
-    shared.tasks.spawn(async move {
-        let _permit = permit;
-        shared_task.work(job).await;
-    });
+}
+
+/// Fills the lane of a connection from the store. Whether there was room.
+async fn refill(
+    shared: &Arc<Shared>,
+    room: &Arc<Semaphore>,
+    connection: Connection,
+) -> Result<bool, StoreError> {
+    let depth_max = shared.settings.lane_depth_max;
+    let line = shared.store.line(connection, depth_max).await?;
+    let may_hold_more = line.len() == depth_max;
+    for due in line {
+        if shared.board.is_running(due.id) {
+            continue;
+        }
+        let Ok(permit) = room.clone().try_acquire_owned() else { return Ok(false) };
+        if !take_up(shared, due, depth_max, permit) {
+            shared.lanes.note_more(connection);
+            return Ok(true);
+        }
+    }
+    if may_hold_more {
+        shared.lanes.note_more(connection);
+    }
+    Ok(true)
+}
+
+/// Sets a command to work, if its lane has room for it.
+fn take_up(shared: &Arc<Shared>, due: Due, depth_max: usize, permit: OwnedSemaphorePermit) -> bool {
+    let Some(ticket) = shared.lanes.rejoin(due.connection, depth_max) else { return false };
+    shared.spawn_work(Job { id: due.id, trace: due.trace, ticket, claim: None, caller: None }, permit);
+    true
+}
+
+async fn heal_suspects(shared: &Arc<Shared>, room: &Arc<Semaphore>) -> Result<(), StoreError> {
+    for connection in shared.store.suspects(PAGE_LENGTH).await? {
+        let Ok(permit) = room.clone().try_acquire_owned() else { break };
+        let Some(healing) = shared.healing.begin(connection) else { continue };
+        let Some(ticket) = shared.lanes.rejoin(connection, DEPTH_MAX) else { continue };
+        let task = Arc::clone(shared);
+        shared.tasks.spawn(async move {
+            let _held = (permit, healing);
+            heal::heal(&task, connection, ticket).await;
+        });
+    }
     Ok(())
 }

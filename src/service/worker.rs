@@ -1,10 +1,13 @@
 //! The work on one claim: attempts, waits between them, and the end.
 
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep, timeout_at};
-use tracing::{Instrument as _, Span, info_span, warn};
+use tracing::{Instrument as _, Span, error, info_span, warn};
 use uuid::Uuid;
 
 use super::Shared;
@@ -19,8 +22,8 @@ use crate::domain::reply::{self, Reply, Unauthorized, Verdict};
 use crate::domain::trace::TraceContext;
 use crate::telemetry;
 
-/// The pause between tries to write the end of a claim while the store is away.
-const FINISH_RETRY_DELAY: Duration = Duration::from_millis(200);
+/// The pause between tries while the store is away.
+pub(super) const STORE_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// A retry is only worth waiting for if this much time is left for it.
 const ATTEMPT_TIME_MIN: Duration = Duration::from_millis(100);
@@ -56,13 +59,27 @@ pub struct Job {
 
 /// The attempts of a claim.
 #[derive(Default)]
-struct Attempts {
-    sent: u32,
-    maybe_applied: bool,
-    unanswered_at: Option<Instant>,
+pub(super) struct Attempts {
+    pub(super) sent: u32,
+    pub(super) maybe_applied: bool,
+    pub(super) unanswered_at: Option<Instant>,
 }
 
 impl Shared {
+    /// Sets `job` to work; `hold` is let go at its end. A panic ends this job alone: its claim is recovery's once the lease
+    /// is over.
+    pub(super) fn spawn_work(self: &Arc<Self>, job: Job, hold: impl Send + 'static) {
+        let shared = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let _hold = hold;
+            let id = job.id;
+            if AssertUnwindSafe(shared.work(job)).catch_unwind().await.is_err() {
+                error!(command.id = %id, "the work on a command panicked; recovery takes it up");
+                shared.board.tell(id, Notice::Left(Reason::Internal));
+            }
+        });
+    }
+
     /// Works on `job` until it is final, deferred or waiting, and tells the board.
     pub(super) async fn work(&self, mut job: Job) {
         let Some(_running) = self.board.run(job.id) else { return };
@@ -101,13 +118,25 @@ impl Shared {
             }
             () = job.ticket.turn() => {}
         }
-        let asked = Instant::now();
-        match self.store.begin(job.id, Uuid::now_v7()).await {
-            Ok(begun) => Some((begun, asked)),
-            Err(error) => {
-                warn!(command.id = %job.id, %error, "the claim could not be asked for");
-                self.board.tell(job.id, Notice::Left(Reason::StoreUnavailable));
-                None
+        self.ask(job.id).await
+    }
+
+    /// Asks for the claim, again and again while the store is away, and for no longer than until recovery does so too.
+    async fn ask(&self, id: CommandId) -> Option<(Begun, Instant)> {
+        let give_up_at = Instant::now() + self.settings.lease;
+        let mut told = false;
+        loop {
+            let asked = Instant::now();
+            let error = match self.store.begin(id, Uuid::now_v7()).await {
+                Ok(begun) => return Some((begun, asked)),
+                Err(error) => error,
+            };
+            if !std::mem::replace(&mut told, true) {
+                warn!(command.id = %id, %error, "the claim could not be asked for");
+                self.board.tell(id, Notice::Left(Reason::StoreUnavailable));
+            }
+            if Instant::now() >= give_up_at || self.pause(STORE_RETRY_DELAY).await.is_err() {
+                return None;
             }
         }
     }
@@ -156,9 +185,9 @@ impl Shared {
                     warn!(command.id = %id, "the claim had passed to someone else; its late result is refused");
                     return;
                 }
-                Err(error) if Instant::now() + FINISH_RETRY_DELAY < lease_end => {
+                Err(error) if Instant::now() + STORE_RETRY_DELAY < lease_end => {
                     warn!(command.id = %id, %error, "the outcome could not be stored yet");
-                    sleep(FINISH_RETRY_DELAY).await;
+                    sleep(STORE_RETRY_DELAY).await;
                 }
                 Err(error) => {
                     warn!(command.id = %id, %error, "the outcome could not be stored; recovery repeats the command");
@@ -206,7 +235,13 @@ impl Shared {
         let mut token_renewed = false;
         let verdict = loop {
             tries += 1;
-            let (reply, authorization) = self.send(record, &mut attempts, deadline, lease_end).await;
+            let patch = Patch {
+                requester: record.command.requester,
+                connection: record.command.connection,
+                archived: record.command.archived,
+                resend_count: record.attempts + attempts.sent,
+            };
+            let (reply, authorization) = self.send(patch, &mut attempts, deadline, lease_end).await;
             let verdict = reply::classify(&reply, record.command.archived);
             let Verdict::Transient { maybe_applied, unanswered, token_refused, .. } = verdict else {
                 break verdict;
@@ -243,25 +278,17 @@ impl Shared {
     }
 
     /// One attempt. The token is fetched first; between the check of the lease and the write nothing waits (rule 4).
-    async fn send(
+    pub(super) async fn send(
         &self,
-        record: &CommandRecord,
+        patch: Patch,
         attempts: &mut Attempts,
         deadline: Instant,
         lease_end: Instant,
     ) -> (Reply, Option<Authorization>) {
-        let authorization = match timeout_at(deadline, self.upstream.authorize(record.command.requester))
-            .await
-        {
+        let authorization = match timeout_at(deadline, self.upstream.authorize(patch.requester)).await {
             Ok(Ok(authorization)) => authorization,
             Ok(Err(why)) => return (Reply::Unauthorized(why), None),
             Err(_) => return (Reply::Unauthorized(Unauthorized::Unavailable { retry_after: None }), None),
-        };
-        let patch = Patch {
-            requester: record.command.requester,
-            connection: record.command.connection,
-            archived: record.command.archived,
-            resend_count: record.attempts + attempts.sent,
         };
         let request: BoxFuture<'_, Reply> = self.upstream.patch(patch, authorization.clone());
         if Instant::now() + self.settings.attempt_timeout >= lease_end {
@@ -273,7 +300,7 @@ impl Shared {
     }
 }
 
-fn hint(verdict: &Verdict) -> Option<Duration> {
+pub(super) fn hint(verdict: &Verdict) -> Option<Duration> {
     match verdict {
         Verdict::Transient { outcome, .. } => {
             outcome.refusal.as_ref().and_then(|refusal| refusal.retry_after)

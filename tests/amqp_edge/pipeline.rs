@@ -96,6 +96,7 @@ impl Pipeline {
             deferral: backoff,
             retention,
             lane_depth_max: 1000,
+            load: service::load::Limits { commands_max: 1_000, bytes_max: 16 << 20, backlog_max: 10_000 },
             recovery_max: 16,
         };
         let archiver = Archiver::new(service, Arc::new(store), upstream.clone(), clock);

@@ -20,10 +20,10 @@ pub async fn a_new_command_is_durable_and_due_after_its_hold<H: Harness>(world: 
     assert_eq!(world.command(&record).await, record);
     let by_key = world.store().command_by_key(record.command.requester, record.command.key.clone()).await;
     assert_eq!(by_key.unwrap(), Some(record.clone()));
-    assert_eq!(world.store().due(10).await.unwrap(), []);
+    assert_eq!(world.store().due(<_>::default(), 10).await.unwrap(), []);
     assert_eq!(world.store().due_next().await.unwrap(), record.due_time);
     world.advance(TERMS.hold);
-    assert_eq!(world.store().due(10).await.unwrap()[0].id, record.id);
+    assert_eq!(world.store().due(<_>::default(), 10).await.unwrap()[0].id, record.id);
     assert!(world.messages().await.is_empty());
     assert_eq!(count(&world.check_books().await, State::Accepted), 1);
 }
@@ -161,10 +161,10 @@ pub async fn a_repeat_makes_a_deferred_command_due<H: Harness>(world: World<H>) 
     let deferred = world.done(wish(1, "k"), unreachable()).await;
     assert_eq!(deferred.state, State::Deferred);
     assert_eq!(deferred.due_time, Some(world.now() + TimeDelta::seconds(10)));
-    assert!(world.store().due(10).await.unwrap().is_empty());
+    assert!(world.store().due(<_>::default(), 10).await.unwrap().is_empty());
     let Accepted::InProgress(record) = world.accept(wish(1, "k")).await else { panic!("not in progress") };
     assert_eq!(record.due_time, Some(world.now()));
-    assert_eq!(world.store().due(10).await.unwrap()[0].id, deferred.id);
+    assert_eq!(world.store().due(<_>::default(), 10).await.unwrap()[0].id, deferred.id);
 }
 
 pub async fn an_issue_time_counts_but_never_a_later_one_than_acceptance<H: Harness>(world: World<H>) {

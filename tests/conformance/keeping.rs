@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 use guest_connection_adapter::domain::lifecycle::Finish;
 use guest_connection_adapter::domain::message::Message;
 use guest_connection_adapter::domain::record::State;
+use guest_connection_adapter::service::ports::Due;
 use guest_connection_adapter::service::ports::{Accepted, Begun};
 
 use super::world::*;
@@ -40,23 +41,34 @@ pub async fn the_outbox_is_read_in_order_and_confirmed_once<H: Harness>(world: W
     assert!(next[0].number > rows[5].number, "numbers are not given twice");
 }
 
-pub async fn due_commands_come_in_order_of_arrival<H: Harness>(world: World<H>) {
+pub async fn due_commands_come_longest_due_first_and_page_by_page<H: Harness>(world: World<H>) {
     let late = world.done(wish(1, "late"), unreachable()).await;
     let soon = Finish { defer_delay: std::time::Duration::from_secs(1), ..unreachable() };
     let soon = world.done(wish(1, "soon"), soon).await;
-    let held = world.fresh(wish(2, "held")).await;
+    let held = [world.fresh(wish(2, "held")).await, world.fresh(wish(3, "held-too")).await];
     assert_eq!(world.store().due_next().await.unwrap(), soon.due_time);
+    assert_eq!(world.store().backlog().await.unwrap(), 4);
     world.advance(TimeDelta::seconds(5));
-    let due: Vec<_> = world.store().due(10).await.unwrap().iter().map(|due| due.id).collect();
+    let due: Vec<_> = world.store().due(<_>::default(), 10).await.unwrap().iter().map(|due| due.id).collect();
     assert_eq!(due, [soon.id]);
     world.advance(TERMS.hold);
-    let due = world.store().due(10).await.unwrap();
-    assert_eq!(due.iter().map(|due| due.id).collect::<Vec<_>>(), [late.id, soon.id, held.id]);
-    assert_eq!(due[0].connection, late.command.connection);
-    assert_eq!(world.store().due(2).await.unwrap().len(), 2);
+    let due = world.store().due(<_>::default(), 10).await.unwrap();
+    let ids = |due: &[Due]| due.iter().map(|due| due.id).collect::<Vec<_>>();
+    assert_eq!(ids(&due), [soon.id, late.id, held[0].id, held[1].id], "those due at once by arrival");
+    assert_eq!((due[1].connection, &due[1].trace), (late.command.connection, &late.trace));
+    let mut paged = Vec::new();
+    while let [due, ..] = &world
+        .store()
+        .due(paged.last().map_or_else(<_>::default, |due: &Due| due.cursor), 1)
+        .await
+        .unwrap()[..]
+    {
+        paged.push(due.clone());
+    }
+    assert_eq!(paged, due);
     let claimed = world.claim(&soon).await;
     assert_eq!(claimed.due_time, Some(world.now() + TERMS.lease));
-    assert_eq!(world.store().due(10).await.unwrap().len(), 2);
+    assert_eq!(world.store().due(<_>::default(), 10).await.unwrap().len(), 3);
 }
 
 pub async fn a_purge_forgets_commands_and_keeps_connections<H: Harness>(world: World<H>) {
@@ -120,7 +132,7 @@ pub async fn a_crash_keeps_everything_and_makes_work_due<H: Harness>(mut world: 
         r
     });
     assert_eq!(world.command(&in_flight).await.due_time, now);
-    let due: Vec<_> = world.store().due(10).await.unwrap().iter().map(|due| due.id).collect();
+    let due: Vec<_> = world.store().due(<_>::default(), 10).await.unwrap().iter().map(|due| due.id).collect();
     assert_eq!(due, [accepted.id, in_flight.id]);
     let again = world.claim(&in_flight).await;
     assert!(again.maybe_applied, "it may have been sent");

@@ -5,7 +5,9 @@
 pub mod accepting;
 pub mod beginning;
 pub mod finishing;
+pub mod healing;
 pub mod keeping;
+pub mod lining;
 pub mod walk;
 pub mod world;
 
@@ -48,11 +50,18 @@ macro_rules! store_conformance {
             dead_letters_are_for_commands_that_nobody_hears_of,
             everyone_who_asked_gets_a_reply);
         crate::conformance::store_conformance!($harness, keeping: the_outbox_is_read_in_order_and_confirmed_once,
-            due_commands_come_in_order_of_arrival,
+            due_commands_come_longest_due_first_and_page_by_page,
             a_purge_forgets_commands_and_keeps_connections,
             a_purge_spares_what_is_not_told,
             a_crash_keeps_everything_and_makes_work_due,
             a_probe_writes);
+        crate::conformance::store_conformance!($harness, lining: a_command_is_begun_after_those_that_arrived_before,
+            what_the_upstream_deferred_has_left_the_line,
+            a_command_of_unknown_fate_goes_before_those_ahead_of_it,
+            the_line_lists_accepted_commands_that_nobody_asked_for);
+        crate::conformance::store_conformance!($harness, healing: a_suspect_connection_is_healed_once_and_without_an_event,
+            healing_waits_for_a_command_in_flight,
+            healing_that_died_with_its_process_is_done_again);
         crate::conformance::store_conformance!($harness, walk: a_random_walk_keeps_the_books_and_the_rules);
     };
     ($harness:path, $module:ident: $($case:ident),+) => {

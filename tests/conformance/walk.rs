@@ -84,7 +84,7 @@ async fn accept<H: Harness>(world: &World<H>, walk: &mut Walk, random: &mut StdR
 }
 
 async fn begin_due<H: Harness>(world: &World<H>, walk: &mut Walk) {
-    for due in world.store().due(5).await.unwrap() {
+    for due in world.store().due(<_>::default(), 5).await.unwrap() {
         if let Begun::Claimed(record) = world.begin_quietly(due.id).await {
             assert_eq!(record.command.connection, due.connection);
             walk.claims.push(record);
@@ -138,7 +138,7 @@ async fn settle_everything<H: Harness>(world: &World<H>, walk: &mut Walk) {
         assert!(round < 2_000, "work does not end");
         let Some(due_time) = world.store().due_next().await.unwrap() else { break };
         world.advance((due_time - world.now()).max(TimeDelta::zero()));
-        for due in world.store().due(100).await.unwrap() {
+        for due in world.store().due(<_>::default(), 100).await.unwrap() {
             if let Begun::Claimed(record) = world.begin_quietly(due.id).await {
                 world.settle(&record, applied()).await;
             }

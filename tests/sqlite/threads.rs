@@ -37,10 +37,10 @@ async fn a_panic_in_an_operation_is_an_error_and_the_writer_goes_on() {
     clock.broken.store(true, Ordering::SeqCst);
     let error = store.accept(wish(1, "k").acceptance(), None).await.unwrap_err();
     assert!(error.to_string().contains("the clock is broken"), "{error}");
-    store.due(1).await.unwrap_err();
+    store.due(<_>::default(), 1).await.unwrap_err();
     clock.broken.store(false, Ordering::SeqCst);
     store.accept(wish(1, "k").acceptance(), None).await.unwrap();
-    assert_eq!(store.due(1).await.unwrap(), []);
+    assert_eq!(store.due(<_>::default(), 1).await.unwrap(), []);
     assert_eq!(store.books().await.unwrap().registered, 1);
 }
 

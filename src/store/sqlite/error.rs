@@ -3,13 +3,15 @@
 use std::io;
 use std::path::PathBuf;
 
+use rusqlite::{ErrorCode, ffi};
+
 use crate::service::ports::StoreError;
 
 /// Why a store cannot be opened. The texts are for operators.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A folder or file cannot be made or read.
-    #[error("cannot use {path} for the store: {source}")]
+    #[error("cannot use {path} for the store")]
     File {
         /// Which.
         path: PathBuf,
@@ -64,12 +66,12 @@ pub enum OpenError {
         reason: String,
     },
     /// SQLite refuses for another reason.
-    #[error("cannot open the store {path}: {source}")]
+    #[error("cannot open the store {path}: {}", explained(.error))]
     Sqlite {
         /// The database file.
         path: PathBuf,
-        /// Why.
-        source: rusqlite::Error,
+        /// Why. Its text is part of this one's.
+        error: rusqlite::Error,
     },
     /// The operating system gives no thread.
     #[error("cannot start a thread for the store: {0}")]
@@ -79,7 +81,7 @@ pub enum OpenError {
 /// What ends a piece of work. Becomes a [`StoreError`].
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
-    #[error("{0}")]
+    #[error("{}", explained(.0))]
     Sqlite(#[from] rusqlite::Error),
     #[error("a row cannot be read: {0}")]
     Row(String),
@@ -93,4 +95,47 @@ impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
         Self(fault.to_string())
     }
+}
+
+/// SQLite's error, after what it means for an operator.
+pub(super) fn explained(error: &rusqlite::Error) -> String {
+    let Some(code) = error.sqlite_error_code() else { return error.to_string() };
+    let meaning = match code {
+        ErrorCode::DiskFull => "the disk is full: make room on it",
+        ErrorCode::ReadOnly => "the file or its file system is read-only: make it writable",
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
+            "another program holds the file locked: end what it does there"
+        }
+        ErrorCode::SystemIoFailure => return format!("the disk failed: {}", failed_call(error)),
+        ErrorCode::CannotOpen | ErrorCode::PermissionDenied => {
+            "the file cannot be opened: see whether it is there, its permissions, and the limit of open files"
+        }
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
+            "the file is damaged: end the adapter and restore a backup"
+        }
+        ErrorCode::OutOfMemory => "there is no memory left",
+        _ => return error.to_string(),
+    };
+    format!("{meaning} ({error})")
+}
+
+/// What SQLite asked of the disk in vain.
+fn failed_call(error: &rusqlite::Error) -> String {
+    let rusqlite::Error::SqliteFailure(failure, _) = error else { return error.to_string() };
+    let call = match failure.extended_code {
+        ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ => "reading",
+        ffi::SQLITE_IOERR_WRITE => "writing",
+        ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC => "making data durable (fsync)",
+        ffi::SQLITE_IOERR_TRUNCATE => "cutting a file",
+        ffi::SQLITE_IOERR_SHMOPEN | ffi::SQLITE_IOERR_SHMSIZE | ffi::SQLITE_IOERR_SHMMAP => {
+            "making the index of the log (-shm); the disk may be full"
+        }
+        _ => "a call",
+    };
+    format!("I/O error at {call} (SQLite's code {})", failure.extended_code)
+}
+
+/// Whether the error says that the file itself is wrong, and not what surrounds it.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }

@@ -85,6 +85,46 @@ pub(super) fn secure_database(path: &Path) -> Result<(), OpenError> {
     secure_log(path)
 }
 
+/// Bytes of a write-ahead log before its first page (<https://sqlite.org/fileformat2.html#the_write_ahead_log>).
+const LOG_HEADER_LENGTH: usize = 32;
+
+/// Looks at the write-ahead log beside the database, which SQLite would take for an empty one if it were damaged: what
+/// was committed last would be gone without a word. Nothing is changed.
+///
+/// SQLite makes the header durable before it writes the first page, so a crash leaves no longer log without one.
+pub(super) fn check_log(path: &Path) -> Result<(), OpenError> {
+    let log = beside(path, "-wal");
+    let mut header = Vec::new();
+    let read = match File::open(&log) {
+        Ok(file) => file.take(LOG_HEADER_LENGTH as u64 + 1).read_to_end(&mut header),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(source) => Err(source),
+    };
+    read.map_err(|source| OpenError::File { path: log.clone(), source })?;
+    if header.len() <= LOG_HEADER_LENGTH {
+        return Ok(());
+    }
+    let corrupt = |reason: &str| Err(OpenError::Corrupt { path: log.clone(), reason: reason.to_owned() });
+    if fs::metadata(path).map_or(0, |file| file.len()) == 0 {
+        return corrupt("it is the log of a database that is gone or empty");
+    }
+    if is_log_header(&header[..LOG_HEADER_LENGTH]) { Ok(()) } else { corrupt("its header is damaged") }
+}
+
+fn is_log_header(header: &[u8]) -> bool {
+    let word = |index: usize| -> [u8; 4] { std::array::from_fn(|at| header[4 * index + at]) };
+    let number: fn([u8; 4]) -> u32 = match u32::from_be_bytes(word(0)) {
+        0x377f_0682 => u32::from_le_bytes,
+        0x377f_0683 => u32::from_be_bytes,
+        _ => return false,
+    };
+    let sums = (0..3).fold((0_u32, 0_u32), |(first, second), pair| {
+        let first = first.wrapping_add(number(word(2 * pair))).wrapping_add(second);
+        (first, second.wrapping_add(number(word(2 * pair + 1))).wrapping_add(first))
+    });
+    sums == (u32::from_be_bytes(word(6)), u32::from_be_bytes(word(7)))
+}
+
 /// Sees to it that the owner alone may read what SQLite has put beside the database. What it makes later gets the
 /// permissions of the database.
 pub(super) fn secure_log(path: &Path) -> Result<(), OpenError> {

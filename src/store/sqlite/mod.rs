@@ -22,7 +22,6 @@ mod task;
 mod writer;
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
@@ -40,10 +39,13 @@ use writer::Writer;
 
 use crate::domain::Timestamp;
 use crate::domain::command::{CommandId, IdempotencyKey, OrganizationId};
+use crate::domain::connection::Connection;
+use crate::domain::heal::{self, Heal, Healed};
 use crate::domain::lifecycle::{Acceptance, Finish, Terms};
 use crate::domain::record::CommandRecord;
+use crate::domain::trace::TraceContext;
 use crate::service::ports::{
-    Accepted, Begun, Books, Clock, Due, Finished, OutboxRow, Store, StoreError, StoreFuture,
+    Accepted, Begun, Books, Clock, Due, DueCursor, Finished, OutboxRow, Store, StoreError, StoreFuture,
 };
 
 /// Where the store is and how much may wait for it.
@@ -92,13 +94,14 @@ impl SqliteStore {
         let path = files::identity(&path)?;
         let (lock, freed) = files::lock(&path)?;
         let lock = Arc::new(lock);
+        files::check_log(&path)?;
         files::secure_database(&path)?;
         let connection = schema::prepare(&path)?;
         let fail = |source| schema::open_error(&path, source);
         schema::release_orphans(&connection, rows::micros(clock.now())).map_err(fail)?;
         files::secure_log(&path)?;
 
-        let shared = Arc::new(Shared { terms, retention, clock, finishes_refused: AtomicU64::new(0) });
+        let shared = Arc::new(Shared::new(terms, retention, clock));
         let reader = |name: &str| -> Result<SyncSender<Box<dyn Task>>, OpenError> {
             let (sender, queue) = sync_channel(queue_length_max);
             let connection = Some(schema::connect_reader(&path).map_err(fail)?);
@@ -196,8 +199,28 @@ impl Store for SqliteStore {
         self.read(move |scope| rows::command_by_key(scope.connection, requester, &key))
     }
 
-    fn due(&self, limit: usize) -> StoreFuture<Vec<Due>> {
-        self.read(move |scope| queries::due(scope, limit))
+    fn due(&self, after: DueCursor, limit: usize) -> StoreFuture<Vec<Due>> {
+        self.read(move |scope| queries::due(scope, after, limit))
+    }
+
+    fn line(&self, connection: Connection, limit: usize) -> StoreFuture<Vec<Due>> {
+        self.read(move |scope| queries::line(scope, connection, limit))
+    }
+
+    fn backlog(&self) -> StoreFuture<u64> {
+        self.ask(|queues| &queues.counts, |scope| queries::backlog(scope))
+    }
+
+    fn suspects(&self, limit: usize) -> StoreFuture<Vec<Connection>> {
+        self.read(move |scope| queries::suspects(scope, limit))
+    }
+
+    fn begin_heal(&self, connection: Connection) -> StoreFuture<Option<(Heal, TraceContext)>> {
+        self.write(move |scope| operations::begin_heal(scope, connection))
+    }
+
+    fn finish_heal(&self, finish: heal::Finish) -> StoreFuture<Healed> {
+        self.write(move |scope| operations::finish_heal(scope, &finish))
     }
 
     fn due_next(&self) -> StoreFuture<Option<Timestamp>> {

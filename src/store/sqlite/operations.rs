@@ -9,10 +9,12 @@ use super::rows::{self, StoredConnection, micros};
 use super::task::Scope;
 use crate::domain::Timestamp;
 use crate::domain::command::CommandId;
-use crate::domain::connection::ConnectionRecord;
-use crate::domain::lifecycle::{self, Acceptance, Finish, Settlement};
+use crate::domain::connection::{Connection, ConnectionRecord};
+use crate::domain::heal::{self, Heal, Healed};
+use crate::domain::lifecycle::{self, Acceptance, Finish, Neighbours, Settlement};
 use crate::domain::message::Message;
 use crate::domain::record::CommandRecord;
+use crate::domain::trace::TraceContext;
 use crate::service::ports::{Accepted, Begun, Finished};
 
 /// Registers a command, or finds what is known under its key; with `claim` a new one is begun at once.
@@ -78,12 +80,16 @@ fn begin_record(
     event_id: Uuid,
     now: Timestamp,
 ) -> Result<Begun, Fault> {
-    let blocker = match stored.number {
-        Some(number) => rows::blocker(scope.connection, number, record.id)?,
-        None => None,
-    };
+    let (mut blocker, mut ahead) = (None, None);
+    if let Some(number) = stored.number {
+        // What has no arrival number yet comes after all others.
+        let arrival = if record.arrival == 0 { i64::MAX } else { record.arrival };
+        blocker = rows::blocker(scope.connection, number, record.id)?;
+        ahead = rows::ahead(scope.connection, number, arrival)?;
+    }
+    let neighbours = Neighbours { blocker: blocker.as_ref(), ahead };
     let unclaimed = connection.clone();
-    match lifecycle::begin(record, connection, blocker.as_ref(), now, event_id, &scope.shared.terms) {
+    match lifecycle::begin(record, connection, neighbours, now, event_id, &scope.shared.terms) {
         lifecycle::Begun::Claimed(mut record, connection) => {
             save(scope, &mut record, stored, &connection)?;
             Ok(Begun::Claimed(record))
@@ -125,12 +131,51 @@ fn settle(
         enqueue(scope, record.arrival, message)?;
     }
     if let Some(wake_time) = settlement.wake_time {
-        let mut statement = scope.connection.prepare_cached(
-            "UPDATE commands SET due_time = ?2 WHERE connection = ?1 AND waiting = 1 AND due_time > ?2",
-        )?;
-        statement.execute((connection, micros(wake_time)))?;
+        wake(scope, connection, wake_time)?;
     }
     Ok(record)
+}
+
+/// Makes due what waits on the connection.
+fn wake(scope: &Scope<'_>, connection: i64, wake_time: Timestamp) -> Result<(), Fault> {
+    let mut statement = scope.connection.prepare_cached(
+        "UPDATE commands SET due_time = ?2 WHERE connection = ?1 AND waiting = 1 AND due_time > ?2",
+    )?;
+    statement.execute((connection, micros(wake_time)))?;
+    Ok(())
+}
+
+/// Gives the right to send a suspect connection's newest applied value again, with the trace of its command as far as
+/// that is kept.
+pub(super) fn begin_heal(
+    scope: &mut Scope<'_>,
+    connection: Connection,
+) -> Result<Option<(Heal, TraceContext)>, Fault> {
+    let stored = rows::connection(scope.connection, connection)?;
+    let Some(number) = stored.number else { return Ok(None) };
+    let blocker = rows::blocker(scope.connection, number, CommandId(Uuid::nil()))?;
+    let (heal, record) =
+        match heal::begin(stored.record.clone(), blocker.as_ref(), scope.now(), &scope.shared.terms) {
+            heal::Begun::Claimed(heal, record) => (Some(heal), record),
+            heal::Begun::Waiting(record) | heal::Begun::Dropped(record) => (None, record),
+            heal::Begun::Unavailable => return Ok(None),
+        };
+    rows::write_connection(scope.connection, &stored, &record)?;
+    let Some(heal) = heal else { return Ok(None) };
+    let command = rows::command_by_id(scope.connection, heal.command_id)?;
+    Ok(Some((heal, command.map(|command| command.trace).unwrap_or_default())))
+}
+
+/// Ends an attempt to heal.
+pub(super) fn finish_heal(scope: &mut Scope<'_>, finish: &heal::Finish) -> Result<Healed, Fault> {
+    let now = scope.now();
+    let stored = rows::connection(scope.connection, finish.heal.connection)?;
+    let (healed, record) = heal::finish(stored.record.clone(), finish, now, &scope.shared.terms);
+    let number = rows::write_connection(scope.connection, &stored, &record)?;
+    if healed != Healed::Stale {
+        wake(scope, number, lifecycle::free_time(&record, now))?;
+    }
+    Ok(healed)
 }
 
 /// Writes both rows; yields the connection's number.

@@ -9,28 +9,71 @@ use crate::domain::Timestamp;
 use crate::domain::command::{CommandId, OrganizationId};
 use crate::domain::connection::Connection;
 use crate::domain::record::State;
-use crate::service::ports::{Books, Due, OutboxRow};
+use crate::domain::trace::TraceContext;
+use crate::service::ports::{Books, Due, DueCursor, OutboxRow};
 
-/// Commands whose due time has come: the longest due ones, in order of arrival.
-pub(super) fn due(scope: &Scope<'_>, limit: usize) -> Result<Vec<Due>, Fault> {
+/// Commands whose due time has come, the longest due ones first.
+pub(super) fn due(scope: &Scope<'_>, after: DueCursor, limit: usize) -> Result<Vec<Due>, Fault> {
     let mut statement = scope.connection.prepare_cached(
-        "SELECT c.id, n.target, n.guest
-         FROM (SELECT arrival FROM commands WHERE due_time <= ?1 ORDER BY due_time LIMIT ?2) d
-         JOIN commands c ON c.arrival = d.arrival JOIN connections n ON n.number = c.connection
-         ORDER BY d.arrival",
+        "SELECT c.id, n.target, n.guest, c.due_time, c.arrival, c.traceparent, c.tracestate
+         FROM commands c JOIN connections n ON n.number = c.connection
+         WHERE c.due_time <= ?1 AND (c.due_time, c.arrival) > (?2, ?3)
+         ORDER BY c.due_time, c.arrival LIMIT ?4",
     )?;
-    let mut found = statement.query((micros(scope.now()), row_limit(limit)))?;
+    let now = micros(scope.now());
+    read_due(statement.query((now, after.due_time, after.arrival, row_limit(limit)))?)
+}
+
+/// The first accepted commands of a connection that no claim was asked for yet, in order of arrival.
+pub(super) fn line(scope: &Scope<'_>, connection: Connection, limit: usize) -> Result<Vec<Due>, Fault> {
+    let mut statement = scope.connection.prepare_cached(
+        "SELECT c.id, n.target, n.guest, c.due_time, c.arrival, c.traceparent, c.tracestate
+         FROM connections n JOIN commands c ON c.connection = n.number
+         WHERE n.target = ?1 AND n.guest = ?2 AND c.in_line = 1 AND c.waiting = 0
+         ORDER BY c.arrival LIMIT ?3",
+    )?;
+    let (target, guest) = (connection.target.0.into_bytes(), connection.guest.0.into_bytes());
+    read_due(statement.query((target, guest, row_limit(limit)))?)
+}
+
+fn read_due(mut found: rusqlite::Rows<'_>) -> Result<Vec<Due>, Fault> {
     let mut due = Vec::new();
     while let Some(row) = found.next()? {
         due.push(Due {
             id: CommandId(rows::uuid(row, 0)?),
-            connection: Connection {
-                target: OrganizationId(rows::uuid(row, 1)?),
-                guest: OrganizationId(rows::uuid(row, 2)?),
-            },
+            connection: read_connection(row, 1)?,
+            trace: TraceContext { traceparent: row.get(5)?, tracestate: row.get(6)? },
+            cursor: DueCursor { due_time: row.get(3)?, arrival: row.get(4)? },
         });
     }
     Ok(due)
+}
+
+fn read_connection(row: &rusqlite::Row<'_>, column: usize) -> Result<Connection, Fault> {
+    Ok(Connection {
+        target: OrganizationId(rows::uuid(row, column)?),
+        guest: OrganizationId(rows::uuid(row, column + 1)?),
+    })
+}
+
+/// Suspect connections that are to be healed now, the longest due ones first.
+pub(super) fn suspects(scope: &Scope<'_>, limit: usize) -> Result<Vec<Connection>, Fault> {
+    let mut statement = scope.connection.prepare_cached(
+        "SELECT target, guest FROM connections WHERE heal_time <= ?1 ORDER BY heal_time LIMIT ?2",
+    )?;
+    let mut found = statement.query((micros(scope.now()), row_limit(limit)))?;
+    let mut suspects = Vec::new();
+    while let Some(row) = found.next()? {
+        suspects.push(read_connection(row, 0)?);
+    }
+    Ok(suspects)
+}
+
+/// How many commands are not final.
+pub(super) fn backlog(scope: &Scope<'_>) -> Result<u64, Fault> {
+    let mut statement =
+        scope.connection.prepare_cached("SELECT count(*) FROM commands WHERE due_time IS NOT NULL")?;
+    rows::unsigned(statement.query_row([], |row| row.get(0))?)
 }
 
 /// The earliest due time.
@@ -84,7 +127,7 @@ pub(super) fn books(scope: &Scope<'_>) -> Result<Books, Fault> {
             rows::unsigned(moment.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
         };
         books.outbox_pending = count("SELECT count(*) FROM outbox")?;
-        books.suspect = count("SELECT count(*) FROM connections WHERE suspect_since IS NOT NULL")?;
+        books.suspect = count("SELECT count(*) FROM connections WHERE heal_time IS NOT NULL")?;
     }
     moment.finish()?;
     books.finishes_refused = scope.shared.finishes_refused.load(Ordering::Relaxed);

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use super::error::Fault;
 use super::files::Lock;
 use super::schema;
-use super::task::{Done, Scope, Shared, Tally, Task};
+use super::task::{Scope, Shared, Tally, Task};
 use crate::service::ports::StoreError;
 
 /// A reader and all that it needs.
@@ -39,10 +39,13 @@ impl Reader {
     fn read(&mut self, task: &mut dyn Task) -> Result<(), StoreError> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            none => none.insert(schema::connect_reader(&self.path).map_err(Fault::from)?),
+            none => {
+                let opened = schema::connect_reader(&self.path);
+                none.insert(opened.map_err(|error| self.shared.failure(Fault::from(error)))?)
+            }
         };
         let mut scope = Scope { connection, shared: &self.shared, tally: Tally::default() };
-        if task.run(&mut scope) == Done::No {
+        if task.run(&mut scope).is_err() {
             self.connection = None;
         }
         Ok(())

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::error::OpenError;
+use super::error::{self, OpenError};
 
 /// How long a statement waits for another program that has the database locked, a backup for example.
 pub(super) const BUSY_TIME_MAX: Duration = Duration::from_secs(5);
@@ -14,7 +15,14 @@ pub(super) const BUSY_TIME_MAX: Duration = Duration::from_secs(5);
 const APPLICATION_ID: i64 = 0x6763_6164;
 
 /// The schema's steps, forward only. The version of a database is the number of steps it has taken.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/sqlite/0001_commands.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/sqlite/0001_commands.sql"),
+    include_str!("../migrations/sqlite/0002_line.sql"),
+];
+
+/// A file up to this length is looked through at start, which takes about a second for each GiB. For a larger one that
+/// is left to `PRAGMA integrity_check` in an operator's hands.
+const LOOK_THROUGH_LENGTH_MAX: i64 = 1 << 30;
 
 /// Statements kept prepared by a connection; more than there are.
 const STATEMENTS_MAX: usize = 64;
@@ -49,7 +57,10 @@ fn connect(path: &Path, mode: OpenFlags) -> rusqlite::Result<Connection> {
 pub(super) fn prepare(path: &Path) -> Result<Connection, OpenError> {
     let fail = |source| open_error(path, source);
     let mut connection = connect_writer(path).map_err(fail)?;
+    // What is refused stays as it is: to close it would copy its log into it.
+    keep_log(&connection, true).map_err(fail)?;
     let version = check(&connection, path)?;
+    look_through(&connection, path)?;
     let mode: String =
         connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(fail)?;
     if mode != "wal" {
@@ -58,7 +69,28 @@ pub(super) fn prepare(path: &Path) -> Result<Connection, OpenError> {
     }
     migrate(&mut connection, version).map_err(fail)?;
     touch(&connection).map_err(fail)?;
+    keep_log(&connection, false).map_err(fail)?;
     Ok(connection)
+}
+
+fn keep_log(connection: &Connection, kept: bool) -> rusqlite::Result<bool> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, kept)
+}
+
+/// Looks at every page of a file that is not too large for that.
+fn look_through(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let fail = |source| open_error(path, source);
+    let number = |sql: &str| -> rusqlite::Result<i64> { connection.query_row(sql, [], |row| row.get(0)) };
+    let length = number("PRAGMA page_count").map_err(fail)? * number("PRAGMA page_size").map_err(fail)?;
+    if length > LOOK_THROUGH_LENGTH_MAX {
+        return Ok(());
+    }
+    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fail)?;
+    if found == "ok" {
+        return Ok(());
+    }
+    let reason = found.split_whitespace().collect::<Vec<_>>().join(" ");
+    Err(OpenError::Corrupt { path: path.to_owned(), reason })
 }
 
 /// The schema version of a database that this program may use.
@@ -97,8 +129,7 @@ fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> 
     transaction.commit()
 }
 
-/// Reads both ends of every table, which finds a file that was cut or overwritten. A full check takes too long on a
-/// large file and is left to `PRAGMA integrity_check` in an operator's hands.
+/// Reads both ends of every table, which finds a file that was cut or overwritten, however large it is.
 fn touch(connection: &Connection) -> rusqlite::Result<()> {
     for sql in [
         "SELECT min(arrival), max(arrival), (SELECT id FROM commands ORDER BY arrival DESC LIMIT 1) FROM commands",
@@ -123,10 +154,9 @@ pub(super) fn release_orphans(connection: &Connection, now_micros: i64) -> rusql
 
 pub(super) fn open_error(path: &Path, source: rusqlite::Error) -> OpenError {
     let path = path.to_owned();
-    match source.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-            OpenError::Corrupt { path, reason: source.to_string() }
-        }
-        _ => OpenError::Sqlite { path, source },
+    if error::is_damage(&source) {
+        OpenError::Corrupt { path, reason: source.to_string() }
+    } else {
+        OpenError::Sqlite { path, error: source }
     }
 }

@@ -2,14 +2,14 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use chrono::{SubsecRound as _, TimeDelta};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::error::Fault;
+use super::error::{self, Fault};
 use crate::domain::Timestamp;
 use crate::domain::lifecycle::Terms;
 use crate::service::ports::{Clock, StoreError};
@@ -20,6 +20,24 @@ pub(super) struct Shared {
     pub(super) retention: TimeDelta,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) finishes_refused: AtomicU64,
+    /// What is wrong with the file, once that was found. Nothing is written any more then: it could do more harm.
+    pub(super) damage: OnceLock<String>,
+}
+
+impl Shared {
+    pub(super) fn new(terms: Terms, retention: TimeDelta, clock: Arc<dyn Clock>) -> Self {
+        Self { terms, retention, clock, finishes_refused: AtomicU64::new(0), damage: OnceLock::new() }
+    }
+
+    /// The error that ends a piece of work. Damage is remembered.
+    pub(super) fn failure(&self, fault: Fault) -> StoreError {
+        let is_damage = matches!(&fault, Fault::Sqlite(error) if error::is_damage(error));
+        let error = StoreError::from(fault);
+        if is_damage && self.damage.set(error.0.clone()).is_ok() {
+            tracing::error!(%error, "the store is damaged; nothing is written to it any more");
+        }
+        error
+    }
 }
 
 /// Changes of the totals within a transaction, written once at its end.
@@ -45,17 +63,10 @@ impl Scope<'_> {
     }
 }
 
-/// Whether a piece of work was done, so that what it wrote may stay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Done {
-    Yes,
-    No,
-}
-
 /// A piece of work whose kind of answer is forgotten.
 pub(super) trait Task: Send {
-    /// Does it and keeps the answer back. Never panics.
-    fn run(&mut self, scope: &mut Scope<'_>) -> Done;
+    /// Does it and keeps the answer back. Never panics. What it wrote must go if it fails.
+    fn run(&mut self, scope: &mut Scope<'_>) -> Result<(), StoreError>;
 
     /// Gives the answer out, or `failure` if the work came to nothing after it was done.
     fn answer(self: Box<Self>, failure: Option<&StoreError>);
@@ -82,13 +93,13 @@ where
     F: FnOnce(&mut Scope<'_>) -> Result<T, Fault> + Send,
     T: Send,
 {
-    fn run(&mut self, scope: &mut Scope<'_>) -> Done {
-        let Some(work) = self.work.take() else { return Done::No };
+    fn run(&mut self, scope: &mut Scope<'_>) -> Result<(), StoreError> {
+        let Some(work) = self.work.take() else { return Ok(()) };
         let result = match catch_unwind(AssertUnwindSafe(|| work(scope))) {
-            Ok(result) => result.map_err(StoreError::from),
+            Ok(result) => result.map_err(|fault| scope.shared.failure(fault)),
             Err(panic) => Err(StoreError(format!("a fault of the program: {}", panic_text(panic.as_ref())))),
         };
-        let done = if result.is_ok() { Done::Yes } else { Done::No };
+        let done = result.as_ref().map(|_| ()).map_err(StoreError::clone);
         self.result = Some(result);
         done
     }

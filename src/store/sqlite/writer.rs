@@ -12,7 +12,7 @@ use super::checkpoint::{self, Wal};
 use super::error::Fault;
 use super::files::Lock;
 use super::schema;
-use super::task::{Done, Scope, Shared, Tally, Task};
+use super::task::{Scope, Shared, Tally, Task};
 use crate::service::ports::StoreError;
 
 /// Pieces of work that share a commit, at most.
@@ -73,7 +73,7 @@ impl Writer {
         if let Err(error) = &result {
             tracing::error!(error = %error, operations = batch.len(), "the store could not commit");
         }
-        if !matches!(result, Ok(Done::Yes)) {
+        if !matches!(result, Ok(Done::All)) {
             self.connection = None;
         }
         for task in batch {
@@ -90,14 +90,29 @@ impl Writer {
 
     /// Whether every operation was done, once all that were are durable.
     fn transaction(&mut self, batch: &mut [Box<dyn Task>]) -> Result<Done, StoreError> {
+        let shared = &self.shared;
+        if let Some(damage) = shared.damage.get() {
+            return Err(StoreError(damage.clone()));
+        }
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            none => none.insert(schema::connect_writer(&self.path).map_err(Fault::from)?),
+            none => {
+                let opened = schema::connect_writer(&self.path);
+                none.insert(opened.map_err(|error| shared.failure(Fault::from(error)))?)
+            }
         };
-        let (done, tally) = write_all(connection, &self.shared, batch)?;
-        self.shared.finishes_refused.fetch_add(tally.finishes_refused, Ordering::Relaxed);
+        let (done, tally) = write_all(connection, shared, batch)?;
+        shared.finishes_refused.fetch_add(tally.finishes_refused, Ordering::Relaxed);
         Ok(done)
     }
+}
+
+/// What became of the operations of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Done {
+    All,
+    /// The others are taken back, each for itself.
+    Some,
 }
 
 fn write_all(
@@ -105,11 +120,12 @@ fn write_all(
     shared: &Shared,
     batch: &mut [Box<dyn Task>],
 ) -> Result<(Done, Tally), StoreError> {
-    execute(connection, "BEGIN IMMEDIATE")?;
-    let result = write_in_transaction(connection, shared, batch);
+    let run = |sql: &str| execute(connection, sql).map_err(|fault| shared.failure(fault));
+    run("BEGIN IMMEDIATE")?;
+    let result = write_in_transaction(connection, shared, batch, run);
     if result.is_err() && !connection.is_autocommit() {
         // Should it fail, the connection is dropped, which rolls back too.
-        let _ = execute(connection, "ROLLBACK");
+        let _ = run("ROLLBACK");
     }
     result
 }
@@ -118,25 +134,26 @@ fn write_in_transaction(
     connection: &Connection,
     shared: &Shared,
     batch: &mut [Box<dyn Task>],
+    run: impl Fn(&str) -> Result<(), StoreError>,
 ) -> Result<(Done, Tally), StoreError> {
     let mut scope = Scope { connection, shared, tally: Tally::default() };
-    let mut done = Done::Yes;
+    let mut done = Done::All;
     for task in batch {
         let tally = scope.tally;
-        execute(connection, "SAVEPOINT operation")?;
-        if task.run(&mut scope) == Done::No {
+        run("SAVEPOINT operation")?;
+        if let Err(error) = task.run(&mut scope) {
             scope.tally = tally;
-            done = Done::No;
+            done = Done::Some;
             if connection.is_autocommit() {
-                let text = "SQLite rolled the transaction back after an operation had failed";
-                return Err(StoreError(text.to_owned()));
+                // SQLite has rolled everything back, as it does where the disk is full or fails.
+                return Err(error);
             }
-            execute(connection, "ROLLBACK TO operation")?;
+            run("ROLLBACK TO operation")?;
         }
-        execute(connection, "RELEASE operation")?;
+        run("RELEASE operation")?;
     }
-    write_tally(connection, scope.tally).map_err(StoreError::from)?;
-    execute(connection, "COMMIT")?;
+    write_tally(connection, scope.tally).map_err(|fault| shared.failure(fault))?;
+    run("COMMIT")?;
     Ok((done, scope.tally))
 }
 

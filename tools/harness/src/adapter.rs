@@ -21,22 +21,26 @@ use uuid::Uuid;
 use crate::broker::{Broker, Names};
 use crate::{CLIENT_ID, CLIENT_SECRET, DEADLINE};
 
+/// The database file, below the directory of its adapter.
+const STORE: &str = "var/adapter.db";
+
 /// How an adapter is to be started.
 pub struct Setup {
     program: PathBuf,
-    directory: TempDir,
+    directory: Arc<TempDir>,
     config: String,
+    environment: Vec<(String, String)>,
 }
 
 impl Setup {
     /// An adapter for `requester`, against the upstream at `base_url`. `program` is `env!("CARGO_BIN_EXE_...")`.
     #[must_use]
     pub fn new(program: impl Into<PathBuf>, base_url: &str, requester: Uuid) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        let directory = Arc::new(tempfile::tempdir().expect("a temporary directory"));
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o700)).expect("a mode");
         let secret = secret_file(directory.path(), "client_secret", CLIENT_SECRET);
         let mut config = String::new();
-        let store = directory.path().join("var/adapter.db");
+        let store = directory.path().join(STORE);
         write!(
             config,
             r#"
@@ -51,7 +55,7 @@ organizations.test = {{ id = "{requester}", client_id = "{CLIENT_ID}", client_se
             secret.display()
         )
         .expect("writing to a string");
-        Self { program: program.into(), directory, config }
+        Self { program: program.into(), directory, config, environment: Vec::new() }
     }
 
     /// Adds lines of configuration, in dotted keys. They take the place of earlier ones with the same keys.
@@ -63,6 +67,13 @@ organizations.test = {{ id = "{requester}", client_id = "{CLIENT_ID}", client_se
         self.config = kept.flat_map(|line| [line, "\n"]).collect();
         self.config.push_str(lines);
         self.config.push('\n');
+        self
+    }
+
+    /// Adds a variable to the environment of the process.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -105,20 +116,45 @@ relay.retry_delay_max = "1s"
         self.directory.path()
     }
 
-    /// Starts the process and waits until it listens. Not necessarily ready.
-    pub async fn start(&self) -> Adapter {
+    /// The program.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// The database file of the store. It is there once the adapter has been started.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.directory.path().join(STORE)
+    }
+
+    /// The process, about to be started.
+    fn command(&self) -> Command {
         let file = self.directory.path().join("adapter.toml");
         std::fs::write(&file, &self.config).expect("the configuration is written");
-        let mut child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        command
             .args(["serve", "--config"])
             .arg(&file)
             .current_dir(self.directory.path())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the adapter starts");
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Starts a process that is not expected to stay, and yields its exit status and its log.
+    pub async fn start_in_vain(&self) -> (ExitStatus, String) {
+        let output = timeout(DEADLINE, self.command().output()).await.expect("it ends by itself");
+        let output = output.expect("the adapter starts");
+        (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Starts the process and waits until it listens. Not necessarily ready.
+    pub async fn start(&self) -> Adapter {
+        let mut child = self.command().spawn().expect("the adapter starts");
         let log = Lines::follow(child.stderr.take().expect("a pipe"));
         let output = Lines::follow(child.stdout.take().expect("a pipe"));
         let started = log
@@ -130,7 +166,15 @@ relay.retry_delay_max = "1s"
             let text = field(&started, name).unwrap_or_else(|| panic!("no {name} in {started}"));
             text.parse::<SocketAddr>().expect("an address")
         };
-        Adapter { grpc: address("grpc.listen"), admin: address("admin.listen"), child, log, output }
+        let directory = self.directory.clone();
+        Adapter {
+            grpc: address("grpc.listen"),
+            admin: address("admin.listen"),
+            child,
+            log,
+            output,
+            _directory: directory,
+        }
     }
 
     /// Starts the process and waits until it is ready.
@@ -160,6 +204,8 @@ pub struct Adapter {
     child: Child,
     log: Lines,
     output: Lines,
+    /// Where the store lies; kept for as long as the process runs.
+    _directory: Arc<TempDir>,
 }
 
 impl Adapter {

@@ -202,6 +202,19 @@ impl Broker {
         let declared = self.channel.queue_declare(queue.into(), options, FieldTable::default()).await;
         declared.expect("the queue is there")
     }
+
+    /// How many messages lie in a queue that are handed out to nobody, as soon as it is as wanted.
+    pub async fn depth_when(&self, queue: &str, wanted: impl Fn(u32) -> bool) -> u32 {
+        let found = async {
+            loop {
+                let depth = self.depth(queue).await;
+                if wanted(depth) {
+                    return depth;
+                }
+            }
+        };
+        timeout(DEADLINE, found).await.expect("the depth of the queue becomes as wanted")
+    }
 }
 
 /// A message that arrived.

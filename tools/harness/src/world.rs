@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::adapter::{Adapter, Setup};
 use crate::broker::{Broker, Inbox, Names};
+use crate::disk::Disk;
 use crate::node::Node;
 use crate::proxy::FaultProxy;
 use crate::{CLIENT_ID, CLIENT_SECRET, DEADLINE};
@@ -144,8 +145,13 @@ pub struct World {
 impl World {
     /// Starts everything. `lines` are added to the adapter's configuration.
     pub async fn start(program: &str, lines: &str) -> Self {
+        Self::arranged(program, |setup| setup.config(lines)).await
+    }
+
+    /// Starts everything; `arrange` completes how the adapter is to be started.
+    pub async fn arranged(program: &str, arrange: impl FnOnce(Setup) -> Setup) -> Self {
         let (upstream, broker, names) = (Upstream::start().await, Broker::connect().await, Names::default());
-        let setup = upstream.setup(program).broker(&broker, &names).config(lines);
+        let setup = arrange(upstream.setup(program).broker(&broker, &names));
         let adapter = setup.start_ready().await;
         let events = broker.subscribe(&names.events).await;
         Self { upstream, broker, names, setup, adapter, events, lasting: None }
@@ -186,6 +192,17 @@ impl World {
         let events = self.broker.consume(queue).await;
         let earlier = std::mem::replace(&mut self.events, events);
         self.events.succeed(earlier);
+    }
+
+    /// Starts everything, with a disk below the adapter's store that can fail.
+    pub async fn on_disk(program: &str, lines: &str) -> (Self, Disk) {
+        let mut disk = None;
+        let world = Self::arranged(program, |setup| {
+            let (setup, below) = Disk::below(setup.config(lines));
+            disk = Some(below);
+            setup
+        });
+        (world.await, disk.expect("it was arranged"))
     }
 
     /// A gRPC client.

@@ -27,8 +27,14 @@ pub struct Entry {
     pub endpoint: Endpoint,
     /// When the head of the request was read.
     pub received_at: DateTime<Utc>,
+    /// When the status line was given out; none if there was none.
+    #[serde(default)]
+    pub status_at: Option<DateTime<Utc>>,
     /// When the answer was complete; none while it is not, or if it never was.
     pub answered_at: Option<DateTime<Utc>>,
+    /// When it was answered, or its connection was seen closed; none while it is outstanding.
+    #[serde(default)]
+    pub ended_at: Option<DateTime<Utc>>,
     /// `Requester-Organization-ID`, or the organisation of the client that asked for a token.
     pub requester: Option<Uuid>,
     /// `Target-Organization-ID`

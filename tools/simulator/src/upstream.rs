@@ -37,14 +37,20 @@ impl Exchange {
 
     /// The status line goes out; the body may take its time.
     pub(crate) fn status(&self, status: StatusCode) {
-        self.shared.amend(self.seq, |entry| entry.status = Some(status.as_u16()));
+        self.shared.amend(self.seq, |entry| {
+            entry.status = Some(status.as_u16());
+            entry.status_at = Some(Utc::now());
+        });
     }
 
     /// The answer is complete.
     pub(crate) fn answered(mut self, status: StatusCode) {
         let answered = |entry: &mut Entry| {
+            let now = Some(Utc::now());
             entry.status = Some(status.as_u16());
-            entry.answered_at = Some(Utc::now());
+            entry.status_at = entry.status_at.or(now);
+            entry.answered_at = now;
+            entry.ended_at = now;
         };
         let mut inner = self.shared.lock();
         if let Some(entry) = inner.journal.get_mut(self.seq) {
@@ -67,7 +73,12 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         if let Some(outstanding) = self.outstanding.take() {
-            self.shared.lock().end(outstanding);
+            let mut inner = self.shared.lock();
+            if let Some(entry) = inner.journal.get_mut(self.seq) {
+                entry.ended_at = Some(Utc::now());
+            }
+            inner.end(outstanding);
+            drop(inner);
             self.shared.changed.notify_waiters();
         }
     }

@@ -1,10 +1,11 @@
 //! Rows of the table `commands`.
 
-use rusqlite::{CachedStatement, Connection as Database, Row};
+use rusqlite::{CachedStatement, Connection as Database, OptionalExtension as _, Row};
 use uuid::Uuid;
 
 use super::super::error::Fault;
 use super::{from_json, json, micros, optional_time, signed, time, unsigned, uuid};
+use crate::domain::Timestamp;
 use crate::domain::command::{Command, CommandId, IdempotencyKey, OrganizationId};
 use crate::domain::connection::Connection;
 use crate::domain::record::{CommandRecord, Door, EventRef, State};
@@ -51,6 +52,28 @@ pub(in crate::store::sqlite) fn blocker(
         "c.connection = ?1 AND c.blocking = 1 AND c.id <> ?2 ORDER BY c.due_time DESC LIMIT 1"
     ))?;
     one_command(&mut statement, (connection, id.0.as_bytes()))
+}
+
+/// The due time of the first in the line of the connection, if it arrived before `arrival`.
+pub(in crate::store::sqlite) fn ahead(
+    database: &Database,
+    connection: i64,
+    arrival: i64,
+) -> Result<Option<Timestamp>, Fault> {
+    let mut statement = database.prepare_cached(
+        "SELECT due_time, arrival FROM commands
+         WHERE connection = ?1 AND in_line = 1 AND waiting = ?2 AND arrival < ?3 ORDER BY arrival LIMIT 1",
+    )?;
+    let mut first: Option<(i64, i64)> = None;
+    for waiting in [false, true] {
+        let found = statement.query_row((connection, waiting, arrival), |row| Ok((row.get(0)?, row.get(1)?)));
+        let found: Option<(i64, i64)> = found.optional()?;
+        first = match (first, found) {
+            (Some(first), Some(other)) if first.1 < other.1 => Some(first),
+            (first, other) => other.or(first),
+        };
+    }
+    first.map(|(due_time, _)| time(due_time)).transpose()
 }
 
 fn one_command(
@@ -130,12 +153,12 @@ fn insert_identity(database: &Database, record: &mut CommandRecord, connection: 
     let mut statement = database.prepare_cached(
         "INSERT INTO commands (id, requester, key, connection, archived, issue_time, correlation_id, effective_time,
              expire_time, door, traceparent, tracestate, replies, state, generation, epoch, attempts, maybe_applied,
-             blocking, waiting, accepted_time, due_time, finished_time, outcome, event_id, event_sequence,
+             blocking, waiting, in_line, accepted_time, due_time, finished_time, outcome, event_id, event_sequence,
              event_confirmed_time)
          VALUES (:id, :requester, :key, :connection, :archived, :issue_time, :correlation_id, :effective_time,
              :expire_time, :door, :traceparent, :tracestate, :replies, :state, :generation, :epoch, :attempts,
-             :maybe_applied, :blocking, :waiting, :accepted_time, :due_time, :finished_time, :outcome, :event_id,
-             :event_sequence, :event_confirmed_time)",
+             :maybe_applied, :blocking, :waiting, :in_line, :accepted_time, :due_time, :finished_time, :outcome,
+             :event_id, :event_sequence, :event_confirmed_time)",
     )?;
     bind(&mut statement, ":id", record.id.0.as_bytes())?;
     bind(&mut statement, ":requester", command.requester.0.as_bytes())?;
@@ -157,7 +180,7 @@ fn update_command(database: &Database, record: &CommandRecord) -> Result<(), Fau
         "UPDATE commands SET expire_time = :expire_time, door = :door, traceparent = :traceparent,
              tracestate = :tracestate, replies = :replies, state = :state, generation = :generation, epoch = :epoch,
              attempts = :attempts, maybe_applied = :maybe_applied, blocking = :blocking, waiting = :waiting,
-             accepted_time = :accepted_time, due_time = :due_time, finished_time = :finished_time, outcome = :outcome,
+             in_line = :in_line, accepted_time = :accepted_time, due_time = :due_time, finished_time = :finished_time, outcome = :outcome,
              event_id = :event_id, event_sequence = :event_sequence, event_confirmed_time = :event_confirmed_time
          WHERE arrival = :arrival",
     )?;
@@ -184,6 +207,7 @@ fn bind_changing(statement: &mut CachedStatement<'_>, record: &CommandRecord) ->
     bind(statement, ":maybe_applied", record.maybe_applied)?;
     bind(statement, ":blocking", record.blocks())?;
     bind(statement, ":waiting", record.waiting)?;
+    bind(statement, ":in_line", record.in_line())?;
     bind(statement, ":accepted_time", micros(record.accepted_time))?;
     bind(statement, ":due_time", record.due_time.map(micros))?;
     bind(statement, ":finished_time", record.finished_time.map(micros))?;

@@ -5,7 +5,7 @@ use rusqlite::{Connection as Database, named_params};
 use super::super::error::Fault;
 use super::{micros, optional_time, signed, unsigned, uuid};
 use crate::domain::command::{CommandId, OrganizationId};
-use crate::domain::connection::{Applied, Connection, ConnectionRecord, Quiet, Version};
+use crate::domain::connection::{Applied, Connection, ConnectionRecord, Quiet, Suspicion, Version};
 
 /// A connection as it is stored: without a number it is not stored yet.
 pub(in crate::store::sqlite) struct StoredConnection {
@@ -20,7 +20,8 @@ pub(in crate::store::sqlite) fn connection(
 ) -> Result<StoredConnection, Fault> {
     let mut statement = database.prepare_cached(
         "SELECT number, effective_time_last, sequence, applied_time, applied_command, applied_archived,
-             applied_requester, applied_certain, quiet_until, quiet_command, settle_until, suspect_since
+             applied_requester, applied_certain, quiet_until, quiet_command, settle_until, suspect_since,
+             heal_time
          FROM connections WHERE target = ?1 AND guest = ?2",
     )?;
     let mut rows = statement.query((connection.target.0.as_bytes(), connection.guest.0.as_bytes()))?;
@@ -47,7 +48,10 @@ pub(in crate::store::sqlite) fn connection(
         sequence: unsigned(row.get(2)?)?,
         quiet,
         settle_until: optional_time(row, 10)?,
-        suspect_since: optional_time(row, 11)?,
+        suspicion: match (optional_time(row, 11)?, optional_time(row, 12)?) {
+            (Some(since), Some(due)) => Some(Suspicion { since, due }),
+            _ => None,
+        },
     };
     Ok(StoredConnection { number: Some(row.get(0)?), record })
 }
@@ -67,16 +71,17 @@ pub(in crate::store::sqlite) fn write_connection(
     let mut statement = database.prepare_cached(
         "INSERT INTO connections (target, guest, effective_time_last, sequence, applied_time, applied_command,
              applied_archived, applied_requester, applied_certain, quiet_until, quiet_command, settle_until,
-             suspect_since)
+             suspect_since, heal_time)
          VALUES (:target, :guest, :effective_time_last, :sequence, :applied_time, :applied_command, :applied_archived,
-             :applied_requester, :applied_certain, :quiet_until, :quiet_command, :settle_until, :suspect_since)
+             :applied_requester, :applied_certain, :quiet_until, :quiet_command, :settle_until, :suspect_since,
+             :heal_time)
          ON CONFLICT (target, guest) DO UPDATE SET
              effective_time_last = excluded.effective_time_last, sequence = excluded.sequence,
              applied_time = excluded.applied_time, applied_command = excluded.applied_command,
              applied_archived = excluded.applied_archived, applied_requester = excluded.applied_requester,
              applied_certain = excluded.applied_certain, quiet_until = excluded.quiet_until,
              quiet_command = excluded.quiet_command, settle_until = excluded.settle_until,
-             suspect_since = excluded.suspect_since
+             suspect_since = excluded.suspect_since, heal_time = excluded.heal_time
          RETURNING number",
     )?;
     let number = statement.query_row(
@@ -93,7 +98,8 @@ pub(in crate::store::sqlite) fn write_connection(
             ":quiet_until": record.quiet.map(|quiet| micros(quiet.until)),
             ":quiet_command": record.quiet.map(|quiet| quiet.command_id.0.into_bytes()),
             ":settle_until": record.settle_until.map(micros),
-            ":suspect_since": record.suspect_since.map(micros),
+            ":suspect_since": record.suspicion.map(|suspicion| micros(suspicion.since)),
+            ":heal_time": record.suspicion.map(|suspicion| micros(suspicion.due)),
         },
         |row| row.get(0),
     )?;

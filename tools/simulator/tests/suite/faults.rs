@@ -90,6 +90,7 @@ async fn a_reset_is_a_reset() {
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
         let entry = fixture.last();
         assert_eq!((entry.applied, entry.status, entry.answered_at), (applied, None, None));
+        assert!(entry.ended_at.is_some(), "what was reset is not outstanding");
         assert_eq!(fixture.simulator.stats().outstanding, 0);
     }
 }
@@ -134,12 +135,13 @@ async fn a_hang_ends_when_the_client_closes() {
     for applied in [false, true] {
         let mut connection = fixture.open().await;
         let entry = fixture.last_when(|entry| entry.fault.is_some() && entry.applied == applied).await;
-        assert_eq!(entry.status, None);
+        assert_eq!((entry.status, entry.ended_at), (None, None));
         let silence = timeout(Duration::from_millis(50), connection.more()).await;
         assert!(silence.is_err(), "nothing is answered");
         assert_eq!(fixture.simulator.stats().outstanding, 1);
         drop(connection);
         fixture.idle().await;
+        assert!(fixture.last().ended_at.is_some());
     }
 }
 
@@ -168,6 +170,7 @@ async fn a_drip_comes_byte_by_byte() {
     let head = timeout(DEADLINE, connection.head()).await.expect("in time").expect("a head");
     assert_eq!(head.status, 200);
     assert_eq!(fixture.last().answered_at, None);
+    assert!(fixture.last().status_at.is_some());
     assert_eq!(fixture.simulator.stats().outstanding, 1);
     drop(connection);
     fixture.idle().await;

@@ -127,11 +127,17 @@ impl Model {
         let at = record.command.connection;
         let blocker =
             self.commands.iter().find(|c| c.command.connection == at && c.id != id && c.blocks()).cloned();
+        let earlier =
+            |c: &&CommandRecord| c.command.connection == at && c.arrival < record.arrival && c.in_line();
+        let ahead = self.commands.iter().filter(earlier).min_by_key(|c| c.arrival).and_then(|c| c.due_time);
+        let neighbours = Neighbours { blocker: blocker.as_ref(), ahead };
+        let must_go_first = record.blocks();
         let was_accepted = record.state == State::Accepted;
         let connection = self.connections[&at].clone();
-        match begin(record, connection, blocker.as_ref(), self.now, Uuid::now_v7(), &TERMS) {
+        match begin(record, connection, neighbours, self.now, Uuid::now_v7(), &TERMS) {
             Begun::Claimed(record, connection) => {
                 assert!(blocker.is_none());
+                assert!(ahead.is_none() || must_go_first, "not at the head of its line");
                 self.claims.push(record.clone());
                 self.write(record, Some(connection));
             }
@@ -196,7 +202,8 @@ impl Model {
         }
         let Some(index) = self.commands.iter().position(|c| c.id == record.id) else {
             assert_eq!(record.state, State::Accepted);
-            self.commands.push(record);
+            let arrival = i64::try_from(self.commands.len()).unwrap() + 1;
+            self.commands.push(CommandRecord { arrival, ..record });
             return;
         };
         let before = &self.commands[index];

@@ -1,10 +1,19 @@
-//! The rules one by one; random histories are in `lifecycle_history_tests.rs`.
+//! The rules one by one; random histories are in `history_tests.rs`.
 
 use std::time::Duration;
 
+use chrono::TimeDelta;
+use uuid::Uuid;
+
 use super::*;
-use crate::domain::command::{IdempotencyKey, OrganizationId};
-use crate::domain::connection::Connection;
+use crate::domain::Timestamp;
+use crate::domain::command::{Command, CommandId, IdempotencyKey, OrganizationId};
+use crate::domain::connection::{Applied, Connection, ConnectionRecord, Quiet, Suspicion};
+use crate::domain::error::Reason;
+use crate::domain::message::Message;
+use crate::domain::record::{CommandRecord, Door, Outcome, ReplyAddress, State};
+use crate::domain::reply::Verdict;
+use crate::domain::trace::TraceContext;
 
 const TERMS: Terms = Terms {
     lease: TimeDelta::seconds(60),
@@ -103,7 +112,7 @@ fn claim(
     connection: ConnectionRecord,
     now: Timestamp,
 ) -> (CommandRecord, ConnectionRecord) {
-    match begin(record, connection, None, now, Uuid::now_v7(), &TERMS) {
+    match begin(record, connection, Neighbours::default(), now, Uuid::now_v7(), &TERMS) {
         Begun::Claimed(record, connection) => (record, connection),
         other => panic!("not claimed: {other:?}"),
     }
@@ -188,9 +197,10 @@ fn an_answer_after_the_end_of_a_lost_lease_keeps_its_quiet_time() {
 #[test]
 fn a_stale_finish_raises_suspicion_only_if_something_was_sent() {
     let (record, connection) = claimed();
-    for (attempts, suspect) in [(0, None), (1, Some(start()))] {
+    let suspicion = Suspicion { since: start(), due: start() + TERMS.settle };
+    for (attempts, suspicion) in [(0, None), (1, Some(suspicion))] {
         let stale = Finish { epoch: record.epoch - 1, attempts, ..ending(&record, Ending::Applied, false) };
-        let expected = ConnectionRecord { suspect_since: suspect, ..connection.clone() };
+        let expected = ConnectionRecord { suspicion, ..connection.clone() };
         let finished = super::finish(record.clone(), connection.clone(), stale, start(), &TERMS);
         assert_eq!(finished, Finished::Stale(expected));
     }
@@ -199,7 +209,7 @@ fn a_stale_finish_raises_suspicion_only_if_something_was_sent() {
 #[test]
 fn a_version_that_would_go_back_makes_the_connection_suspect() {
     let (record, mut connection) = claimed();
-    let version = super::super::connection::Version {
+    let version = crate::domain::connection::Version {
         effective_time: record.effective_time + TimeDelta::seconds(1),
         command_id: record.id,
     };
@@ -207,7 +217,8 @@ fn a_version_that_would_go_back_makes_the_connection_suspect() {
     connection.applied = Some(applied);
     let settlement = settle(&record, &connection, ending(&record, Ending::Applied, false), start());
     assert_eq!(settlement.connection.applied, Some(applied));
-    assert_eq!(settlement.connection.suspect_since, Some(start()));
+    let suspicion = Suspicion { since: start(), due: start() };
+    assert_eq!(settlement.connection.suspicion, Some(suspicion), "to be healed as soon as it is free");
     assert_eq!(settlement.connection.sequence, 1, "the effect is told all the same");
 }
 
@@ -231,14 +242,20 @@ fn a_waiting_command_is_not_looked_at_again_at_once() {
     blocker.due_time = Some(start() - TimeDelta::seconds(1));
     let (record, connection) =
         new_record(request(2, 1, "k-2"), &ConnectionRecord::new(connection(1)), start());
-    let Begun::Waiting(record) = begin(record, connection, Some(&blocker), start(), Uuid::now_v7(), &TERMS)
-    else {
+    let Begun::Waiting(record) = begin(
+        record,
+        connection,
+        Neighbours { blocker: Some(&blocker), ahead: None },
+        start(),
+        Uuid::now_v7(),
+        &TERMS,
+    ) else {
         panic!("does not wait")
     };
     assert_eq!(record.due_time, Some(start() + WAIT_MIN));
 }
 
-#[path = "lifecycle_history_tests.rs"]
+#[path = "history_tests.rs"]
 mod histories;
 
 #[test]
@@ -254,4 +271,23 @@ fn a_message_that_joins_a_call_is_not_left_with_its_failure() {
     let settled = settle(&record, &connection, ending(&record, Ending::Refused, true), start());
     assert_eq!(settled.record.state, State::Failed);
     assert!(matches!(settled.messages[..], [Message::DeadLetter(_)]));
+}
+
+#[test]
+fn a_command_waits_for_those_that_stand_ahead_of_it_unless_all_wait_for_it() {
+    let known = ConnectionRecord::new(connection(1));
+    let (record, connection) = new_record(request(1, 1, "k"), &known, start());
+    let now = start();
+    let neighbours = Neighbours { ahead: Some(now + TimeDelta::seconds(9)), ..<_>::default() };
+    let Begun::Waiting(waiting) =
+        begin(record.clone(), connection.clone(), neighbours, now, Uuid::now_v7(), &TERMS)
+    else {
+        panic!("overtaken")
+    };
+    assert_eq!((waiting.waiting, waiting.due_time), (true, Some(now + TimeDelta::seconds(9))));
+    assert!(waiting.in_line());
+    let unknown = CommandRecord { state: State::Deferred, maybe_applied: true, ..record };
+    assert!(!unknown.in_line());
+    let begun = begin(unknown, connection, neighbours, now, Uuid::now_v7(), &TERMS);
+    assert!(matches!(begun, Begun::Claimed(record, _) if record.state == State::InFlight));
 }

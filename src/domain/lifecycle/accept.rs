@@ -1,0 +1,127 @@
+//! A command comes in: it is new, known, or in conflict with what is known.
+
+use chrono::TimeDelta;
+
+use super::Terms;
+use crate::domain::Timestamp;
+use crate::domain::command::{Command, CommandId};
+use crate::domain::connection::ConnectionRecord;
+use crate::domain::message::{Message, Reply};
+use crate::domain::record::{CommandRecord, Door, ReplyAddress, State};
+use crate::domain::trace::TraceContext;
+
+/// Reply addresses kept of one command, at most. Further ones get no reply of their own.
+pub const REPLIES_MAX: usize = 16;
+
+/// A command that is to be accepted.
+#[derive(Debug, Clone)]
+pub struct Acceptance {
+    /// What is asked.
+    pub command: Command,
+    /// The name that it gets if it is new.
+    pub id: CommandId,
+    /// By which door it came.
+    pub door: Door,
+    /// The trace that it belongs to.
+    pub trace: TraceContext,
+    /// The caller's name for its conversation.
+    pub correlation_id: Option<String>,
+    /// Where an answer is wanted, besides the caller that waits.
+    pub reply: Option<ReplyAddress>,
+}
+
+/// What becomes of an [`Acceptance`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Accepted {
+    /// It is new, or its key had failed before: work for the one who brought it. Both rows are to be written.
+    Fresh(CommandRecord, ConnectionRecord),
+    /// The key is known and not final. The record is to be written if it differs from the stored one.
+    InProgress(CommandRecord),
+    /// The key is known and its outcome final. The message, if any, goes into the outbox.
+    Replayed(CommandRecord, Option<Message>),
+    /// The key names a command with other parameters. Nothing is written.
+    Conflict,
+}
+
+/// Decides what becomes of `request`, given the command stored under its key, if any, and its connection.
+#[must_use]
+pub fn accept(
+    existing: Option<CommandRecord>,
+    connection: &ConnectionRecord,
+    request: Acceptance,
+    now: Timestamp,
+    terms: &Terms,
+) -> Accepted {
+    let Some(mut record) = existing else {
+        return fresh(connection.clone(), request, now, terms);
+    };
+    if !record.command.same_parameters(&request.command) {
+        return Accepted::Conflict;
+    }
+    if record.state.is_replayed() {
+        let reply = request.reply.map(|address| Message::Reply(Box::new(Reply::of(&record, &address, true))));
+        return Accepted::Replayed(record, reply);
+    }
+    if let Some(address) = request.reply
+        && record.replies.len() < REPLIES_MAX
+        && !record.replies.contains(&address)
+    {
+        record.replies.push(address);
+    }
+    if request.door == Door::Amqp {
+        // From now on nobody may be left to hear of a failure but the store.
+        record.door = Door::Amqp;
+    }
+    match record.state {
+        State::Failed => {
+            // The same wish again: id and effective time stay, so that it cannot overtake a newer one (rule 6).
+            record.state = State::Accepted;
+            record.door = request.door;
+            record.trace = request.trace;
+            record.command.expire_time = request.command.expire_time;
+            record.accepted_time = now;
+            record.due_time = Some(now + terms.hold);
+            record.finished_time = None;
+            record.outcome = None;
+            record.waiting = false;
+            Accepted::Fresh(record, connection.clone())
+        }
+        State::Deferred if !record.waiting => {
+            record.due_time = Some(now);
+            Accepted::InProgress(record)
+        }
+        _ => Accepted::InProgress(record),
+    }
+}
+
+fn fresh(mut connection: ConnectionRecord, request: Acceptance, now: Timestamp, terms: &Terms) -> Accepted {
+    // Rule 6: never later than acceptance; without a word of the caller, acceptance, and after the last one.
+    let effective_time = match (request.command.issue_time, connection.effective_time_last) {
+        (Some(issued), _) => issued.min(now),
+        (None, Some(last)) => now.max(last + TimeDelta::microseconds(1)),
+        (None, None) => now,
+    };
+    connection.effective_time_last = connection.effective_time_last.max(Some(effective_time));
+    let record = CommandRecord {
+        id: request.id,
+        arrival: 0,
+        command: request.command,
+        door: request.door,
+        trace: request.trace,
+        correlation_id: request.correlation_id,
+        replies: request.reply.into_iter().collect(),
+        state: State::Accepted,
+        generation: 1,
+        epoch: 0,
+        attempts: 0,
+        maybe_applied: false,
+        effective_time,
+        accepted_time: now,
+        due_time: Some(now + terms.hold),
+        waiting: false,
+        finished_time: None,
+        outcome: None,
+        event: None,
+    };
+    Accepted::Fresh(record, connection)
+}

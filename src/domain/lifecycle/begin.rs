@@ -1,0 +1,97 @@
+//! A command at the head of its lane asks for the claim.
+
+use chrono::TimeDelta;
+use uuid::Uuid;
+
+use super::Terms;
+use super::end::{Settlement, end};
+use crate::domain::Timestamp;
+use crate::domain::connection::{ConnectionRecord, Quiet};
+use crate::domain::error::Reason;
+use crate::domain::record::{CommandRecord, Outcome, State};
+
+/// What becomes of a command at the head of its lane. The rows in it are to be written.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Begun {
+    /// The claim is given, until the record's due time and under its epoch.
+    Claimed(CommandRecord, ConnectionRecord),
+    /// It waits for another command of its connection or for a quiet time; due when that may be over.
+    Waiting(CommandRecord),
+    /// It ended without a PATCH.
+    Ended(Settlement),
+    /// Someone else has the claim, or it is final. Nothing is written.
+    Unavailable(CommandRecord),
+}
+
+/// Other commands of the connection, as far as they matter to one that is to be begun.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Neighbours<'a> {
+    /// One that [blocks](CommandRecord::blocks).
+    pub blocker: Option<&'a CommandRecord>,
+    /// The due time of one that arrived earlier and still stands [in line](CommandRecord::in_line).
+    pub ahead: Option<Timestamp>,
+}
+
+/// Decides whether `record` may be claimed (rules 2, 3, 5 and 6).
+///
+/// `event_id` is the id of the event that an end may emit.
+#[must_use]
+pub fn begin(
+    mut record: CommandRecord,
+    mut connection: ConnectionRecord,
+    neighbours: Neighbours<'_>,
+    now: Timestamp,
+    event_id: Uuid,
+    terms: &Terms,
+) -> Begun {
+    if record.state.is_final() {
+        return Begun::Unavailable(record);
+    }
+    if record.state == State::InFlight {
+        if record.due_time.is_some_and(|lease_end| lease_end > now) {
+            return Begun::Unavailable(record);
+        }
+        // A lease that ended counts as sent, and what it sent may take effect until its quiet time is over.
+        record.maybe_applied = true;
+        let quiet_until = connection.quiet.map(|quiet| quiet.until);
+        connection.settle_until = connection.settle_until.max(quiet_until);
+    }
+    if !record.maybe_applied {
+        if record.command.expire_time.is_some_and(|expires| expires <= now) {
+            let outcome =
+                unsent(&record, Reason::CommandExpired, "expire_time passed before the command was sent");
+            return Begun::Ended(end(record, connection, State::Failed, outcome, now, event_id));
+        }
+        if connection.applied.is_some_and(|applied| record.version() < applied.version) {
+            let text = "a newer command of the connection was applied, or may have been";
+            let outcome = unsent(&record, Reason::Superseded, text);
+            return Begun::Ended(end(record, connection, State::Superseded, outcome, now, event_id));
+        }
+    }
+    let quiet = connection.quiet.filter(|quiet| quiet.command_id != record.id && quiet.until > now);
+    let blocked_until = neighbours.blocker.map(|other| other.due_time.unwrap_or(now));
+    // One whose fate is unknown goes first: all others wait for it.
+    let ahead_until = neighbours.ahead.filter(|_| !record.blocks());
+    let wait_until = blocked_until.max(quiet.map(|quiet| quiet.until)).max(ahead_until);
+    if let Some(until) = wait_until {
+        record.due_time = Some(until.max(now + WAIT_MIN));
+        record.waiting = true;
+        return Begun::Waiting(record);
+    }
+    record.state = State::InFlight;
+    record.epoch += 1;
+    record.waiting = false;
+    let lease_end = now + terms.lease;
+    record.due_time = Some(lease_end);
+    connection.quiet = Some(Quiet { until: lease_end + terms.settle, command_id: record.id });
+    Begun::Claimed(record, connection)
+}
+
+/// What waits is looked at again no sooner than this, unless it is woken.
+pub(in crate::domain) const WAIT_MIN: TimeDelta = TimeDelta::milliseconds(250);
+
+/// The outcome of a command that ends without an attempt; what an earlier attempt heard stays.
+fn unsent(record: &CommandRecord, reason: Reason, text: &str) -> Outcome {
+    let upstream_status = record.outcome.as_ref().and_then(|outcome| outcome.upstream_status);
+    Outcome::refused(upstream_status, reason, text)
+}

@@ -1,0 +1,122 @@
+//! Sends a suspect connection's newest applied value once more, through its lane (rule 7).
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::time::{Instant, sleep};
+use tracing::{Instrument as _, Span, info, info_span, warn};
+
+use super::Shared;
+use super::lanes::Ticket;
+use super::ports::Patch;
+use super::worker::{Attempts, STORE_RETRY_DELAY, hint};
+use crate::domain::connection::Connection;
+use crate::domain::heal::{Finish, Heal, Healed};
+use crate::domain::reply::{self, Verdict};
+use crate::domain::trace::TraceContext;
+use crate::telemetry;
+
+/// The connections that this process heals now. Cloning shares it.
+#[derive(Clone, Default)]
+pub(super) struct UnderWay(Arc<Mutex<HashSet<Connection>>>);
+
+impl UnderWay {
+    /// Registers a connection, or yields nothing if it is there already.
+    pub(super) fn begin(&self, connection: Connection) -> Option<Healing> {
+        let mut healing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        healing.insert(connection).then(|| Healing { under_way: self.clone(), connection })
+    }
+}
+
+/// A connection is being healed, until this is dropped.
+pub(super) struct Healing {
+    under_way: UnderWay,
+    connection: Connection,
+}
+
+impl Drop for Healing {
+    fn drop(&mut self) {
+        self.under_way.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.connection);
+    }
+}
+
+/// Heals `connection`, or leaves it for another time.
+pub(super) async fn heal(shared: &Shared, connection: Connection, mut ticket: Ticket) {
+    tokio::select! {
+        biased;
+        () = shared.draining.cancelled() => return,
+        () = ticket.turn() => {}
+    }
+    let asked = Instant::now();
+    match shared.store.begin_heal(connection).await {
+        Ok(Some((heal, trace))) => {
+            let span = heal_span(&heal, &trace);
+            attempt(shared, heal, asked).instrument(span).await;
+        }
+        Ok(None) => {}
+        Err(error) => warn!(%error, "a suspect connection could not be claimed"),
+    }
+}
+
+async fn attempt(shared: &Shared, heal: Heal, asked: Instant) {
+    let lease_end = asked + shared.settings.lease;
+    let deadline = asked + shared.settings.command_timeout;
+    let patch = Patch {
+        requester: heal.requester,
+        connection: heal.connection,
+        archived: heal.archived,
+        resend_count: 0,
+    };
+    let mut attempts = Attempts::default();
+    let (reply, authorization) = shared.send(patch, &mut attempts, deadline, lease_end).await;
+    let verdict = reply::classify(&reply, heal.archived);
+    if let Verdict::Transient { token_refused: true, .. } = verdict
+        && let Some(authorization) = &authorization
+    {
+        shared.upstream.refuse(heal.requester, authorization);
+    }
+    let unanswered = matches!(verdict, Verdict::Transient { unanswered: true, .. });
+    let unanswered_at = unanswered.then(Instant::now);
+    let retry_delay = shared.settings.deferral.deferral(1, hint(&verdict), rand::random());
+    let mut finish = Finish { heal, verdict, sent: attempts.sent > 0, unanswered_ago: None, retry_delay };
+    loop {
+        finish.unanswered_ago = unanswered_at.map(|at| at.elapsed());
+        match shared.store.finish_heal(finish.clone()).await {
+            Ok(healed) => return tell(shared, healed),
+            // Without an end the connection is due again when the lease is over.
+            Err(error) if Instant::now() + STORE_RETRY_DELAY >= lease_end => {
+                return warn!(%error, "the end of a healing could not be stored");
+            }
+            Err(_) => sleep(STORE_RETRY_DELAY).await,
+        }
+    }
+}
+
+fn tell(shared: &Shared, healed: Healed) {
+    let name = match healed {
+        Healed::Yes => "healed",
+        Healed::Later => "later",
+        Healed::GivenUp => "given_up",
+        Healed::Stale => "stale",
+    };
+    Span::current().record("heal.result", name);
+    match healed {
+        Healed::Yes => info!("a suspect connection shows its newest applied value again"),
+        Healed::Later | Healed::Stale => info!(result = name, "a suspect connection is not healed yet"),
+        Healed::GivenUp => warn!("a suspect connection could not be healed and is given up"),
+    }
+    shared.recovery.notify_one();
+}
+
+fn heal_span(heal: &Heal, trace: &TraceContext) -> Span {
+    let span = info_span!(
+        parent: None,
+        "heal",
+        otel.kind = "internal",
+        command.id = %heal.command_id,
+        command.archived = heal.archived,
+        heal.result = tracing::field::Empty,
+    );
+    telemetry::context::adopt(&span, trace);
+    span
+}

@@ -1,0 +1,114 @@
+//! The store takes nothing for a while: nothing is claimed, sent or acknowledged, and then all goes on by itself.
+
+use std::collections::HashSet;
+
+use harness::disk::Fault;
+use harness::{DEADLINE, World};
+use tonic::Code;
+use uuid::Uuid;
+
+use crate::support::{
+    FOR_EVER, PROGRAM, QUICK, Trouble, call, is_not_ready, is_refused, key_of, nothing_more_is_told,
+    one_is_done, until_depth,
+};
+
+const MESSAGES: u32 = 5;
+
+/// The whole story of one outage. `words` is what the operator reads.
+async fn outage(trouble: Trouble, words: &str) {
+    let (mut world, disk) = World::on_disk(PROGRAM, QUICK).await;
+    one_is_done(&mut world).await;
+
+    let in_trouble = trouble.begin(&world, &disk);
+    let pid = world.adapter.pid();
+    let caller = Uuid::new_v4();
+    is_refused(&world, caller, "called").await;
+    let mut guests = vec![(caller, "called".to_owned())];
+    for number in 0..MESSAGES {
+        let (guest, key) = (Uuid::new_v4(), format!("sent-{number}"));
+        world.send(guest, &world.upstream.message(guest, true, &key)).await;
+        guests.push((guest, key));
+    }
+    is_not_ready(&world, words).await;
+    let suspended = |line: &str| line.contains("suspended") && line.contains("STORE_UNAVAILABLE");
+    world.adapter.log().wait_for(DEADLINE, suspended).await.expect("consuming stops");
+    until_depth(&world, MESSAGES).await;
+    is_not_ready(&world, words).await;
+    for (guest, key) in &guests {
+        assert_eq!(world.upstream.received(*guest), 0, "{key}: no claim, no PATCH");
+        let known = world.upstream.command(&world.adapter, key).await.expect_err(key);
+        assert_eq!(known.code(), Code::NotFound, "{key}");
+    }
+
+    in_trouble.over();
+    world.adapter.ready().await;
+    assert_eq!(world.adapter.pid(), pid);
+    call(&world, caller, "called", DEADLINE).await.expect("the same key, as the caller was told");
+    let mut wanted: HashSet<String> = guests.iter().map(|(_, key)| key.clone()).collect();
+    for event in world.events.take(guests.len()).await {
+        let key = key_of(&event.json());
+        assert!(wanted.remove(&key), "{key} has one event");
+    }
+    nothing_more_is_told(&mut world).await;
+    for (guest, key) in &guests {
+        assert_eq!(world.upstream.applied(*guest), [true], "{key}: one PATCH");
+    }
+    until_depth(&world, 0).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_full_disk() {
+    outage(Trouble::Disk(Fault::Full), "the disk is full").await;
+}
+
+#[tokio::test]
+async fn case_29_a_file_that_turns_read_only() {
+    outage(Trouble::Disk(Fault::ReadOnly), "read-only").await;
+}
+
+#[tokio::test]
+async fn a_file_that_another_program_holds_locked() {
+    outage(Trouble::Locked, "another program holds the file locked").await;
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_at_writing() {
+    outage(Trouble::Disk(Fault::WriteFails), "I/O error at writing").await;
+}
+
+#[tokio::test]
+async fn a_disk_that_makes_nothing_durable() {
+    outage(Trouble::Disk(Fault::SyncFails), "I/O error at making data durable").await;
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs() {
+    outage(Trouble::Disk(Fault::SyncSlow(FOR_EVER)), "slow or hangs").await;
+}
+
+/// A disk that is slow only makes everything slow.
+#[tokio::test]
+async fn a_slow_disk_loses_and_reorders_nothing() {
+    let (mut world, disk) = World::on_disk(PROGRAM, QUICK).await;
+    disk.set(Fault::SyncSlow(std::time::Duration::from_millis(250)));
+    let guests = [Uuid::new_v4(), Uuid::new_v4()];
+    for number in 0..4 {
+        for guest in guests {
+            let body = world.upstream.message(guest, number % 2 == 0, &format!("{guest}-{number}"));
+            world.send(guest, &body).await;
+        }
+    }
+    let events: Vec<_> = world.events.take(8).await.iter().map(|event| key_of(&event.json())).collect();
+    for guest in guests {
+        let own: Vec<_> = events.iter().filter(|key| key.starts_with(&guest.to_string())).collect();
+        let wanted: Vec<_> = (0..4).map(|number| format!("{guest}-{number}")).collect();
+        assert_eq!(own, wanted.iter().collect::<Vec<_>>());
+        assert_eq!(world.upstream.applied(guest), [true, false, true, false]);
+    }
+    let slow = Uuid::new_v4();
+    call(&world, slow, "slow", DEADLINE).await.expect("a call too");
+    world.adapter.ready().await;
+    disk.set(Fault::None);
+    world.end().await;
+}

@@ -1,0 +1,233 @@
+//! Every check is shown to pass a sound run and to find each way in which its promise can be broken.
+
+use std::collections::BTreeSet;
+
+use super::all;
+use super::story::{FIRST, SECOND, at, sound};
+use crate::history::{Answer, Door, History, LetterSeen, ReplySeen, Sending, State, What};
+
+/// The checks that find something.
+fn broken(history: &History) -> BTreeSet<&'static str> {
+    let checked = all(history);
+    checked.iter().filter(|checked| !checked.findings.is_empty()).map(|checked| checked.check).collect()
+}
+
+/// Breaks a sound run, and asserts that the check finds it. Others may as well.
+#[track_caller]
+fn found(check: &str, breaks: impl FnOnce(&mut History)) {
+    let mut history = sound();
+    breaks(&mut history);
+    let broken = broken(&history);
+    assert!(broken.contains(check), "{check} finds nothing, but only: {broken:?}");
+}
+
+fn command<'a>(history: &'a mut History, key: &str) -> &'a mut crate::history::CommandSeen {
+    history.commands.get_mut(key).unwrap()
+}
+
+#[test]
+fn a_sound_run_is_sound_and_is_looked_at() {
+    let checked = all(&sound());
+    for checked in &checked {
+        assert!(checked.findings.is_empty(), "{:?}", checked.findings);
+        assert!(checked.count > 0, "{} has looked at nothing", checked.check);
+    }
+}
+
+#[test]
+fn a_command_that_is_lost_or_not_final() {
+    let check = "accepted commands are final";
+    found(check, |history| command(history, "archive").state = State::Deferred);
+    found(check, |history| drop(history.commands.remove("archive")));
+    found(check, |history| {
+        history.sendings[0].answer =
+            Answer::Refused { reason: "IDEMPOTENCY_KEY_REUSED".into(), command_id: None, key: None };
+        history.commands.remove("archive");
+    });
+}
+
+#[test]
+fn a_message_that_is_neither_a_command_nor_a_dead_letter() {
+    let check = "messages are commands or dead letters";
+    found(check, |history| drop(history.commands.remove("unarchive")));
+    found(check, |history| history.letters.retain(|letter| letter.reason != "UNDECODABLE"));
+    found(check, |history| history.letters.retain(|letter| letter.reason != "IDEMPOTENCY_KEY_REUSED"));
+    found(check, |history| {
+        let letter = history.letters.iter_mut().find(|letter| letter.reason == "UNDECODABLE");
+        letter.unwrap().reason = "INVALID_FIELDS".into();
+    });
+    found(check, |history| {
+        let copy = LetterSeen { sending: Some(1), ..history.letters[0].clone() };
+        history.letters.push(copy);
+    });
+}
+
+#[test]
+fn an_answer_that_is_not_true() {
+    let check = "answers are true";
+    let refused = |reason: &str| Answer::Refused { reason: reason.into(), command_id: None, key: None };
+    found(check, |history| command(history, "archive").id = "another".into());
+    found(check, |history| command(history, "archive").state = State::Failed);
+    found(check, |history| history.sendings[0].answer = refused("SUPERSEDED"));
+    found(check, |history| history.sendings[0].answer = refused("IDEMPOTENCY_KEY_REUSED"));
+    found(check, |history| history.sendings[0].answer = refused("UPSTREAM_NOT_FOUND"));
+    found(check, |history| {
+        let conflict = history.wishes.iter().rposition(|wish| wish.key == "archive").unwrap();
+        let done = history.sendings[0].clone();
+        history.sendings.push(Sending { what: What::Wish(conflict), ..done });
+    });
+    found(check, |history| {
+        history.sendings.retain(|sending| sending.door == Door::Grpc);
+        history.sendings[0].answer = refused("DEADLINE_TOO_SHORT");
+    });
+}
+
+#[test]
+fn a_command_without_its_messages_or_with_wrong_ones() {
+    let check = "commands have their messages";
+    found(check, |history| drop(history.events.remove(0)));
+    found(check, |history| command(history, "archive").event = None);
+    found(check, |history| command(history, "archive").event.as_mut().unwrap().2 = false);
+    found(check, |history| history.events[0].kind = "unarchived".into());
+    found(check, |history| history.events[0].sequence = 7);
+    found(check, |history| history.events[0].guest = SECOND);
+    found(check, |history| history.events[2].kind = "archived".into());
+    found(check, |history| command(history, "older").event = Some(("event".into(), 3, true)));
+    found(check, |history| command(history, "unknown").maybe_applied = false);
+    found(check, |history| history.letters.retain(|letter| letter.command.is_none()));
+    found(check, |history| {
+        let of_older = Some(("id-older".to_owned(), State::Rejected));
+        let letter = LetterSeen { command: of_older, ..history.letters[1].clone() };
+        history.letters.push(letter);
+    });
+}
+
+#[test]
+fn a_message_of_nothing() {
+    let check = "messages have their command";
+    found(check, |history| history.events[0].command_id = "nobody".into());
+    found(check, |history| history.letters[0].sending = None);
+    found(check, |history| history.letters[1].command = Some(("nobody".into(), State::Rejected)));
+}
+
+#[test]
+fn a_reply_that_is_missing_untrue_or_unasked_for() {
+    let check = "replies have come";
+    found(check, |history| drop(history.replies.remove(0)));
+    found(check, |history| history.replies[0].status = "rejected".into());
+    found(check, |history| history.replies.last_mut().unwrap().status = "succeeded".into());
+    found(check, |history| {
+        let reply = ReplySeen { sending: 0, ..history.replies[0].clone() };
+        history.replies.push(reply);
+    });
+}
+
+#[test]
+fn a_message_that_is_left() {
+    found("the command queue is empty", |history| history.left_in_queue = 1);
+}
+
+#[test]
+fn an_effect_without_its_one_event() {
+    let check = "applied PATCHes have their event";
+    found(check, |history| drop(history.events.remove(0)));
+    found(check, |history| history.journal[0].traceparent = None);
+    found(check, |history| drop(history.commands.remove("archive")));
+    found(check, |history| history.journal[0].archived = Some(false));
+    found(check, |history| command(history, "archive").event = None);
+    found(check, |history| command(history, "archive").state = State::Failed);
+    found(check, |history| command(history, "unknown").maybe_applied = false);
+    found(check, |history| {
+        let mut second = history.events[0].clone();
+        second.id = "a-second-id".into();
+        second.sequence = 3;
+        history.events.push(second);
+    });
+}
+
+#[test]
+fn an_event_without_an_effect() {
+    let check = "events have their PATCH";
+    found(check, |history| history.journal[0].applied = false);
+    found(check, |history| history.journal[0].archived = Some(false));
+    found(check, |history| history.journal[0].guest = Some(SECOND));
+    // The other command's PATCH of the same value on the same connection is not its own.
+    found(check, |history| history.events[2].kind = "unarchived".into());
+    found(check, |history| {
+        let other = history.journal[1].traceparent.clone();
+        history.journal[0].traceparent = other;
+    });
+}
+
+#[test]
+fn an_event_that_changes() {
+    found("deliveries of an event are equal", |history| {
+        let mut second = history.events[0].clone();
+        second.body = r#"{"changed":true}"#.into();
+        history.events.push(second);
+    });
+}
+
+#[test]
+fn an_overlap() {
+    let check = "no overlap on a connection";
+    found(check, |history| history.journal[1].received_at = at(110));
+    found(check, |history| history.journal[0].applied_at = Some(at(160)));
+    // What was never answered is outstanding until its connection is closed.
+    found(check, |history| {
+        history.journal[0].status = None;
+        history.journal[0].ended_at = None;
+    });
+    found(check, |history| {
+        history.journal[0].status = None;
+        history.journal[0].ended_at = Some(at(155));
+    });
+    // The body of a success may take its time.
+    let mut history = sound();
+    history.journal[0].ended_at = Some(at(1_000));
+    assert!(broken(&history).is_empty());
+    // Repeats of one command may overlap.
+    let mut history = sound();
+    history.journal[4].received_at = at(310);
+    assert!(broken(&history).is_empty());
+}
+
+#[test]
+fn something_older_after_something_newer() {
+    let check = "nothing older follows";
+    found(check, |history| command(history, "unarchive").effective_time = at(5));
+    found(check, |history| {
+        // Ties go by the id, and "id-archive" is the lesser one.
+        let time = command(history, "archive").effective_time;
+        command(history, "unarchive").effective_time = time;
+        history.journal[0].applied_seq = Some(9);
+    });
+}
+
+#[test]
+fn a_value_that_is_not_the_newest() {
+    let check = "the newest stays";
+    found(check, |history| history.upstream.extend([(FIRST, true)]));
+    found(check, |history| history.upstream.retain(|guest, _| *guest != FIRST));
+}
+
+#[test]
+fn sequences_with_a_gap_a_double_or_in_another_order() {
+    let check = "sequences are gapless and in order";
+    found(check, |history| history.events[1].sequence = 3);
+    found(check, |history| history.events[1].sequence = 1);
+    found(check, |history| history.events[0].sequence = 0);
+    found(check, |history| {
+        history.events[0].sequence = 2;
+        history.events[1].sequence = 1;
+    });
+}
+
+#[test]
+fn a_request_outside_the_contract() {
+    let check = "requests keep the upstream's contract";
+    found(check, |history| history.journal[0].violations.push("query: the call has no query".into()));
+    let mut history = sound();
+    history.journal[0].violations.push("body: is too long or was cut".into());
+    assert!(broken(&history).is_empty(), "the network may cut a body");
+}

@@ -1,0 +1,159 @@
+//! Fetches what can be known from outside: queues, `GetCommand`, the simulator.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use futures::stream;
+use harness::broker::Arrived;
+use harness::{Broker, Names};
+use lapin::options::BasicGetOptions;
+use serde_json::Value;
+use simulator::Endpoint;
+use uuid::Uuid;
+
+use crate::calls;
+use crate::history::{Answer, EventSeen, History, LetterSeen, ReplySeen, State, What};
+use crate::messages::NUMBER_HEADER;
+use crate::stage::{EVENTS_QUEUE, REPLIES_QUEUE, Stage};
+
+/// Commands looked up at once.
+const LOOK_UPS: usize = 16;
+
+/// The header of dead letters that is the adapter's own.
+const OWN_HEADER: &str = "x-guest-connection-adapter";
+
+/// Fetches what has come into the queues since.
+pub async fn drain(broker: &Broker, history: &mut History) {
+    for message in get_all(broker, EVENTS_QUEUE).await {
+        history.events.push(event(&message));
+    }
+    for message in get_all(broker, &Names::usual().dead_letters).await {
+        history.letters.push(letter(&message));
+    }
+    for message in get_all(broker, REPLIES_QUEUE).await {
+        history.replies.push(reply(&message));
+    }
+    history.left_in_queue = broker.depth(&Names::usual().commands).await;
+}
+
+async fn get_all(broker: &Broker, queue: &str) -> Vec<Arrived> {
+    let mut messages = Vec::new();
+    loop {
+        let got = broker.channel().basic_get(queue.into(), BasicGetOptions { no_ack: true });
+        let Some(message) = got.await.expect("the queue is there") else { return messages };
+        let delivery = message.delivery;
+        messages.push(Arrived {
+            routing_key: delivery.routing_key.to_string(),
+            properties: delivery.properties,
+            body: delivery.data,
+        });
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// The trace of a `traceparent`.
+fn trace(traceparent: &str) -> String {
+    traceparent.split('-').nth(1).unwrap_or_default().to_owned()
+}
+
+fn event(message: &Arrived) -> EventSeen {
+    let event = message.json();
+    let command = &event["data"]["command"];
+    let guest = text(&event["subject"]).split('/').nth(1).and_then(|guest| guest.parse().ok());
+    EventSeen {
+        id: text(&event["id"]),
+        kind: text(&event["type"]).rsplit('.').nth(1).unwrap_or_default().to_owned(),
+        guest: guest.unwrap_or_default(),
+        sequence: text(&event["sequence"]).parse().unwrap_or_default(),
+        command_id: text(&command["command_id"]),
+        key: text(&command["idempotency_key"]),
+        trace: trace(&text(&event["traceparent"])),
+        body: String::from_utf8_lossy(&message.body).into_owned(),
+    }
+}
+
+fn letter(message: &Arrived) -> LetterSeen {
+    let own = message.table(OWN_HEADER);
+    let state = own.get("state").and_then(|state| State::parse(state));
+    LetterSeen {
+        reason: own.get("reason").cloned().unwrap_or_default(),
+        sending: message.header(NUMBER_HEADER).and_then(|number| number.parse().ok()),
+        command: own.get("command_id").cloned().zip(state),
+        trace: own.get("traceparent").map(|text| trace(text)).unwrap_or_default(),
+        text: format!("{own:?}"),
+    }
+}
+
+fn reply(message: &Arrived) -> ReplySeen {
+    let reply = message.json();
+    let number = message.properties.correlation_id().as_ref().map(ToString::to_string);
+    ReplySeen {
+        sending: number.and_then(|number| number.parse().ok()).unwrap_or(usize::MAX),
+        status: text(&reply["status"]),
+        reason: reply["reason"].as_str().map(str::to_owned),
+        command_id: reply["command_id"].as_str().map(str::to_owned),
+    }
+}
+
+/// Enters the keys that the adapter made up, as far as they were heard of.
+pub fn learn_keys(history: &mut History) {
+    let History { wishes, sendings, events, .. } = history;
+    for sending in sendings.iter() {
+        let What::Wish(wish) = sending.what else { continue };
+        let (Answer::Done { key, .. } | Answer::Refused { key: Some(key), .. }) = &sending.answer else {
+            continue;
+        };
+        if wishes[wish].key.is_empty() {
+            wishes[wish].key.clone_from(key);
+        }
+    }
+    for wish in wishes.iter_mut().filter(|wish| wish.key.is_empty()) {
+        if let Some(event) = events.iter().find(|event| event.trace == wish.trace) {
+            wish.key.clone_from(&event.key);
+        }
+    }
+}
+
+/// Looks commands up: those that are not final with everything confirmed, or all.
+pub async fn look_up(stage: &Arc<Stage>, history: &mut History, all: bool) {
+    let is_settled = |key: &String| {
+        let command = history.commands.get(key);
+        command.is_some_and(|command| {
+            let confirmed = command.event.as_ref().is_none_or(|(_, _, confirmed)| *confirmed);
+            command.state.is_final() && confirmed
+        })
+    };
+    let mut keys: Vec<String> = history.wishes.iter().map(|wish| wish.key.clone()).collect();
+    keys.retain(|key| !key.is_empty() && (all || !is_settled(key)));
+    keys.sort();
+    keys.dedup();
+    let look_ups = stream::iter(keys).map(|key| async move {
+        let client = stage.client()?;
+        // What cannot be had now is asked for in the next round.
+        calls::look_up(client, stage.requester, &key).await.ok().map(|found| (key, found))
+    });
+    let found: Vec<_> = look_ups.buffer_unordered(LOOK_UPS).filter_map(std::future::ready).collect().await;
+    for (key, command) in found {
+        match command {
+            Some(command) => drop(history.commands.insert(key, command)),
+            None => drop(history.commands.remove(&key)),
+        }
+    }
+}
+
+/// Takes over what the upstream knows.
+pub fn upstream(stage: &Stage, history: &mut History) {
+    history.journal = stage.simulator.journal();
+    let guests = history.journal.iter().filter(|entry| entry.endpoint == Endpoint::Patch);
+    let mut values: BTreeMap<Uuid, bool> = BTreeMap::new();
+    for guest in guests.filter_map(|entry| entry.guest) {
+        if let Some(connection) = stage.simulator.connection(stage.requester, guest) {
+            values.insert(guest, connection.archived);
+        }
+    }
+    history.upstream = values;
+}

@@ -1,0 +1,106 @@
+//! `make chaos`: a run of a seed, told in counts; on failure the seed, the promise and the whole story.
+
+#![allow(clippy::print_stdout, reason = "it is there to print")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use chaos::history::History;
+use chaos::soak::{self, Part};
+use chaos::{checks, report, run};
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Disturbs a running adapter and checks its promises from outside")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Makes a run of its own broker, upstream and adapter.
+    Run {
+        /// What the run is made of; without one, any.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// For how long commands are sent and faults happen.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+    /// Makes the long and the large runs.
+    Soak {
+        /// Which; without one, all.
+        #[arg(long, value_enum)]
+        part: Option<Part>,
+        /// The backlog that is drained.
+        #[arg(long, default_value_t = 400_000)]
+        messages: usize,
+    },
+    /// Checks the history of an earlier run again.
+    Check {
+        /// The `history.json` of the run.
+        history: PathBuf,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run { seed, seconds } => {
+            // Short enough to be typed.
+            let seed = seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
+            chaos(seed, Duration::from_secs(seconds)).await
+        }
+        Command::Soak { part, messages } => long(part, messages).await,
+        Command::Check { history } => check(&history),
+    }
+}
+
+async fn chaos(seed: u64, duration: Duration) -> ExitCode {
+    println!("chaos: SEED={seed} SECONDS={}", duration.as_secs());
+    let run = run::run(seed, duration).await;
+    println!("{}", report::summary(&run));
+    if run.is_sound() {
+        println!("chaos: seed {seed} passed");
+        return ExitCode::SUCCESS;
+    }
+    match report::keep(&run) {
+        Ok(folder) => println!("chaos: everything about it is in {}", folder.display()),
+        Err(error) => println!("chaos: its files could not be kept: {error}"),
+    }
+    println!("chaos: FAILED; again: make chaos SEED={seed} SECONDS={}", duration.as_secs());
+    ExitCode::FAILURE
+}
+
+async fn long(part: Option<Part>, messages: usize) -> ExitCode {
+    let parts = part.map_or_else(|| Part::ALL.to_vec(), |part| vec![part]);
+    let mut failed = false;
+    for part in parts {
+        println!("soak: {part:?}");
+        match soak::soak(part, messages).await {
+            Ok(figures) => println!("soak: {part:?} passed: {figures}"),
+            Err(fault) => {
+                println!("soak: {part:?} FAILED: {fault}");
+                failed = true;
+            }
+        }
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn check(path: &PathBuf) -> ExitCode {
+    let read = std::fs::read(path).map_err(|error| error.to_string());
+    let history = read.and_then(|text| serde_json::from_slice(&text).map_err(|error| error.to_string()));
+    let history: History = match history {
+        Ok(history) => history,
+        Err(error) => {
+            println!("chaos: {}: {error}", path.display());
+            return ExitCode::FAILURE;
+        }
+    };
+    let checked = checks::all(&history);
+    println!("{}", report::verdict(&history, &checked));
+    if checked.iter().all(|check| check.findings.is_empty()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

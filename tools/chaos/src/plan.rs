@@ -1,0 +1,241 @@
+//! What is sent and which faults happen, and when. The same seed is the same plan.
+
+use std::time::Duration;
+
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use serde::{Deserialize, Serialize};
+use simulator::Rule;
+use uuid::Uuid;
+
+use crate::history::{Door, What};
+use crate::{plan_faults, plan_load};
+
+/// A command that someone wants carried out. The same wish sent twice is a duplicate; another wish with the same key is
+/// a conflict.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// What is special about it, in a word.
+    pub kind: String,
+    /// The idempotency key. Empty: the adapter makes one up, which is entered here when it is learnt.
+    pub key: String,
+    /// The guest of the connection.
+    pub guest: Uuid,
+    /// The value.
+    pub archived: bool,
+    /// The trace in which every call for it is made, in hexadecimal digits.
+    pub trace: String,
+    /// `issue_time`, in milliseconds from the start of the run.
+    pub issued_ms: Option<i64>,
+    /// `expire_time`, likewise.
+    pub expires_ms: Option<i64>,
+}
+
+/// A message that cannot become a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Garbage {
+    /// What is wrong with it, in a word.
+    pub kind: String,
+    /// The body.
+    pub body: Vec<u8>,
+    /// Its content type.
+    pub content_type: String,
+    /// The reason that its dead letter must have.
+    pub reason: String,
+}
+
+/// How a command is written down for the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// The JSON command.
+    Json,
+    /// The request of the gRPC contract.
+    Protobuf,
+    /// The JSON command as the data of a CloudEvent.
+    CloudEvent,
+}
+
+/// Something to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// When, from the start of the run.
+    pub at: Duration,
+    /// What.
+    pub what: What,
+    /// Where.
+    pub door: Door,
+    /// The deadline of a call; none means none.
+    pub timeout: Option<Duration>,
+    /// How often a call is made at most, while nothing is known of its outcome.
+    pub tries: u32,
+    /// The form of a message.
+    pub form: Form,
+    /// Whether a message asks for a reply.
+    pub wants_reply: bool,
+}
+
+/// A connection through a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leg {
+    /// From the adapter to the broker.
+    Broker,
+    /// From the adapter to the upstream.
+    Upstream,
+}
+
+/// A disturbance.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Disturbance {
+    /// SIGKILL to the adapter, and a start after a while.
+    Kill,
+    /// SIGTERM to the adapter, and a start after its end.
+    Restart,
+    /// SIGSTOP to the adapter, and SIGCONT after a while.
+    Freeze,
+    /// Another connection holds the write lock of the store for a while.
+    StoreLock,
+    /// The same, and SIGKILL to the adapter before the lock is let go.
+    KillLocked,
+    /// The broker's node is killed and started again.
+    BrokerKill,
+    /// The broker's node is stopped and started again.
+    BrokerRestart,
+    /// The broker's node is frozen for a while.
+    BrokerFreeze,
+    /// Connections are closed, or reset.
+    Cut(Leg, bool),
+    /// Nothing gets through for a while; connections stay.
+    Stall(Leg),
+    /// Everything takes longer for a while.
+    Slow(Leg, Duration),
+    /// New connections are refused for a while.
+    Refuse(Leg),
+    /// The upstream misbehaves towards some requests.
+    Upstream(Rule),
+    /// All tokens are taken back.
+    RevokeTokens,
+    /// The upstream's connections are reset.
+    UpstreamReset,
+}
+
+/// A fault to come.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fault {
+    /// When, from the start of the run.
+    pub at: Duration,
+    /// For how long.
+    pub lasts: Duration,
+    /// What.
+    pub disturbance: Disturbance,
+}
+
+/// Faults that happen one after another; tracks run beside one another.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Tracks {
+    /// Of the adapter's process and store.
+    pub adapter: Vec<Fault>,
+    /// Of the broker's process.
+    pub broker: Vec<Fault>,
+    /// Of the connections.
+    pub network: Vec<Fault>,
+    /// Of the upstream.
+    pub upstream: Vec<Fault>,
+}
+
+/// A run to be made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// What it was made of.
+    pub seed: u64,
+    /// For how long commands are sent and faults happen.
+    pub duration: Duration,
+    /// The organisation on whose behalf everything is asked.
+    pub requester: Uuid,
+    /// The commands.
+    pub wishes: Vec<Wish>,
+    /// The other messages.
+    pub garbage: Vec<Garbage>,
+    /// The sendings, in order of time.
+    pub steps: Vec<Step>,
+    /// The faults.
+    pub tracks: Tracks,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    #[must_use]
+    pub fn new(seed: u64, duration: Duration) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let requester = plan_load::id(&mut rng);
+        let load = plan_load::load(&mut rng, duration, requester);
+        let tracks = plan_faults::tracks(&mut rng, duration, &load.hot);
+        let plan_load::Load { wishes, garbage, steps, .. } = load;
+        Self { seed, duration, requester, wishes, garbage, steps, tracks }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_seed_is_a_plan() {
+        assert_eq!(Plan::new(7, MINUTE), Plan::new(7, MINUTE));
+        assert_ne!(Plan::new(7, MINUTE), Plan::new(8, MINUTE));
+    }
+
+    #[test]
+    fn a_minute_has_some_of_everything() {
+        for seed in 0..20 {
+            let plan = Plan::new(seed, MINUTE);
+            let kinds: HashSet<&str> = plan.wishes.iter().map(|wish| wish.kind.as_str()).collect();
+            for kind in ["plain", "stale", "equal", "future", "expiring", "keyless", "conflict"] {
+                assert!(kinds.contains(kind), "no {kind} in seed {seed}");
+            }
+            assert!(plan.garbage.len() > 5 && plan.steps.len() > plan.wishes.len());
+            let Tracks { adapter, broker, network, upstream } = &plan.tracks;
+            let adapters = |wanted: &Disturbance| adapter.iter().any(|fault| fault.disturbance == *wanted);
+            assert!(adapters(&Disturbance::Kill) && adapters(&Disturbance::Freeze), "seed {seed}");
+            assert!(broker.len() > 1 && network.len() > 5 && upstream.len() > 20, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_few_seconds_have_a_kill_and_other_faults() {
+        for seed in 0..20 {
+            let plan = Plan::new(seed, Duration::from_secs(6));
+            let Tracks { adapter, broker, network, upstream } = plan.tracks;
+            assert_eq!(adapter[0].disturbance, Disturbance::Kill, "seed {seed}");
+            assert!(!broker.is_empty() && !network.is_empty() && upstream.len() > 3, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn every_fault_is_over_when_the_next_one_of_its_track_comes() {
+        for seed in 0..50 {
+            let Tracks { adapter, broker, network, .. } = Plan::new(seed, MINUTE).tracks;
+            for track in [adapter, broker, network] {
+                for pair in track.windows(2) {
+                    assert!(pair[0].at + pair[0].lasts < pair[1].at, "seed {seed}: {pair:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn traces_are_those_of_wishes_and_keys_are_shared_by_conflicts_alone() {
+        let plan = Plan::new(3, MINUTE);
+        let traces: HashSet<&str> = plan.wishes.iter().map(|wish| wish.trace.as_str()).collect();
+        assert_eq!(traces.len(), plan.wishes.len());
+        let mut keys = HashSet::new();
+        for wish in plan.wishes.iter().filter(|wish| wish.kind != "conflict" && wish.kind != "keyless") {
+            assert!(keys.insert(&wish.key), "{} is not a wish's own", wish.key);
+        }
+        let conflicts = plan.wishes.iter().filter(|wish| wish.kind == "conflict");
+        assert!(conflicts.into_iter().all(|wish| keys.contains(&wish.key)));
+    }
+}

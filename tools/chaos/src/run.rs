@@ -1,0 +1,110 @@
+//! One run: set the stage, load and faults, settle, check.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::Utc;
+use tokio::time::{Instant, sleep};
+
+use crate::checks::{self, Checked, Index};
+use crate::faults::{self, Happened};
+use crate::history::History;
+use crate::load::{self, Sent};
+use crate::plan::Plan;
+use crate::stage::Stage;
+use crate::{collect, messages};
+
+/// How long everything may take to become quiet after the last fault.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(90);
+
+/// The pause between two looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// A run that was made.
+pub struct Run {
+    /// What is known of it.
+    pub history: History,
+    /// What the checks say.
+    pub checked: Vec<Checked>,
+    /// How long it took until nothing was owed any more.
+    pub settled_in: Option<Duration>,
+    /// What the adapter has logged.
+    pub log: Vec<String>,
+    /// The adapter's configuration.
+    pub configuration: String,
+}
+
+impl Run {
+    /// Whether every promise was kept.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.checked.iter().all(|checked| checked.findings.is_empty())
+    }
+}
+
+/// Makes the run of a seed.
+pub async fn run(seed: u64, duration: Duration) -> Run {
+    let plan = Plan::new(seed, duration);
+    let stage = Arc::new(Stage::for_chaos(plan.requester).await);
+    let (started, started_at) = (Instant::now(), Utc::now());
+    let (sent, happened) = (Sent::default(), Happened::default());
+    tokio::join!(
+        load::send_all(&stage, &plan, started, started_at, &sent),
+        faults::make_all(&stage, &plan.tracks, started, &happened)
+    );
+    let mut history = History {
+        seed,
+        started_at,
+        wishes: plan.wishes,
+        garbage: plan.garbage,
+        sendings: sent.all(),
+        faults: happened.all(),
+        journal: Vec::new(),
+        events: Vec::new(),
+        letters: Vec::new(),
+        replies: Vec::new(),
+        commands: BTreeMap::new(),
+        upstream: BTreeMap::new(),
+        left_in_queue: 0,
+    };
+    let settled_in = settle(&stage, &mut history).await;
+    let checked = checks::all(&history);
+    let log = stage.log().await;
+    Run { history, checked, settled_in, log, configuration: stage.configuration().to_owned() }
+}
+
+/// Waits until nothing is owed any more, ends the adapter, and fetches what that has brought.
+async fn settle(stage: &Arc<Stage>, history: &mut History) -> Option<Duration> {
+    let since = Instant::now();
+    stage.ready().await;
+    let broker = stage.broker().await;
+    let mut settled_in = None;
+    while since.elapsed() < SETTLE_DEADLINE {
+        collect::drain(&broker, history).await;
+        collect::learn_keys(history);
+        collect::look_up(stage, history, false).await;
+        let owed = checks::owed(history, &Index::new(history));
+        if owed.iter().all(|checked| checked.findings.is_empty()) {
+            settled_in = Some(since.elapsed());
+            break;
+        }
+        sleep(LOOK_INTERVAL).await;
+    }
+    collect::look_up(stage, history, true).await;
+    let _ = stage.simulator.wait_until_idle(LOOK_INTERVAL * 10).await;
+    if !stage.terminate().await {
+        history.faults.push(crate::history::FaultSeen {
+            kind: "the adapter did not end well".to_owned(),
+            text: "its exit status was not success".to_owned(),
+            from: Utc::now(),
+            until: Utc::now(),
+        });
+    }
+    collect::drain(&broker, history).await;
+    collect::upstream(stage, history);
+    settled_in
+}
+
+/// The name of the header that carries the number of a sending.
+pub const NUMBER_HEADER: &str = messages::NUMBER_HEADER;

@@ -1,0 +1,57 @@
+//! The adapter's durations during a run: as small as their relations allow, so that a few seconds hold many of each.
+//!
+//! What the faults may do to a request has to stay below [`SETTLE`]: beyond it the design promises nothing. A request can
+//! be held by the proxy ([`STALL_MAX`], [`SLOW_MAX`]) and then by the upstream ([`LATE_MAX`]); the rest is room for a
+//! busy machine.
+
+use std::time::Duration;
+
+/// `upstream.attempt_timeout`
+pub const ATTEMPT: Duration = Duration::from_millis(500);
+
+/// `upstream.settle`
+pub const SETTLE: Duration = Duration::from_secs(2);
+
+/// `store.lease`
+pub const LEASE: Duration = Duration::from_millis(2_500);
+
+/// How long a proxy before the upstream holds everything, at most.
+pub const STALL_MAX: Duration = Duration::from_millis(500);
+
+/// How much slower a proxy makes a connection, at most.
+pub const SLOW_MAX: Duration = Duration::from_millis(120);
+
+/// How late the upstream applies what it has been sent, at most.
+pub const LATE_MAX: Duration = Duration::from_millis(700);
+
+/// How long a frozen adapter sleeps beyond its lease, at most; less than [`SETTLE`].
+pub const OVERSLEEP_MAX: Duration = Duration::from_millis(1_200);
+
+/// Lines of configuration with these and what goes with them.
+#[must_use]
+pub fn configuration() -> String {
+    format!(
+        r#"
+upstream.attempt_timeout = "{}ms"
+upstream.connect_timeout = "300ms"
+upstream.command_timeout = "1500ms"
+upstream.settle = "{}ms"
+upstream.retry_delay_base = "20ms"
+upstream.retry_delay_max = "200ms"
+upstream.defer_delay_base = "100ms"
+upstream.defer_delay_max = "500ms"
+upstream.token_delay_base = "50ms"
+upstream.token_delay_max = "500ms"
+grpc.answer_timeout = "3s"
+amqp.delivery_hold = "3s"
+amqp.confirm_timeout = "1500ms"
+amqp.prefetch = 64
+store.lease = "{}ms"
+store.give_up_after = "1h"
+shutdown.drain_timeout = "3s"
+"#,
+        ATTEMPT.as_millis(),
+        SETTLE.as_millis(),
+        LEASE.as_millis()
+    )
+}

@@ -1,0 +1,16 @@
+//! A short run of chaos: some seconds of a fixed seed, by the same way as `make chaos`.
+
+use std::time::Duration;
+
+use chaos::{report, run};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn some_seconds_of_chaos_break_no_promise() {
+    let run = run::run(4711, Duration::from_secs(12)).await;
+    let summary = report::summary(&run);
+    if !run.is_sound() {
+        let kept = report::keep(&run);
+        panic!("{summary}\nits files: {kept:?}");
+    }
+    println!("{summary}");
+}
