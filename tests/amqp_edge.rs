@@ -18,5 +18,3 @@ mod pipeline;
 mod publisher;
 #[path = "amqp_edge/support.rs"]
 mod support;
-#[path = "amqp_edge/topology.rs"]
-mod topology;
