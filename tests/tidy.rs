@@ -260,9 +260,14 @@ fn lints_are_set_aside_for_a_reason() {
 #[test]
 fn links_lead_somewhere() {
     let mut pages = files("docs", "md");
-    for name in
-        ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/README.md", "tools/simulator/README.md"]
-    {
+    for name in [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "deploy/README.md",
+        "tools/chaos/README.md",
+        "tools/simulator/README.md",
+    ] {
         pages.push((name.to_owned(), std::fs::read_to_string(root().join(name)).unwrap()));
     }
     for (name, text) in pages {

@@ -12,8 +12,10 @@ mod callers;
 mod edges;
 mod order;
 mod poison;
+mod publishing;
 mod rewriter;
 mod settling;
+mod support;
 mod upstream;
 
 /// The program under test.

@@ -17,7 +17,9 @@ use crate::stage::Client;
 /// How long a caller without a deadline waits: longer than the adapter takes, unless that is frozen or gone.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-fn timestamp(time: Time) -> prost_types::Timestamp {
+/// A time as the contract writes it.
+#[must_use]
+pub fn timestamp(time: Time) -> prost_types::Timestamp {
     prost_types::Timestamp {
         seconds: time.timestamp(),
         nanos: i32::try_from(time.timestamp_subsec_nanos()).unwrap_or_default(),

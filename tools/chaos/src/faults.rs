@@ -60,6 +60,7 @@ fn kind(disturbance: &Disturbance) -> String {
         Disturbance::Restart => "adapter restarted".to_owned(),
         Disturbance::Freeze => "adapter frozen past its lease".to_owned(),
         Disturbance::StoreLock => "store locked".to_owned(),
+        Disturbance::KillLocked => "adapter killed with its store locked".to_owned(),
         Disturbance::BrokerKill => "broker killed".to_owned(),
         Disturbance::BrokerRestart => "broker restarted".to_owned(),
         Disturbance::BrokerFreeze => "broker frozen".to_owned(),
@@ -79,6 +80,7 @@ async fn make(stage: &Stage, fault: &Fault) {
         | Disturbance::Restart
         | Disturbance::Freeze
         | Disturbance::StoreLock
+        | Disturbance::KillLocked
         | Disturbance::BrokerKill
         | Disturbance::BrokerRestart
         | Disturbance::BrokerFreeze => process(stage, fault).await,
@@ -95,7 +97,13 @@ async fn make(stage: &Stage, fault: &Fault) {
 /// What happens to the adapter, its store or the broker.
 async fn process(stage: &Stage, fault: &Fault) {
     match &fault.disturbance {
-        Disturbance::StoreLock => lock_store(stage, fault.lasts).await,
+        Disturbance::StoreLock => unlock(lock_store(stage, fault.lasts).await),
+        Disturbance::KillLocked => {
+            let lock = lock_store(stage, fault.lasts).await;
+            stage.kill().await;
+            unlock(lock);
+            stage.start().await;
+        }
         Disturbance::Freeze => {
             let place = stage.adapter.lock().await;
             let adapter = place.as_ref().expect("this track alone ends it");
@@ -163,8 +171,8 @@ fn proxy(stage: &Stage, leg: Leg) -> &FaultProxy {
     }
 }
 
-/// Another program has the store's write lock, as a backup or a curious operator may.
-async fn lock_store(stage: &Stage, lasts: Duration) {
+/// Another program has the store's write lock for a while, as a backup or a curious operator may.
+async fn lock_store(stage: &Stage, lasts: Duration) -> rusqlite::Connection {
     let path = stage.store();
     let connection = tokio::task::spawn_blocking(move || {
         let connection = rusqlite::Connection::open(path).expect("the store is there");
@@ -174,5 +182,10 @@ async fn lock_store(stage: &Stage, lasts: Duration) {
     });
     let connection = connection.await.expect("no panic");
     sleep(lasts).await;
+    connection
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "it is closed with the lock")]
+fn unlock(connection: rusqlite::Connection) {
     connection.execute_batch("ROLLBACK").expect("the end of the lock");
 }

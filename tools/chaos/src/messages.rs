@@ -3,16 +3,19 @@
 use std::time::Duration;
 
 use chrono::SecondsFormat;
+use guest_connection_adapter::proto;
 use harness::Names;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
-use serde_json::json;
+use prost::Message as _;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use crate::calls::timestamp;
 use crate::history::{Answer, Time};
-use crate::plan::{Garbage, Wish};
+use crate::plan::{Form, Garbage, Wish};
 use crate::stage::REPLIES_QUEUE;
 
 /// The header by which a dead letter is known as the copy of a sending.
@@ -42,26 +45,67 @@ fn properties(content_type: &str, number: usize, trace: &str) -> BasicProperties
         .with_headers(headers)
 }
 
+fn json(wish: &Wish, requester: Uuid, times: (Option<Time>, Option<Time>)) -> Value {
+    let mut body = json!({
+        "requester_organization_id": requester,
+        "guest_organization_id": wish.guest,
+        "archived": wish.archived,
+        "idempotency_key": wish.key,
+    });
+    for (name, time) in [("issue_time", times.0), ("expire_time", times.1)] {
+        if let Some(time) = time {
+            body[name] = json!(time.to_rfc3339_opts(SecondsFormat::Micros, true));
+        }
+    }
+    body
+}
+
+/// Both requests have the same fields.
+fn protobuf(wish: &Wish, requester: Uuid, times: (Option<Time>, Option<Time>)) -> Vec<u8> {
+    let request = proto::ArchiveGuestConnectionRequest {
+        guest_organization_id: wish.guest.to_string(),
+        requester_organization_id: requester.to_string(),
+        target_organization_id: String::new(),
+        idempotency_key: wish.key.clone(),
+        issue_time: times.0.map(timestamp),
+        expire_time: times.1.map(timestamp),
+    };
+    request.encode_to_vec()
+}
+
 impl Message {
     /// The command of a wish. `times` are its issue and expire times.
     #[must_use]
-    pub fn of_wish(wish: &Wish, requester: Uuid, times: (Option<Time>, Option<Time>), number: usize) -> Self {
-        let mut body = json!({
-            "requester_organization_id": requester,
-            "guest_organization_id": wish.guest,
-            "archived": wish.archived,
-            "idempotency_key": wish.key,
-        });
-        for (name, time) in [("issue_time", times.0), ("expire_time", times.1)] {
-            if let Some(time) = time {
-                body[name] = json!(time.to_rfc3339_opts(SecondsFormat::Micros, true));
+    pub fn of_wish(
+        wish: &Wish,
+        requester: Uuid,
+        times: (Option<Time>, Option<Time>),
+        form: Form,
+        number: usize,
+    ) -> Self {
+        let (content_type, kind, body) = match form {
+            Form::Json => ("application/json", None, json(wish, requester, times).to_string().into_bytes()),
+            Form::CloudEvent => {
+                let event = json!({
+                    "specversion": "1.0",
+                    "id": format!("{number}"),
+                    "source": "/chaos",
+                    "type": "chaos.wish",
+                    "data": json(wish, requester, times),
+                });
+                ("application/cloudevents+json", None, event.to_string().into_bytes())
             }
+            Form::Protobuf => {
+                let name = if wish.archived { "ArchiveGuestConnection" } else { "UnarchiveGuestConnection" };
+                let kind = format!("guestconnections.v1.{name}Request");
+                ("application/x-protobuf", Some(kind), protobuf(wish, requester, times))
+            }
+        };
+        let mut properties = properties(content_type, number, &wish.trace);
+        if let Some(kind) = kind {
+            properties = properties.with_type(kind.into());
         }
-        Self {
-            routing_key: wish.guest.to_string(),
-            properties: properties("application/json", number, &wish.trace),
-            body: body.to_string().into_bytes(),
-        }
+        Self { routing_key: wish.guest.to_string(), properties, body }
     }
 
     /// Garbage.

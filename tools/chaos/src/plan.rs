@@ -44,6 +44,17 @@ pub struct Garbage {
     pub reason: String,
 }
 
+/// How a command is written down for the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// The JSON command.
+    Json,
+    /// The request of the gRPC contract.
+    Protobuf,
+    /// The JSON command as the data of a CloudEvent.
+    CloudEvent,
+}
+
 /// Something to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
@@ -57,6 +68,8 @@ pub struct Step {
     pub timeout: Option<Duration>,
     /// How often a call is made at most, while nothing is known of its outcome.
     pub tries: u32,
+    /// The form of a message.
+    pub form: Form,
     /// Whether a message asks for a reply.
     pub wants_reply: bool,
 }
@@ -81,6 +94,8 @@ pub enum Disturbance {
     Freeze,
     /// Another connection holds the write lock of the store for a while.
     StoreLock,
+    /// The same, and SIGKILL to the adapter before the lock is let go.
+    KillLocked,
     /// The broker's node is killed and started again.
     BrokerKill,
     /// The broker's node is stopped and started again.

@@ -42,7 +42,13 @@ fn adapter(rng: &mut StdRng, duration: Duration) -> Vec<Fault> {
     let mut faults: Vec<Fault> = Vec::new();
     let mut at = between(rng, 1_000, 2_500);
     // Every kind comes in its turn, so that a minute has each; a short run has the first ones.
-    let mut kinds = [Disturbance::Kill, Disturbance::Freeze, Disturbance::Kill, Disturbance::StoreLock];
+    let mut kinds = [
+        Disturbance::Kill,
+        Disturbance::Freeze,
+        Disturbance::KillLocked,
+        Disturbance::Kill,
+        Disturbance::StoreLock,
+    ];
     while at < duration {
         let index = faults.len() % kinds.len();
         if index == 0 && !faults.is_empty() {
@@ -59,8 +65,12 @@ fn adapter(rng: &mut StdRng, duration: Duration) -> Vec<Fault> {
                 (lasts, lasts)
             }
             Disturbance::StoreLock => {
-                let lasts = between(rng, 200, 4_000);
+                let lasts = between(rng, 200, 6_000);
                 (lasts, lasts)
+            }
+            Disturbance::KillLocked => {
+                let lasts = between(rng, 200, 5_000);
+                (lasts, lasts + RESTART)
             }
             _ => {
                 let lasts = between(rng, 0, 800);

@@ -9,7 +9,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::history::{Door, What};
-use crate::plan::{Garbage, Step, Wish};
+use crate::plan::{Form, Garbage, Step, Wish};
 
 /// Wishes in a second.
 const RATE: u64 = 40;
@@ -153,8 +153,13 @@ impl Draft<'_> {
             2..8 => Some(ms(self.rng.random_range(1_000..4_000))),
             _ => None,
         };
+        let form = match self.rng.random_range(0..10) {
+            0..2 => Form::Protobuf,
+            2..4 => Form::CloudEvent,
+            _ => Form::Json,
+        };
         let wants_reply = door == Door::Amqp && self.rng.random_bool(0.4);
-        Step { at, what, door, timeout, tries: self.rng.random_range(1..4), wants_reply }
+        Step { at, what, door, timeout, tries: self.rng.random_range(1..4), form, wants_reply }
     }
 
     fn garbage(&mut self, at: Duration) {

@@ -12,7 +12,7 @@ use super::{Outcome, ensure, say};
 use crate::calls;
 use crate::history::{Answer, CommandSeen, State};
 use crate::messages::{Message, Publisher};
-use crate::plan::Wish;
+use crate::plan::{Form, Wish};
 use crate::stage::Stage;
 
 /// How long anything may take once nothing stands in its way.
@@ -47,7 +47,7 @@ async fn call(stage: &Stage, number: usize) -> Result<(), String> {
 }
 
 async fn publish(stage: &Stage, wish: &Wish) -> Result<(), String> {
-    let message = Message::of_wish(wish, stage.requester, (None, None), 0);
+    let message = Message::of_wish(wish, stage.requester, (None, None), Form::Json, 0);
     let answer = Publisher::new(&stage.broker_uri).publish(&message).await;
     ensure(answer == Answer::Confirmed, || format!("the message of {}: {answer:?}", wish.key))
 }
