@@ -20,6 +20,9 @@ const BROKER_RESTART: Duration = Duration::from_secs(12);
 /// A run that is shorter has no time for a broker's restart.
 const BROKER_RESTART_WORTH: Duration = Duration::from_secs(20);
 
+/// Connections on which an end of the adapter meets a PATCH under way.
+const MISFORTUNES: usize = 4;
+
 fn between(rng: &mut StdRng, min: u64, max: u64) -> Duration {
     Duration::from_millis(rng.random_range(min..=max))
 }
@@ -30,12 +33,36 @@ fn whole_ms(duration: Duration) -> u64 {
 
 /// Draws up the faults.
 pub fn tracks(rng: &mut StdRng, duration: Duration, hot: &[Uuid]) -> Tracks {
-    Tracks {
-        adapter: adapter(rng, duration),
-        broker: broker(rng, duration),
-        network: network(rng, duration),
-        upstream: upstream(rng, duration, hot),
+    let adapter = adapter(rng, duration);
+    let mut upstream = upstream(rng, duration, hot);
+    for fault in adapter.iter().filter(|fault| fault.disturbance != Disturbance::Restart) {
+        upstream.extend(misfortunes(rng, fault, hot));
     }
+    upstream.sort_by_key(|fault| fault.at);
+    Tracks { adapter, broker: broker(rng, duration), network: network(rng, duration), upstream }
+}
+
+/// An end of the adapter that meets PATCHes under way whose fate is unknown, and an upstream that refuses their repeats.
+fn misfortunes(rng: &mut StdRng, fault: &Fault, hot: &[Uuid]) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut add = |at, rule| {
+        faults.push(Fault { at, lasts: Duration::ZERO, disturbance: Disturbance::Upstream(rule) });
+    };
+    for guest in hot.sample(rng, MISFORTUNES) {
+        let matching = Rule::patch().guest(*guest).times(1);
+        let hang =
+            if rng.random_bool(0.7) { matching.clone().hang_after_apply() } else { matching.clone().hang() };
+        add(fault.at.saturating_sub(Duration::from_millis(400)), hang);
+        let refusal = match rng.random_range(0..5) {
+            0 => matching.status(403),
+            1 => matching.status(404),
+            2 => matching.status(422),
+            3 => matching.status(429).header("retry-after", "2"),
+            _ => matching.status(401),
+        };
+        add(fault.at + fault.lasts, refusal.into());
+    }
+    faults
 }
 
 fn adapter(rng: &mut StdRng, duration: Duration) -> Vec<Fault> {
