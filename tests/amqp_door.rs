@@ -10,8 +10,6 @@
 
 use harness::{Broker, DEADLINE, Names, Upstream, World};
 use lapin::BasicProperties;
-use lapin::types::{AMQPValue, ByteArray, DecimalValue, FieldArray, FieldTable};
-use serde_json::json;
 use simulator::{Entry, Rule};
 use uuid::Uuid;
 
@@ -62,94 +60,6 @@ async fn a_connection_that_hangs_holds_up_no_other() {
     }
     let hanging = world.upstream.simulator.journal();
     assert_eq!(hanging.iter().filter(|entry| entry.is_patch_of(stuck)).count(), 1, "it hangs still");
-}
-
-#[tokio::test]
-async fn every_message_has_a_key_or_says_why_not() {
-    let mut world = World::start(PROGRAM, "").await;
-    let mut letters = world.broker.consume(&world.names.dead_letters).await;
-    let keyless = |guest| {
-        let mut body = world.upstream.message(guest, true, "");
-        body.as_object_mut().unwrap().remove("idempotency_key");
-        body
-    };
-    let (by_id, without, bare, reused, stranger) =
-        (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
-    world.send_with(by_id, plain().with_message_id("m-1".into()), &keyless(by_id)).await;
-    assert_eq!(world.events.next().await.json()["data"]["command"]["idempotency_key"], "m-1");
-
-    let mut expect = async |reason: &str| {
-        let letter = letters.next().await;
-        assert_eq!(letter.table("x-guest-connection-adapter")["reason"], reason);
-    };
-    world.send_with(without, plain(), &keyless(without)).await;
-    expect("IDEMPOTENCY_KEY_MISSING").await;
-    // No properties at all, but a key in the body: JSON is what a message is unless it says otherwise.
-    world.send_with(bare, BasicProperties::default(), &world.upstream.message(bare, true, "k-bare")).await;
-    assert_eq!(world.events.next().await.json()["data"]["command"]["idempotency_key"], "k-bare");
-    world.send(reused, &world.upstream.message(reused, true, "k-bare")).await;
-    expect("IDEMPOTENCY_KEY_REUSED").await;
-    let mut foreign = world.upstream.message(stranger, true, "k-foreign");
-    foreign["requester_organization_id"] = json!(Uuid::new_v4());
-    world.send(stranger, &foreign).await;
-    expect("REQUESTER_NOT_CONFIGURED").await;
-    world.send_with(stranger, plain().with_content_type("text/csv".into()), &foreign).await;
-    expect("CONTENT_TYPE_UNSUPPORTED").await;
-    assert_eq!(world.upstream.simulator.stats().patches, 2);
-    world.end().await;
-}
-
-#[tokio::test]
-async fn odd_headers_and_vanished_reply_queues_harm_nothing() {
-    let mut world = World::start(PROGRAM, "").await;
-    let guest = Uuid::new_v4();
-    let mut headers = FieldTable::default();
-    headers.insert("table".into(), AMQPValue::FieldTable(FieldTable::default()));
-    headers.insert("array".into(), AMQPValue::FieldArray(FieldArray::default()));
-    headers.insert("void".into(), AMQPValue::Void);
-    headers.insert("bytes".into(), AMQPValue::ByteArray(ByteArray::from(vec![0xFF, 0xFE])));
-    headers.insert("decimal".into(), AMQPValue::DecimalValue(DecimalValue { scale: 2, value: 7 }));
-    headers.insert("double".into(), AMQPValue::Double(1.5));
-    headers.insert("text".into(), AMQPValue::LongString(vec![0xC3, 0x28].into()));
-    headers.insert("traceparent".into(), AMQPValue::LongLongInt(7));
-    headers.insert("tracestate".into(), AMQPValue::LongString(vec![0xFF; 64].into()));
-    let properties = plain().with_headers(headers).with_reply_to("nobody.listens".into());
-    world.send_with(guest, properties, &world.upstream.message(guest, true, "k")).await;
-    world.events.next().await;
-    assert_eq!(world.upstream.applied(guest), [true]);
-    world.end().await;
-}
-
-#[tokio::test]
-async fn events_without_a_queue_are_held_in_order_and_shown() {
-    let (upstream, broker, names) = (Upstream::start().await, Broker::connect().await, Names::default());
-    let adapter = upstream.setup(PROGRAM).broker(&broker, &names).start_ready().await;
-    let (first, second) = (Uuid::new_v4(), Uuid::new_v4());
-    let mut client = adapter.client().await;
-    client.archive_guest_connection(upstream.archive(first, "k-1")).await.unwrap();
-    client.unarchive_guest_connection(upstream.unarchive(first, "k-2")).await.unwrap();
-    client.archive_guest_connection(upstream.archive(second, "k-3")).await.unwrap();
-    let shown = adapter
-        .readiness(|status, body| status == 200 && body["parts"]["events"]["status"] == "degraded")
-        .await;
-    assert!(shown["parts"]["events"]["detail"].as_str().unwrap().contains("held"), "{shown}");
-    let logged = |line: &str| line.contains("they are held and tried again");
-    adapter.log().wait_for(DEADLINE, logged).await.expect("it is logged");
-    let mut events = broker.subscribe(&names.events).await;
-    let mut of_first = Vec::new();
-    for event in events.take(3).await {
-        let event = event.json();
-        if event["data"]["command"]["guest_organization_id"] == json!(first) {
-            of_first.push(event["sequence"].as_str().unwrap().to_owned());
-        }
-    }
-    assert_eq!(of_first, [format!("{:020}", 1), format!("{:020}", 2)]);
-    adapter.readiness(|_, body| body["parts"]["events"]["status"] == "ready").await;
-    let (status, log) = adapter.terminate().await;
-    assert!(status.success());
-    // The broker's client would write what was returned into the log, with names and addresses.
-    let personal: Vec<_> = log.iter().filter(|line| line.contains("lapin::returned_messages")).collect();
-    assert!(personal.is_empty(), "{personal:?}");
 }
 
 #[tokio::test]

@@ -8,67 +8,17 @@
     reason = "a test fails by panicking, and tells a whole story"
 )]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use guest_connection_adapter::proto::{Command, CommandState};
-use harness::{Broker, DEADLINE, Names, Upstream, World};
+use harness::{DEADLINE, World};
 use simulator::Rule;
-use tokio::net::TcpListener;
 use uuid::Uuid;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_guest-connection-adapter");
 
 fn is_final(command: &Command) -> bool {
     command.finish_time.is_some()
-}
-
-#[tokio::test]
-async fn an_event_that_was_not_confirmed_before_a_kill_is_published_after_it_under_one_id() {
-    let (upstream, broker, names) = (Upstream::start().await, Broker::connect().await, Names::default());
-    let setup = upstream.setup(PROGRAM).broker(&broker, &names);
-    let adapter = setup.start_ready().await;
-    let guest = Uuid::new_v4();
-    // No queue is bound to the events exchange yet, so the broker cannot take the event.
-    adapter.client().await.archive_guest_connection(upstream.archive(guest, "k")).await.unwrap();
-    adapter.readiness(|status, body| status == 200 && body["parts"]["events"]["status"] == "degraded").await;
-    let before = upstream.command(&adapter, "k").await.unwrap().event.unwrap();
-    assert!(!before.confirmed);
-    adapter.kill().await;
-
-    let mut events = broker.subscribe(&names.events).await;
-    let adapter = setup.start_ready().await;
-    let event = events.next().await.json();
-    assert_eq!(event["id"], before.event_id.as_str());
-    assert_eq!(event["data"]["guest_connection"]["archived"], true);
-    let repeat = adapter.client().await.archive_guest_connection(upstream.archive(guest, "k")).await.unwrap();
-    assert!(repeat.into_inner().replayed);
-    assert_eq!(upstream.received(guest), 1, "no second PATCH");
-    // A clean end flushes the outbox: were the event still pending, it would come again.
-    assert!(adapter.terminate().await.0.success());
-    assert!(events.next_within(Duration::from_millis(1)).await.is_none());
-}
-
-#[tokio::test]
-async fn a_patch_that_took_effect_unheard_before_a_kill_is_repeated_and_told_once() {
-    let mut world = World::start(PROGRAM, "").await;
-    let guest = Uuid::new_v4();
-    world.upstream.simulator.script(Rule::patch().guest(guest).times(1).hang_after_apply());
-    world.send(guest, &world.upstream.message(guest, true, "k")).await;
-    let applied = |entries: &[simulator::Entry]| entries.iter().any(|e| e.is_patch_of(guest) && e.applied);
-    world.upstream.simulator.wait_for(applied, DEADLINE).await.expect("the PATCH is applied");
-    world.adapter.kill().await;
-
-    world.adapter = world.setup.start_ready().await;
-    let event = world.events.next().await.json();
-    assert_eq!(event["type"], "ai.mycreditapp.guest-connection.archived.v1");
-    let kept = world.upstream.command_when(&world.adapter, "k", is_final).await;
-    assert_eq!(kept.state(), CommandState::Succeeded);
-    assert!(!kept.maybe_applied, "a 2xx settles it");
-    assert_eq!(event["id"], kept.event.unwrap().event_id.as_str());
-    assert_eq!(world.upstream.applied(guest), [true, true], "the same value again, which is harmless");
-    assert!(world.adapter.terminate().await.0.success());
-    assert!(world.events.next_within(Duration::from_millis(1)).await.is_none(), "one event");
-    assert_eq!(world.broker.depth(&world.names.commands).await, 0);
 }
 
 #[tokio::test]
@@ -105,66 +55,4 @@ async fn commands_killed_at_any_moment_all_end_with_one_event_each() {
     }
     println!("{killed} kills, {} commands", guests.len());
     world.end().await;
-}
-
-#[tokio::test]
-async fn a_request_to_end_finishes_what_is_under_way() {
-    let mut world = World::start(PROGRAM, "").await;
-    world.upstream.simulator.script(Rule::patch().delay(Duration::from_secs(1)));
-    let guests: Vec<Uuid> = (0..10).map(|_| Uuid::new_v4()).collect();
-    let client = world.client().await;
-    let calls: Vec<_> = guests[..5]
-        .iter()
-        .map(|guest| {
-            let (mut client, request) = (client.clone(), world.upstream.archive(*guest, "k-grpc"));
-            let request = guest_connection_adapter::proto::ArchiveGuestConnectionRequest {
-                idempotency_key: guest.to_string(),
-                ..request
-            };
-            tokio::spawn(async move { client.archive_guest_connection(request).await })
-        })
-        .collect();
-    for guest in &guests[5..] {
-        world.send(*guest, &world.upstream.message(*guest, true, &guest.to_string())).await;
-    }
-    let under_way = |entries: &[simulator::Entry]| {
-        guests.iter().all(|guest| entries.iter().any(|entry| entry.is_patch_of(*guest)))
-    };
-    world.upstream.simulator.wait_for(under_way, DEADLINE).await.expect("ten PATCHes are under way");
-    let (status, log) = world.adapter.terminate().await;
-    assert!(status.success(), "{}", log.join("\n"));
-    for call in calls {
-        let answer = call.await.unwrap().expect("a call under way is answered");
-        assert!(!answer.into_inner().replayed);
-    }
-    // Everything was published before the end, and acknowledged.
-    assert_eq!(world.events.take(10).await.len(), 10);
-    assert_eq!(world.broker.depth(&world.names.commands).await, 0);
-    assert!(guests.iter().all(|guest| world.upstream.received(*guest) == 1));
-}
-
-#[tokio::test]
-async fn a_request_to_end_is_met_in_time_whatever_hangs() {
-    // A collector that takes connections and never answers.
-    let black_hole = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = black_hole.local_addr().unwrap();
-    let lines = format!(
-        "shutdown.drain_timeout = \"5s\"\ntelemetry.otlp_endpoint = \"http://{endpoint}\"\n\
-         upstream.attempt_timeout = \"20s\"\nupstream.command_timeout = \"25s\"\ngrpc.answer_timeout = \"25s\""
-    );
-    let mut world = World::start(PROGRAM, &lines).await;
-    let guest = Uuid::new_v4();
-    world.upstream.simulator.script(Rule::patch().guest(guest).times(1).hang());
-    world.send(guest, &world.upstream.message(guest, true, "k")).await;
-    let sent = |entries: &[simulator::Entry]| entries.iter().any(|entry| entry.is_patch_of(guest));
-    world.upstream.simulator.wait_for(sent, DEADLINE).await.expect("the PATCH hangs");
-    let started = Instant::now();
-    let (status, log) = world.adapter.terminate().await;
-    assert!(status.success(), "{}", log.join("\n"));
-    assert!(started.elapsed() < Duration::from_secs(5 + 2 + 2 + 3), "{:?}", started.elapsed());
-    // Nothing is lost: the next process takes it up.
-    world.adapter = world.setup.start_ready().await;
-    let event = world.events.next().await.json();
-    assert_eq!(event["data"]["command"]["idempotency_key"], "k");
-    drop(black_hole);
 }

@@ -133,28 +133,6 @@ async fn an_older_wish_never_overwrites_a_newer_one() {
 }
 
 #[tokio::test]
-async fn a_key_names_one_command_in_every_state() {
-    let world = World::start(PROGRAM, "").await;
-    let guest = Uuid::new_v4();
-    world.upstream.simulator.script(Rule::patch().guest(guest).times(1).delay(Duration::from_secs(1)));
-    let first = spawn(&world, world.upstream.archive(guest, "k"), DEADLINE);
-    until_sent(&world, guest).await;
-    let other = world.upstream.archive(Uuid::new_v4(), "k");
-    is_refused(
-        call(&world, other.clone(), DEADLINE).await,
-        Code::FailedPrecondition,
-        "IDEMPOTENCY_KEY_REUSED",
-    );
-    let mut client = world.client().await;
-    let opposite = client.unarchive_guest_connection(world.upstream.unarchive(guest, "k")).await.unwrap_err();
-    assert_eq!(reason(&opposite), "IDEMPOTENCY_KEY_REUSED");
-    first.await.unwrap().unwrap();
-    is_refused(call(&world, other, DEADLINE).await, Code::FailedPrecondition, "IDEMPOTENCY_KEY_REUSED");
-    assert_eq!(world.upstream.simulator.stats().patches, 1);
-    world.end().await;
-}
-
-#[tokio::test]
 async fn twins_are_one_patch_one_event_and_one_answer() {
     let mut world = World::start(PROGRAM, "").await;
     let guest = Uuid::new_v4();

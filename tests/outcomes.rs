@@ -15,7 +15,7 @@ use guest_connection_adapter::proto::CommandState;
 use harness::World;
 use lapin::BasicProperties;
 use serde_json::{Value, json};
-use simulator::{Rule, TimeForm};
+use simulator::Rule;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
@@ -279,47 +279,6 @@ async fn a_message_ends_as_the_table_says() {
     world.end().await;
     assert_eq!(broker.depth(&names.commands).await, 0);
     assert_eq!(broker.depth(&names.dead_letters).await, 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_2xx_always_counts_and_what_it_shows_goes_into_the_event_as_sent() {
-    let mut world = World::start(PROGRAM, QUICK).await;
-    let rows: Vec<(&str, Script, bool)> = vec![
-        ("204", |g| Rule::patch().guest(g).empty_body(204), true),
-        ("empty", |g| Rule::patch().guest(g).empty_body(200), true),
-        ("malformed", |g| Rule::patch().guest(g).malformed_json(), true),
-        ("cut", |g| Rule::patch().guest(g).truncate_body(), true),
-        ("dripped", |g| Rule::patch().guest(g).drip(Duration::from_millis(200)), true),
-        ("endless", |g| Rule::patch().guest(g).endless_body(), true),
-        ("other", |g| Rule::patch().guest(g).wrong_archived(), true),
-        ("extra", |g| Rule::patch().guest(g).extra_fields(), false),
-        ("zoned", |g| Rule::patch().guest(g).time_form(TimeForm::Zoned), false),
-        ("bare", |g| Rule::patch().guest(g).time_form(TimeForm::Zoneless), false),
-    ];
-    for (key, rule, incomplete) in rows {
-        let guest = Uuid::new_v4();
-        world.upstream.simulator.script(rule(guest));
-        let mut client = world.client().await;
-        let answer = client.archive_guest_connection(world.upstream.archive(guest, key)).await;
-        let answer = answer.unwrap_or_else(|error| panic!("{key}: {error:?}")).into_inner();
-        assert_eq!(answer.incomplete, incomplete, "{key}");
-        let event = world.events.next().await.json();
-        assert_eq!(event["type"], "ai.mycreditapp.guest-connection.archived.v1", "{key}");
-        assert_eq!(event["data"]["incomplete"], incomplete, "{key}");
-        if !incomplete {
-            let read = answer.guest_connection.expect("a connection");
-            assert!(
-                read.created_at.is_some() && read.updated_at.is_some(),
-                "{key}: both time forms are read"
-            );
-            let sent = &event["data"]["guest_connection"];
-            assert_eq!(sent["guest_organization_id"], json!(guest));
-            let fields = sent.as_object().unwrap().len();
-            assert!(if key == "extra" { fields > 16 } else { fields == 16 }, "{key}: {sent}");
-        }
-        assert_eq!(world.upstream.received(guest), 1, "{key} is never repeated");
-    }
-    world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -187,7 +187,7 @@ async fn a_retry_after_is_kept_even_beyond_the_usual_waits() {
 }
 
 #[tokio::test]
-async fn a_redirection_to_another_host_is_not_followed() {
+async fn case_30_a_redirection_to_another_host_is_not_followed() {
     let world = World::start(PROGRAM, QUICK).await;
     let mut desk = Desk::open(&world).await;
     let elsewhere = Upstream::start().await;

@@ -109,6 +109,7 @@ impl Lane {
         loop {
             // lapin writes nothing on a blocked connection, so opening a channel would only time out.
             while session.is_blocked() {
+                self.down("the broker has blocked the connection");
                 if let News::Ended(reason) = session.news().await {
                     return reason;
                 }

@@ -1,9 +1,7 @@
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use guest_connection_adapter::amqp::Settings;
 use lapin::BasicProperties;
-use lapin::options::QueueDeleteOptions;
 use lapin::types::{AMQPValue, DecimalValue, FieldArray, FieldTable, LongString};
 use uuid::Uuid;
 
@@ -109,44 +107,6 @@ async fn what_cannot_be_read_becomes_one_dead_letter_and_is_answered() {
     assert_eq!(pipeline.counts.dead_letters.load(Ordering::Relaxed), 4);
     pipeline.stop().await;
     assert!(client.left(&settings.names.commands_queue).await.is_empty());
-}
-
-#[tokio::test]
-async fn a_message_is_kept_until_its_dead_letter_is_placed() {
-    let settings = Settings { delivery_hold: Duration::from_millis(300), ..settings("kept") };
-    let pipeline = Pipeline::start(&settings).await;
-    pipeline.ready().await;
-    let client = Client::new().await;
-    let names = &settings.names;
-    // Without declaring anew: the consumer would put the queue back.
-    let passive = Settings { declare: false, ..settings.clone() };
-    pipeline.stop().await;
-    let options = QueueDeleteOptions::default();
-    client.channel.queue_delete(names.dead_letters_queue.as_str().into(), options).await.expect("deleted");
-    let pipeline = Pipeline::start(&passive).await;
-    pipeline.ready().await;
-    client.send(&names.commands_exchange, "guest", BasicProperties::default(), b"poison").await;
-    not_ready(&pipeline.readiness, "amqp.consume", "dead letter").await;
-    let (_, mut letters) = client.subscribe(&names.dead_letters_exchange, "#").await;
-    assert_eq!(next(&mut letters).await.data, b"poison");
-    ready(&pipeline.readiness, "amqp.consume").await;
-    pipeline.stop().await;
-    assert!(client.left(&names.commands_queue).await.is_empty());
-}
-
-#[tokio::test]
-async fn a_deleted_queue_is_made_anew_and_consumed() {
-    let settings = settings("deleted");
-    let mut pipeline = Pipeline::start(&settings).await;
-    pipeline.ready().await;
-    let client = Client::new().await;
-    let queue = settings.names.commands_queue.as_str();
-    client.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.expect("deleted");
-    not_ready(&pipeline.readiness, "amqp.consume", "ended the consumer").await;
-    ready(&pipeline.readiness, "amqp.consume").await;
-    send(&client, &settings, Uuid::now_v7(), "after").await;
-    pipeline.patch().await;
-    pipeline.stop().await;
 }
 
 #[tokio::test]

@@ -10,6 +10,5 @@
 )]
 
 mod ended;
-mod instant;
 mod support;
 mod under_way;

@@ -8,9 +8,15 @@
     reason = "a test fails by panicking, and tells a whole story"
 )]
 
+mod callers;
+mod edges;
+mod order;
 mod poison;
+mod publishing;
 mod rewriter;
 mod settling;
+mod support;
+mod upstream;
 
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_guest-connection-adapter");

@@ -63,7 +63,7 @@ async fn a_full_disk() {
 }
 
 #[tokio::test]
-async fn a_file_that_turns_read_only() {
+async fn case_29_a_file_that_turns_read_only() {
     outage(Trouble::Disk(Fault::ReadOnly), "read-only").await;
 }
 

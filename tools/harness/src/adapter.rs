@@ -58,9 +58,13 @@ organizations.test = {{ id = "{requester}", client_id = "{CLIENT_ID}", client_se
         Self { program: program.into(), directory, config, environment: Vec::new() }
     }
 
-    /// Adds lines of configuration, in dotted keys.
+    /// Adds lines of configuration, in dotted keys. They take the place of earlier ones with the same keys.
     #[must_use]
     pub fn config(mut self, lines: &str) -> Self {
+        let key = |line: &str| line.split_once(" = ").map(|(key, _)| key.to_owned());
+        let new: Vec<_> = lines.lines().filter_map(key).collect();
+        let kept = self.config.lines().filter(|line| key(line).is_none_or(|key| !new.contains(&key)));
+        self.config = kept.flat_map(|line| [line, "\n"]).collect();
         self.config.push_str(lines);
         self.config.push('\n');
         self
@@ -294,6 +298,25 @@ impl Lines {
     #[must_use]
     pub fn all(&self) -> Vec<String> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until all lines so far are as `wanted`.
+    ///
+    /// # Errors
+    /// Every line, if they did not become so in time or the stream ended.
+    pub async fn wait_until(
+        &self,
+        deadline: Duration,
+        wanted: impl Fn(&[String]) -> bool,
+    ) -> Result<(), Vec<String>> {
+        let mut count = self.count.clone();
+        let reached = async {
+            while !wanted(&self.all()) {
+                count.changed().await.ok()?;
+            }
+            Some(())
+        };
+        timeout(deadline, reached).await.ok().flatten().ok_or_else(|| self.all())
     }
 
     /// The first line that is `wanted`, as soon as it is there.

@@ -10,7 +10,7 @@ use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, Queue};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -189,9 +189,18 @@ impl Broker {
 
     /// How many messages lie ready in a queue.
     pub async fn depth(&self, queue: &str) -> u32 {
+        self.look_at(queue).await.message_count()
+    }
+
+    /// How many consumers a queue has.
+    pub async fn consumers(&self, queue: &str) -> u32 {
+        self.look_at(queue).await.consumer_count()
+    }
+
+    async fn look_at(&self, queue: &str) -> Queue {
         let options = QueueDeclareOptions { passive: true, ..<_>::default() };
         let declared = self.channel.queue_declare(queue.into(), options, FieldTable::default()).await;
-        declared.expect("the queue is there").message_count()
+        declared.expect("the queue is there")
     }
 
     /// How many messages lie in a queue that are handed out to nobody, as soon as it is as wanted.

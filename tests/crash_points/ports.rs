@@ -1,0 +1,220 @@
+//! The ports of one process, each behind its gate. A new method of a port does not compile until it has its place here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use guest_connection_adapter::domain::Timestamp;
+use guest_connection_adapter::domain::command::{CommandId, IdempotencyKey, OrganizationId};
+use guest_connection_adapter::domain::lifecycle::{Acceptance, Finish};
+use guest_connection_adapter::domain::message::Message;
+use guest_connection_adapter::domain::record::CommandRecord;
+use guest_connection_adapter::domain::reply::{Reply, Unauthorized};
+use guest_connection_adapter::service::ports::{
+    Accepted, Authorization, Begun, Books, Due, Finished, OutboxRow, Patch, Publication, Publisher, Store,
+    StoreFuture, Upstream,
+};
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use crate::gate::{Gate, Way};
+use crate::history::Entry;
+use crate::outside::Outside;
+use crate::point::{Effect, Moment};
+
+/// How long the upstream takes over a PATCH, so that two can overlap.
+const PATCH_TIME: Duration = Duration::from_millis(3);
+
+pub struct Gated<P: ?Sized> {
+    pub gate: Arc<Gate>,
+    pub outside: Arc<Outside>,
+    pub port: Arc<P>,
+}
+
+impl<P: ?Sized> Clone for Gated<P> {
+    fn clone(&self) -> Self {
+        Self { gate: self.gate.clone(), outside: self.outside.clone(), port: self.port.clone() }
+    }
+}
+
+impl Gated<dyn Store> {
+    /// A call that changes the store. It is handed over at once, if it is at all.
+    fn effect<T: Send + 'static>(
+        &self,
+        effect: Effect,
+        call: impl FnOnce(&dyn Store) -> StoreFuture<T> + Send + 'static,
+        note: impl FnOnce(&Outside, &T) + Send + 'static,
+    ) -> StoreFuture<T> {
+        let this = self.clone();
+        let way = self.gate.approach(effect);
+        let handed_over = match way {
+            Way::Free(_) => call(&*self.port),
+            Way::Shut => {
+                let this = self.clone();
+                async move {
+                    this.gate.pass().await;
+                    call(&*this.port).await
+                }
+                .boxed()
+            }
+        };
+        async move {
+            let answer = handed_over.await;
+            if let Ok(answer) = &answer {
+                note(&this.outside, answer);
+            }
+            if matches!(way, Way::Free(Some(_))) {
+                this.gate.strike();
+            }
+            this.gate.pass().await;
+            this.outside.changed();
+            answer
+        }
+        .boxed()
+    }
+
+    /// A call that changes nothing.
+    fn question<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&dyn Store) -> StoreFuture<T> + Send + 'static,
+    ) -> StoreFuture<T> {
+        let this = self.clone();
+        async move {
+            this.gate.pass().await;
+            let answer = call(&*this.port).await;
+            this.gate.pass().await;
+            answer
+        }
+        .boxed()
+    }
+}
+
+impl Store for Gated<dyn Store> {
+    fn accept(&self, request: Acceptance, claim: Option<Uuid>) -> StoreFuture<Accepted> {
+        self.effect(Effect::Accept, move |store| store.accept(request, claim), |_, _| {})
+    }
+
+    fn begin(&self, id: CommandId, event_id: Uuid) -> StoreFuture<Begun> {
+        self.effect(Effect::Begin, move |store| store.begin(id, event_id), |_, _| {})
+    }
+
+    fn finish(&self, finish: Finish) -> StoreFuture<Finished> {
+        let note = |outside: &Outside, finished: &Finished| outside.finished(finished);
+        self.effect(Effect::Finish, move |store| store.finish(finish), note)
+    }
+
+    fn command(&self, id: CommandId) -> StoreFuture<Option<CommandRecord>> {
+        self.question(move |store| store.command(id))
+    }
+
+    fn command_by_key(
+        &self,
+        requester: OrganizationId,
+        key: IdempotencyKey,
+    ) -> StoreFuture<Option<CommandRecord>> {
+        self.question(move |store| store.command_by_key(requester, key))
+    }
+
+    fn due(&self, limit: usize) -> StoreFuture<Vec<Due>> {
+        self.question(move |store| store.due(limit))
+    }
+
+    fn due_next(&self) -> StoreFuture<Option<Timestamp>> {
+        self.question(|store| store.due_next())
+    }
+
+    fn outbox(&self, after: i64, limit: usize) -> StoreFuture<Vec<OutboxRow>> {
+        self.question(move |store| store.outbox(after, limit))
+    }
+
+    fn confirm(&self, numbers: Vec<i64>) -> StoreFuture<()> {
+        self.effect(Effect::Mark, move |store| store.confirm(numbers), |_, ()| {})
+    }
+
+    fn purge(&self, _: usize) -> StoreFuture<u64> {
+        unreachable!("nothing is forgotten in these tests")
+    }
+
+    fn books(&self) -> StoreFuture<Books> {
+        self.question(|store| store.books())
+    }
+
+    fn probe(&self) -> StoreFuture<()> {
+        self.question(|store| store.probe())
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        unreachable!("a process that is struck closes nothing")
+    }
+}
+
+/// The upstream is [`Outside`] itself.
+impl Upstream for Gated<()> {
+    fn knows(&self, _: OrganizationId) -> bool {
+        true
+    }
+
+    fn authorize(&self, _: OrganizationId) -> BoxFuture<'_, Result<Authorization, Unauthorized>> {
+        async move {
+            let way = self.gate.approach(Effect::Token);
+            if matches!(way, Way::Free(Some(_))) {
+                self.gate.strike();
+            }
+            self.gate.pass().await;
+            let header = http::HeaderValue::from_static("Bearer token");
+            Ok(Authorization { header, serial: 1 })
+        }
+        .boxed()
+    }
+
+    fn refuse(&self, _: OrganizationId, _: &Authorization) {}
+
+    fn patch(&self, patch: Patch, _: Authorization) -> BoxFuture<'_, Reply> {
+        async move {
+            let way = self.gate.approach(Effect::Patch);
+            if way == Way::Shut {
+                self.gate.pass().await;
+            }
+            let sent = self.outside.patch_sent(&patch);
+            if way == Way::Shut {
+                self.outside.note(Entry::Overdue { patch: sent });
+            }
+            sleep(PATCH_TIME).await;
+            let reply = match way {
+                Way::Free(Some(Moment::Lost)) => self.outside.patch_lost(sent),
+                Way::Free(Some(Moment::Late)) => self.outside.patch_late(sent),
+                _ => self.outside.patch_heard(sent),
+            };
+            if matches!(way, Way::Free(Some(_))) {
+                self.gate.strike();
+            }
+            self.gate.pass().await;
+            reply
+        }
+        .boxed()
+    }
+}
+
+/// So is the broker.
+impl Publisher for Gated<()> {
+    fn publish(&self, messages: Vec<Message>) -> BoxFuture<'_, Vec<Publication>> {
+        async move {
+            let way = self.gate.approach(Effect::Publish);
+            if way == Way::Shut {
+                self.gate.pass().await;
+            }
+            let count = messages.len();
+            let reach = if way == Way::Free(Some(Moment::Partly)) { count / 2 } else { count };
+            for message in messages.into_iter().take(reach) {
+                self.outside.received(message);
+            }
+            if matches!(way, Way::Free(Some(_))) {
+                self.gate.strike();
+            }
+            self.gate.pass().await;
+            vec![Publication::Confirmed; count]
+        }
+        .boxed()
+    }
+}
