@@ -4,15 +4,11 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::too_many_lines,
     reason = "a test fails by panicking, and tells a whole story"
 )]
 
-use std::time::Duration;
-
 use guest_connection_adapter::proto::{Command, CommandState};
 use harness::{DEADLINE, World};
-use simulator::Rule;
 use uuid::Uuid;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_guest-connection-adapter");

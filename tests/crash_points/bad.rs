@@ -17,7 +17,7 @@ fn kept(command: u128, archived: bool, state: State) -> Kept {
     let effective_time = DateTime::<Utc>::from_timestamp_micros(i64::try_from(command).unwrap()).unwrap();
     let version = Version { effective_time, command_id: CommandId(Uuid::from_u128(command)) };
     let event = (state == State::Succeeded).then(|| Uuid::from_u128(100 + command));
-    Kept { command, guest: GUEST, archived, version, state, by_message: true, event }
+    Kept { command, guest: GUEST, archived, version, state, by_message: true, message_seen: true, event }
 }
 
 fn event(command: u128, kind: EventKind, sequence: u64) -> Entry {
@@ -84,6 +84,7 @@ type Spoil = fn(&mut History);
 const SPOILT: &[(&str, Spoil)] = &[
     ("comes to rest", |h| h.unrest = Some("no rest".to_owned())),
     ("comes to rest", |h| h.kept[0].state = State::Deferred),
+    ("comes to rest", |h| h.books.suspect = 1),
     ("promised is kept", |h| h.kept.truncate(1)),
     ("promised is kept", |h| h.entries.push(Entry::Acked { command: 1, kept: false })),
     ("promised is kept", |h| h.entries.push(Entry::Promised { command: 9 })),

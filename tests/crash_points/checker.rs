@@ -37,9 +37,11 @@ pub fn broken(history: &History) -> Vec<String> {
 fn finality(history: &History) -> Vec<String> {
     let open = history.kept.iter().filter(|kept| !kept.state.is_final());
     let open = open.map(|kept| format!("command {} is {}", kept.command, kept.state.as_str()));
+    let suspect = Some(history.books.suspect).filter(|count| *count > 0);
+    let suspect = suspect.map(|count| format!("{count} connections are suspect"));
     let pending = Some(history.books.outbox_pending).filter(|count| *count > 0);
     let pending = pending.map(|count| format!("{count} messages were not confirmed"));
-    open.chain(pending).chain(history.unrest.clone()).collect()
+    open.chain(suspect).chain(pending).chain(history.unrest.clone()).collect()
 }
 
 fn durability(history: &History) -> Vec<String> {
@@ -64,7 +66,7 @@ fn one_event(history: &History) -> Vec<String> {
     let mut faults = Vec::new();
     for kept in &history.kept {
         let events: BTreeSet<_> = history.events().filter(|event| event.command == kept.command).collect();
-        let applied = history.first_effect(kept.command).is_some();
+        let applied = history.took_effect(kept.command);
         if applied && events.len() != 1 || events.len() > 1 {
             faults.push(format!("command {}, applied: {applied}, has {} events", kept.command, events.len()));
         }
@@ -124,14 +126,19 @@ fn no_overlap(history: &History) -> Vec<String> {
     faults
 }
 
-/// A key that failed may be sent again; it has not ended.
+/// A key that failed may be sent again; it has not ended. Of what has ended, the newest is sent again to heal: once a
+/// late result was refused.
 fn no_repeat(history: &History) -> Vec<String> {
     let mut faults = Vec::new();
     let mut ended = BTreeSet::new();
+    let mut doubtful = false;
     for entry in &history.entries {
         match entry {
+            Entry::Stale => doubtful = true,
             Entry::Ended { command, state } if state.is_replayed() => drop(ended.insert(*command)),
-            Entry::Sent { patch, command, .. } if ended.contains(command) && !history.is_overdue(*patch) => {
+            Entry::Sent { patch, command, .. }
+                if ended.contains(command) && !doubtful && !history.is_overdue(*patch) =>
+            {
                 faults.push(format!("command {command} was sent after its end"));
             }
             _ => {}
@@ -184,7 +191,8 @@ fn sequences(history: &History) -> Vec<String> {
         seen.push((event.sequence, event.command));
     }
     for seen in numbers.values() {
-        let effects: Vec<_> = seen.iter().filter_map(|(_, command)| history.first_effect(*command)).collect();
+        let effects = seen.iter().filter_map(|(_, command)| history.first_timely_effect(*command));
+        let effects: Vec<_> = effects.collect();
         if !effects.is_sorted() {
             faults.push(format!("the events {seen:?} are not in the order of their effects"));
         }
@@ -205,7 +213,7 @@ fn letters(history: &History) -> Vec<String> {
             State::Rejected | State::Abandoned if kept.by_message => (1, 1),
             State::Rejected | State::Abandoned => (0, 1),
             // A key that failed by a message's doing was told, and may have been tried again since.
-            State::Failed | State::Succeeded if kept.by_message => (0, 1),
+            State::Failed | State::Succeeded if kept.message_seen => (0, 1),
             _ => (0, 0),
         };
         if ids.len() < least || ids.len() > most {
@@ -284,8 +292,12 @@ impl History {
         self.entries.contains(&Entry::Overdue { patch })
     }
 
-    /// When the command took effect first, in the order of effects.
-    fn first_effect(&self, command: u128) -> Option<usize> {
-        self.effects().position(|(_, kept)| kept.command == command)
+    fn took_effect(&self, command: u128) -> bool {
+        self.effects().any(|(_, kept)| kept.command == command)
+    }
+
+    /// When the command took effect first, in the order of effects, but for what could not be stopped.
+    fn first_timely_effect(&self, command: u128) -> Option<usize> {
+        self.effects().position(|(patch, kept)| kept.command == command && !self.is_overdue(patch))
     }
 }

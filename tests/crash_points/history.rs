@@ -1,6 +1,7 @@
 //! What was seen from outside, in the order in which it was.
 
 use guest_connection_adapter::domain::connection::Version;
+use guest_connection_adapter::domain::heal::Healed;
 use guest_connection_adapter::domain::message::EventKind;
 use guest_connection_adapter::domain::record::State;
 use guest_connection_adapter::service::ports::Books;
@@ -21,6 +22,8 @@ pub enum Entry {
     Ended { command: u128, state: State },
     /// The late result of a claim was refused.
     Stale,
+    /// What an attempt to heal the suspect connection led to.
+    Healed(Healed),
     /// A process that had paused goes on.
     Woken,
     /// An event reached the broker.
@@ -45,9 +48,11 @@ pub struct Kept {
     pub archived: bool,
     pub version: Version,
     pub state: State,
-    /// A message asked for it.
+    /// A message was the last to ask for it anew.
     pub by_message: bool,
-    /// Whether it carries replies that someone asked for.
+    /// A message asked for it, at any time.
+    pub message_seen: bool,
+    /// The event that is kept of it.
     pub event: Option<Uuid>,
 }
 

@@ -16,6 +16,7 @@ use guest_connection_adapter::domain::retry::Backoff;
 use guest_connection_adapter::domain::trace::TraceContext;
 use guest_connection_adapter::service::Settings;
 use guest_connection_adapter::service::archiver::{Answer, Archiver, Submission};
+use guest_connection_adapter::service::load::Limits;
 use guest_connection_adapter::service::ports::{Clock as _, Store};
 use guest_connection_adapter::service::readiness::Readiness;
 use guest_connection_adapter::service::relay::{self, Relay, Share, WhenUnroutable};
@@ -80,6 +81,7 @@ fn settings() -> Settings {
         deferral: backoff(20, 60),
         retention: RETENTION,
         lane_depth_max: 16,
+        load: Limits { commands_max: 64, bytes_max: 1 << 20, backlog_max: 1_000 },
         recovery_max: 16,
     }
 }
@@ -136,6 +138,7 @@ impl Process {
 
     /// Sends everything that is not done and comes by these doors, in order.
     pub async fn serve(self: Arc<Self>, wishes: Wishes, doors: &'static [Door]) {
+        let waits = |(step, progress): &(Step, Progress)| doors.contains(&step.door) && !progress.is_over();
         for index in 0..wishes.len() {
             let (step, progress) = &wishes[index];
             if !doors.contains(&step.door) {
@@ -143,7 +146,7 @@ impl Process {
             }
             if step.after {
                 let mut answered = self.answered.subscribe();
-                while wishes[..index].iter().any(|(_, before)| !before.is_over()) {
+                while wishes[..index].iter().any(waits) {
                     // The sender lives as long as this process.
                     let _ = answered.changed().await;
                 }
@@ -170,6 +173,7 @@ impl Process {
             trace: TraceContext::default(),
             correlation_id: None,
             reply: step.reply_address(),
+            message_length: 256,
             answer_by: Instant::now() + PATIENCE,
         };
         self.archiver.submit(submission).boxed()
@@ -233,8 +237,8 @@ impl Process {
         if way == Way::Shut {
             self.gate.pass().await;
         }
-        self.outside.note(Entry::Acked { command: step.command, kept });
         progress.done.store(true, Ordering::SeqCst);
+        self.outside.note(Entry::Acked { command: step.command, kept });
         if matches!(way, Way::Free(Some(_))) {
             self.gate.strike();
         }

@@ -74,6 +74,19 @@ impl Outside {
         self.changes.subscribe()
     }
 
+    /// Resolves once this was seen.
+    pub async fn seen(&self, entry: &Entry) {
+        let mut changes = self.changes();
+        loop {
+            changes.borrow_and_update();
+            if self.lock().entries.contains(entry) {
+                return;
+            }
+            // The sender lives as long as the world.
+            let _ = changes.changed().await;
+        }
+    }
+
     pub fn note(&self, entry: Entry) {
         self.lock().entries.push(entry);
         self.changed();

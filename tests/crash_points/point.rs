@@ -19,6 +19,10 @@ pub enum Effect {
     Refuse,
     /// A message is acknowledged.
     Ack,
+    /// The right to send the newest value of a suspect connection again is asked for.
+    BeginHeal,
+    /// The end of that is written.
+    FinishHeal,
     /// Messages of the outbox are published.
     Publish,
     /// The outbox is marked.
@@ -41,7 +45,7 @@ pub enum Moment {
 }
 
 impl Effect {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Accept,
         Self::Begin,
         Self::Token,
@@ -49,6 +53,8 @@ impl Effect {
         Self::Finish,
         Self::Refuse,
         Self::Ack,
+        Self::BeginHeal,
+        Self::FinishHeal,
         Self::Publish,
         Self::Mark,
     ];
@@ -61,6 +67,16 @@ impl Effect {
             Self::Publish => &[Moment::Before, Moment::Partly, Moment::After],
             _ => &[Moment::Before, Moment::After],
         }
+    }
+
+    /// Whether it is had for the sake of a suspect connection alone.
+    pub const fn heals(self) -> bool {
+        matches!(self, Self::BeginHeal | Self::FinishHeal)
+    }
+
+    /// Whether it is a step on the way to the upstream.
+    pub const fn sends(self) -> bool {
+        matches!(self, Self::Token | Self::Patch)
     }
 
     /// Every point, at the `nth` time that it is come by, from 1.

@@ -7,13 +7,16 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use guest_connection_adapter::domain::Timestamp;
 use guest_connection_adapter::domain::command::{CommandId, IdempotencyKey, OrganizationId};
+use guest_connection_adapter::domain::connection::Connection;
+use guest_connection_adapter::domain::heal::{self, Heal, Healed};
 use guest_connection_adapter::domain::lifecycle::{Acceptance, Finish};
 use guest_connection_adapter::domain::message::Message;
 use guest_connection_adapter::domain::record::CommandRecord;
 use guest_connection_adapter::domain::reply::{Reply, Unauthorized};
+use guest_connection_adapter::domain::trace::TraceContext;
 use guest_connection_adapter::service::ports::{
-    Accepted, Authorization, Begun, Books, Due, Finished, OutboxRow, Patch, Publication, Publisher, Store,
-    StoreFuture, Upstream,
+    Accepted, Authorization, Begun, Books, Due, DueCursor, Finished, OutboxRow, Patch, Publication,
+    Publisher, Store, StoreFuture, Upstream,
 };
 use tokio::time::sleep;
 use uuid::Uuid;
@@ -63,12 +66,12 @@ impl Gated<dyn Store> {
             let answer = handed_over.await;
             if let Ok(answer) = &answer {
                 note(&this.outside, answer);
+                this.outside.changed();
             }
             if matches!(way, Way::Free(Some(_))) {
                 this.gate.strike();
             }
             this.gate.pass().await;
-            this.outside.changed();
             answer
         }
         .boxed()
@@ -116,8 +119,29 @@ impl Store for Gated<dyn Store> {
         self.question(move |store| store.command_by_key(requester, key))
     }
 
-    fn due(&self, limit: usize) -> StoreFuture<Vec<Due>> {
-        self.question(move |store| store.due(limit))
+    fn due(&self, after: DueCursor, limit: usize) -> StoreFuture<Vec<Due>> {
+        self.question(move |store| store.due(after, limit))
+    }
+
+    fn line(&self, connection: Connection, limit: usize) -> StoreFuture<Vec<Due>> {
+        self.question(move |store| store.line(connection, limit))
+    }
+
+    fn backlog(&self) -> StoreFuture<u64> {
+        self.question(|store| store.backlog())
+    }
+
+    fn suspects(&self, limit: usize) -> StoreFuture<Vec<Connection>> {
+        self.question(move |store| store.suspects(limit))
+    }
+
+    fn begin_heal(&self, connection: Connection) -> StoreFuture<Option<(Heal, TraceContext)>> {
+        self.effect(Effect::BeginHeal, move |store| store.begin_heal(connection), |_, _| {})
+    }
+
+    fn finish_heal(&self, finish: heal::Finish) -> StoreFuture<Healed> {
+        let note = |outside: &Outside, healed: &Healed| outside.note(Entry::Healed(*healed));
+        self.effect(Effect::FinishHeal, move |store| store.finish_heal(finish), note)
     }
 
     fn due_next(&self) -> StoreFuture<Option<Timestamp>> {

@@ -102,6 +102,17 @@ impl Step {
     }
 }
 
+/// Two commands, of which the older one is held up on its way.
+pub fn overwritten() -> Scenario {
+    let steps = vec![message(1, true), message(2, false)];
+    Scenario { name: "an older value after a newer one", steps, fates: Vec::new() }
+}
+
+/// A command that comes later.
+pub fn one_more() -> Vec<Step> {
+    vec![message(3, true)]
+}
+
 /// Every story.
 pub fn all() -> Vec<Scenario> {
     let plain = |name, steps| Scenario { name, steps, fates: Vec::new() };

@@ -321,7 +321,8 @@ async fn case_21_a_queue_in_another_form_is_named_and_left_alone() {
         BasicProperties::default(),
     );
     sent.await.unwrap().await.unwrap();
-    let adapter = upstream.setup(PROGRAM).broker(&broker, &names).start().await;
+    let setup = upstream.setup(PROGRAM).broker(&broker, &names);
+    let adapter = setup.start().await;
     not_ready(&adapter, "amqp.consume", &format!("queue \"{}\": 406", names.commands)).await;
     // The other parts do not care; tried again, with a wait in between, and nothing is deleted.
     let body = adapter.readiness(|_, body| body["parts"]["amqp.publish"]["status"] == "ready").await;
