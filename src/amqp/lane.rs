@@ -37,6 +37,7 @@ pub struct Lane {
     settings: Arc<Settings>,
     purpose: Purpose,
     state: watch::Sender<State>,
+    revivals: Arc<watch::Sender<()>>,
     channel: Mutex<Option<Channel>>,
     /// Wakes the keeper when a channel was used up.
     wanted: Notify,
@@ -45,12 +46,12 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// A lane that is down until [`Self::keep`] runs.
+    /// A lane that is down until [`Self::keep`] runs, and tells `revivals` whenever it is up again.
     #[must_use]
-    pub fn new(settings: Arc<Settings>, purpose: Purpose) -> Self {
+    pub fn new(settings: Arc<Settings>, purpose: Purpose, revivals: Arc<watch::Sender<()>>) -> Self {
         let state = watch::Sender::new(State::Down("not connected yet".to_owned()));
         let turn = tokio::sync::Mutex::new(());
-        Self { settings, purpose, state, channel: Mutex::default(), wanted: Notify::new(), turn }
+        Self { settings, purpose, state, revivals, channel: Mutex::default(), wanted: Notify::new(), turn }
     }
 
     /// Publishes a batch as one round. Waits for its turn and for a channel no longer than a confirm may take.
@@ -152,6 +153,7 @@ impl Lane {
 
     fn up(&self, link: &Link) {
         self.state.send_replace(State::Ready);
+        self.revivals.send_replace(());
         link.part().set(Condition::Ready);
     }
 
