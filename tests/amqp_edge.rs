@@ -12,6 +12,8 @@
 
 #[path = "amqp_edge/consumer.rs"]
 mod consumer;
+#[path = "amqp_edge/panics.rs"]
+mod panics;
 #[path = "amqp_edge/pipeline.rs"]
 mod pipeline;
 #[path = "amqp_edge/publisher.rs"]
