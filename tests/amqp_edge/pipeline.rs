@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use guest_connection_adapter::amqp::delivery::Counts;
 use guest_connection_adapter::amqp::{BrokerPublisher, Consumer, Settings};
 use guest_connection_adapter::domain::command::OrganizationId;
 use guest_connection_adapter::domain::lifecycle::Terms;
@@ -102,6 +103,7 @@ impl Upstream for Applying {
 pub struct Pipeline {
     pub readiness: Readiness,
     pub archiver: Archiver,
+    pub counts: Arc<Counts>,
     pub upstream: Arc<Applying>,
     pub patches: mpsc::UnboundedReceiver<Patch>,
     /// How often it was asked whether commands can be taken again.
@@ -168,12 +170,13 @@ impl Pipeline {
             futures::future::ready(()).boxed()
         });
         let consumer = Consumer::new(shared, archiver.clone(), publisher.clone(), &readiness, resume);
+        let counts = consumer.counts();
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
         let running = tokio::spawn(async move {
             futures::future::join(consumer.run(stop.clone()), publisher.run(stop)).await;
         });
-        Self { readiness, archiver, upstream, patches, resumes, shutdown, running, _folder: folder }
+        Self { readiness, archiver, counts, upstream, patches, resumes, shutdown, running, _folder: folder }
     }
 
     pub async fn ready(&self) {
