@@ -135,6 +135,27 @@ async fn a_file_that_is_moved_away() {
     world.end().await;
 }
 
+#[tokio::test]
+async fn a_request_to_end_is_met_in_time_while_the_disk_hangs() {
+    let lines = format!("{QUICK}shutdown.drain_timeout = \"4s\"\n");
+    let (mut world, disk) = World::on_disk(PROGRAM, &lines).await;
+    disk.set(Fault::SyncSlow(FOR_EVER));
+    let guest = Uuid::new_v4();
+    world.send(guest, &world.upstream.message(guest, true, "sent")).await;
+    is_not_ready(&world, "slow or hangs").await;
+    let started = std::time::Instant::now();
+    let (status, log) = world.adapter.terminate().await;
+    assert!(status.success(), "{}", log.join("\n"));
+    assert!(started.elapsed() < std::time::Duration::from_secs(4 + 2 + 2 + 3), "{:?}", started.elapsed());
+    assert_eq!(world.upstream.received(guest), 0);
+    disk.set(Fault::None);
+    world.adapter = world.setup.start_ready().await;
+    assert_eq!(key_of(&world.events.next().await.json()), "sent");
+    nothing_more_is_told(&mut world).await;
+    assert_eq!(world.upstream.applied(guest), [true]);
+    world.end().await;
+}
+
 /// A disk that is slow only makes everything slow.
 #[tokio::test]
 async fn a_slow_disk_loses_and_reorders_nothing() {
