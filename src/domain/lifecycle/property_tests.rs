@@ -62,14 +62,13 @@ proptest! {
             request.command.issue_time = issued;
             let before = known.effective_time_last;
             let (record, after) = fresh(request, &known, now);
-            match issued {
-                Some(issued) => prop_assert_eq!(record.effective_time, issued.min(now)),
-                None => {
-                    prop_assert!(record.effective_time >= now);
-                    prop_assert!(before.is_none_or(|before| record.effective_time > before));
-                    let pushed = before.is_some_and(|before| before >= now);
-                    prop_assert!(pushed || record.effective_time == now);
-                }
+            if let Some(issued) = issued {
+                prop_assert_eq!(record.effective_time, issued.min(now));
+            } else {
+                prop_assert!(record.effective_time >= now);
+                prop_assert!(before.is_none_or(|before| record.effective_time > before));
+                let pushed = before.is_some_and(|before| before >= now);
+                prop_assert!(pushed || record.effective_time == now);
             }
             prop_assert_eq!(after.effective_time_last, before.max(Some(record.effective_time)));
             known = after;
