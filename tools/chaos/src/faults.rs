@@ -4,12 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::Utc;
-use harness::{Direction, FaultProxy};
+use harness::FaultProxy;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::history::FaultSeen;
 use crate::plan::{Disturbance, Fault, Leg, Tracks};
-use crate::stage::Stage;
+use crate::stage::{self, Stage};
 
 /// What has happened so far.
 #[derive(Debug, Default)]
@@ -65,7 +65,11 @@ fn kind(disturbance: &Disturbance) -> String {
         Disturbance::BrokerRestart => "broker restarted".to_owned(),
         Disturbance::BrokerFreeze => "broker frozen".to_owned(),
         Disturbance::Cut(to, _) => format!("connections to the {} cut", leg(to)),
-        Disturbance::Stall(to) => format!("connections to the {} stalled", leg(to)),
+        Disturbance::BrokerAlarm => "broker's memory alarm".to_owned(),
+        Disturbance::EventsUnbound => "events unroutable".to_owned(),
+        Disturbance::Stall(to, _) => format!("connections to the {} stalled", leg(to)),
+        Disturbance::Strand(to) => format!("connections to the {} stranded", leg(to)),
+        Disturbance::Unattended(to) => format!("connections to the {} unattended", leg(to)),
         Disturbance::Slow(to, _) => format!("connections to the {} slow", leg(to)),
         Disturbance::Refuse(to) => format!("connections to the {} refused", leg(to)),
         Disturbance::Upstream(rule) => format!("upstream: {}", rule.action.kind()),
@@ -84,8 +88,11 @@ async fn make(stage: &Stage, fault: &Fault) {
         | Disturbance::BrokerKill
         | Disturbance::BrokerRestart
         | Disturbance::BrokerFreeze => process(stage, fault).await,
+        Disturbance::BrokerAlarm | Disturbance::EventsUnbound => inside_broker(stage, fault).await,
         Disturbance::Cut(leg, _)
-        | Disturbance::Stall(leg)
+        | Disturbance::Stall(leg, _)
+        | Disturbance::Strand(leg)
+        | Disturbance::Unattended(leg)
         | Disturbance::Slow(leg, _)
         | Disturbance::Refuse(leg) => network(proxy(stage, *leg), fault).await,
         Disturbance::Upstream(rule) => stage.simulator.script(rule.clone()),
@@ -140,14 +147,40 @@ async fn process(stage: &Stage, fault: &Fault) {
     }
 }
 
+/// What happens within the broker.
+async fn inside_broker(stage: &Stage, fault: &Fault) {
+    if fault.disturbance == Disturbance::EventsUnbound {
+        let broker = stage.broker().await;
+        stage::unbind_events(broker.channel()).await;
+        sleep(fault.lasts).await;
+        return stage::bind_events(broker.channel()).await;
+    }
+    let node = stage.node.lock().await;
+    node.ctl(&["set_vm_memory_high_watermark", "0"]).await;
+    sleep(fault.lasts).await;
+    node.ctl(&["set_vm_memory_high_watermark", "absolute", "1GB"]).await;
+}
+
 /// What happens to connections.
 async fn network(proxy: &FaultProxy, fault: &Fault) {
     match &fault.disturbance {
         Disturbance::Cut(_, true) => proxy.reset(),
-        Disturbance::Stall(_) => {
-            proxy.freeze(Direction::Both);
+        Disturbance::Stall(_, direction) => {
+            proxy.freeze(*direction);
             sleep(fault.lasts).await;
             proxy.thaw();
+        }
+        Disturbance::Strand(_) => {
+            proxy.strand();
+            sleep(fault.lasts).await;
+            proxy.cut();
+            proxy.thaw();
+        }
+        Disturbance::Unattended(_) => {
+            proxy.leave_unattended();
+            proxy.cut();
+            sleep(fault.lasts).await;
+            proxy.accept();
         }
         Disturbance::Slow(_, delay) => {
             proxy.delay(*delay);

@@ -1,6 +1,10 @@
 //! `make chaos`: a run of a seed, told in counts; on failure the seed, the promise and the whole story.
 
-#![allow(clippy::print_stdout, reason = "it is there to print")]
+#![allow(
+    clippy::print_stdout,
+    clippy::expect_used,
+    reason = "it is there to print, and may fail by panicking"
+)]
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,6 +14,7 @@ use chaos::history::History;
 use chaos::soak::{self, Part};
 use chaos::{checks, report, run};
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
 #[command(about = "Disturbs a running adapter and checks its promises from outside")]
@@ -47,7 +52,25 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match Arguments::parse().command {
+    // Left as futures, the parts of a run are dropped, and so stopped, when the program is told to end.
+    let told = async {
+        let mut terminated = signal(SignalKind::terminate()).expect("signals can be heard");
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminated.recv() => {}
+        }
+    };
+    tokio::select! {
+        code = work(Arguments::parse().command) => code,
+        () = told => {
+            println!("chaos: told to end");
+            ExitCode::from(130)
+        }
+    }
+}
+
+async fn work(command: Command) -> ExitCode {
+    match command {
         Command::Run { seed, seconds } => {
             // Short enough to be typed.
             let seed = seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));

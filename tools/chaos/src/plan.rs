@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use harness::Direction;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
@@ -102,14 +103,22 @@ pub enum Disturbance {
     BrokerRestart,
     /// The broker's node is frozen for a while.
     BrokerFreeze,
+    /// The broker has a memory alarm for a while.
+    BrokerAlarm,
+    /// No queue takes events for a while.
+    EventsUnbound,
     /// Connections are closed, or reset.
     Cut(Leg, bool),
-    /// Nothing gets through for a while; connections stay.
-    Stall(Leg),
+    /// Nothing gets through in one or both directions for a while; connections stay.
+    Stall(Leg, Direction),
+    /// The connections there are hear nothing any more, new ones work; after a while the old ones are closed.
+    Strand(Leg),
     /// Everything takes longer for a while.
     Slow(Leg, Duration),
-    /// New connections are refused for a while.
+    /// Connections are closed, and new ones refused for a while.
     Refuse(Leg),
+    /// Connections are closed, and new ones come to be and hear nothing for a while.
+    Unattended(Leg),
     /// The upstream misbehaves towards some requests.
     Upstream(Rule),
     /// All tokens are taken back.

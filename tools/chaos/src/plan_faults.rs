@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use harness::Direction;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -17,8 +18,14 @@ const RESTART: Duration = Duration::from_secs(1);
 /// The same of a broker.
 const BROKER_RESTART: Duration = Duration::from_secs(12);
 
+/// What it takes to set a broker's alarm and to end it.
+const BROKER_CONTROL: Duration = Duration::from_secs(4);
+
 /// A run that is shorter has no time for a broker's restart.
 const BROKER_RESTART_WORTH: Duration = Duration::from_secs(20);
+
+/// Connections on which an end of the adapter meets a PATCH under way.
+const MISFORTUNES: usize = 4;
 
 fn between(rng: &mut StdRng, min: u64, max: u64) -> Duration {
     Duration::from_millis(rng.random_range(min..=max))
@@ -30,12 +37,36 @@ fn whole_ms(duration: Duration) -> u64 {
 
 /// Draws up the faults.
 pub fn tracks(rng: &mut StdRng, duration: Duration, hot: &[Uuid]) -> Tracks {
-    Tracks {
-        adapter: adapter(rng, duration),
-        broker: broker(rng, duration),
-        network: network(rng, duration),
-        upstream: upstream(rng, duration, hot),
+    let adapter = adapter(rng, duration);
+    let mut upstream = upstream(rng, duration, hot);
+    for fault in adapter.iter().filter(|fault| fault.disturbance != Disturbance::Restart) {
+        upstream.extend(misfortunes(rng, fault, hot));
     }
+    upstream.sort_by_key(|fault| fault.at);
+    Tracks { adapter, broker: broker(rng, duration), network: network(rng, duration), upstream }
+}
+
+/// An end of the adapter that meets PATCHes under way whose fate is unknown, and an upstream that refuses their repeats.
+fn misfortunes(rng: &mut StdRng, fault: &Fault, hot: &[Uuid]) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut add = |at, rule| {
+        faults.push(Fault { at, lasts: Duration::ZERO, disturbance: Disturbance::Upstream(rule) });
+    };
+    for guest in hot.sample(rng, MISFORTUNES) {
+        let matching = Rule::patch().guest(*guest).times(1);
+        let hang =
+            if rng.random_bool(0.7) { matching.clone().hang_after_apply() } else { matching.clone().hang() };
+        add(fault.at.saturating_sub(Duration::from_millis(400)), hang);
+        let refusal = match rng.random_range(0..5) {
+            0 => matching.status(403),
+            1 => matching.status(404),
+            2 => matching.status(422),
+            3 => matching.status(429).header("retry-after", "2"),
+            _ => matching.status(401),
+        };
+        add(fault.at + fault.lasts, refusal.into());
+    }
+    faults
 }
 
 fn adapter(rng: &mut StdRng, duration: Duration) -> Vec<Fault> {
@@ -88,13 +119,19 @@ fn broker(rng: &mut StdRng, duration: Duration) -> Vec<Fault> {
     let mut at = between(rng, 1_500, 3_500);
     while at < duration {
         let restarts = duration >= BROKER_RESTART_WORTH && at + BROKER_RESTART < duration;
-        let disturbance = match rng.random_range(0..4) {
-            0 if restarts => Disturbance::BrokerKill,
-            1 if restarts => Disturbance::BrokerRestart,
+        let disturbance = match rng.random_range(0..7) {
+            0 | 1 if restarts => Disturbance::BrokerKill,
+            2 if restarts => Disturbance::BrokerRestart,
+            3 if restarts => Disturbance::BrokerAlarm,
+            4 => Disturbance::EventsUnbound,
             _ => Disturbance::BrokerFreeze,
         };
         let lasts = between(rng, 300, 3_000);
-        let pause = if disturbance == Disturbance::BrokerFreeze { Duration::ZERO } else { BROKER_RESTART };
+        let pause = match disturbance {
+            Disturbance::BrokerKill | Disturbance::BrokerRestart => BROKER_RESTART,
+            Disturbance::BrokerAlarm => BROKER_CONTROL,
+            _ => Duration::ZERO,
+        };
         faults.push(Fault { at, lasts, disturbance });
         at += lasts + pause + between(rng, 2_000, 7_000);
     }
@@ -107,10 +144,17 @@ fn network(rng: &mut StdRng, duration: Duration) -> Vec<Fault> {
     while at < duration {
         let leg = if rng.random() { Leg::Broker } else { Leg::Upstream };
         let patience = if leg == Leg::Upstream { whole_ms(STALL_MAX) } else { 3_000 };
-        let (disturbance, lasts) = match rng.random_range(0..5) {
+        let (disturbance, lasts) = match rng.random_range(0..8) {
             0 | 1 => (Disturbance::Cut(leg, rng.random()), Duration::ZERO),
-            2 => (Disturbance::Stall(leg), between(rng, 50, patience)),
-            3 => {
+            2 | 3 => {
+                let direction = [Direction::Both, Direction::ToTarget, Direction::ToClient];
+                let direction = direction[rng.random_range(0..direction.len())];
+                (Disturbance::Stall(leg, direction), between(rng, 50, patience))
+            }
+            4 => (Disturbance::Strand(leg), between(rng, 50, patience)),
+            // What was sent meanwhile is passed on afterwards, so this is a stall too.
+            5 => (Disturbance::Unattended(leg), between(rng, 50, patience)),
+            6 => {
                 let delay = between(rng, 5, whole_ms(SLOW_MAX));
                 (Disturbance::Slow(leg, delay), between(rng, 200, 2_000))
             }

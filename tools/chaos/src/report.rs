@@ -196,3 +196,22 @@ pub fn keep(run: &Run) -> std::io::Result<PathBuf> {
     std::fs::write(folder.join("report.txt"), summary(run))?;
     Ok(folder)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::{all, story};
+
+    #[test]
+    fn a_finding_comes_with_the_story_of_its_connection() {
+        let mut history = story::sound();
+        history.journal[0].archived = Some(false);
+        let checked = all(&history);
+        let text = verdict(&history, &checked);
+        for part in ["BROKEN: applied PATCHes have their event", "sending  0 by Grpc: archive", "PATCH    1 "]
+        {
+            assert!(text.contains(part), "no {part:?} in {text}");
+        }
+        assert!(!text.contains("PATCH    3 "), "it is of another connection: {text}");
+    }
+}

@@ -189,8 +189,21 @@ async fn declare(channel: &Channel) {
         let durable = QueueDeclareOptions { durable: true, ..<_>::default() };
         channel.queue_declare(queue.into(), durable, arguments).await.expect("a queue");
     }
-    let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
+    bind_events(channel).await;
+}
+
+/// Lets events come into their queue.
+pub async fn bind_events(channel: &Channel) {
+    let (exchange, options, arguments) =
+        (Names::usual().events, QueueBindOptions::default(), FieldTable::default());
     let bound =
-        channel.queue_bind(EVENTS_QUEUE.into(), events.as_str().into(), "#".into(), options, arguments);
+        channel.queue_bind(EVENTS_QUEUE.into(), exchange.as_str().into(), "#".into(), options, arguments);
     bound.await.expect("bound");
+}
+
+/// Lets no more events come into their queue.
+pub async fn unbind_events(channel: &Channel) {
+    let (exchange, arguments) = (Names::usual().events, FieldTable::default());
+    let unbound = channel.queue_unbind(EVENTS_QUEUE.into(), exchange.as_str().into(), "#".into(), arguments);
+    unbound.await.expect("unbound");
 }

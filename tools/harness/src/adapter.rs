@@ -27,7 +27,7 @@ const STORE: &str = "var/adapter.db";
 /// How an adapter is to be started.
 pub struct Setup {
     program: PathBuf,
-    directory: TempDir,
+    directory: Arc<TempDir>,
     config: String,
     environment: Vec<(String, String)>,
 }
@@ -36,7 +36,7 @@ impl Setup {
     /// An adapter for `requester`, against the upstream at `base_url`. `program` is `env!("CARGO_BIN_EXE_...")`.
     #[must_use]
     pub fn new(program: impl Into<PathBuf>, base_url: &str, requester: Uuid) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        let directory = Arc::new(tempfile::tempdir().expect("a temporary directory"));
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o700)).expect("a mode");
         let secret = secret_file(directory.path(), "client_secret", CLIENT_SECRET);
         let mut config = String::new();
@@ -166,7 +166,15 @@ relay.retry_delay_max = "1s"
             let text = field(&started, name).unwrap_or_else(|| panic!("no {name} in {started}"));
             text.parse::<SocketAddr>().expect("an address")
         };
-        Adapter { grpc: address("grpc.listen"), admin: address("admin.listen"), child, log, output }
+        let directory = self.directory.clone();
+        Adapter {
+            grpc: address("grpc.listen"),
+            admin: address("admin.listen"),
+            child,
+            log,
+            output,
+            _directory: directory,
+        }
     }
 
     /// Starts the process and waits until it is ready.
@@ -196,6 +204,8 @@ pub struct Adapter {
     child: Child,
     log: Lines,
     output: Lines,
+    /// Where the store lies; kept for as long as the process runs.
+    _directory: Arc<TempDir>,
 }
 
 impl Adapter {

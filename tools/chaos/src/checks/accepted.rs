@@ -1,8 +1,13 @@
 //! Nothing that was accepted is lost, and what senders heard is true.
 
+use chrono::{SubsecRound as _, TimeDelta};
+
 use super::{About, Checked, Index, key};
 use crate::history::{Answer, CommandSeen, Door, History, Standing, State, What};
 use crate::plan::Wish;
+
+/// Times are kept in whole microseconds.
+const CLOCK_GRAIN: TimeDelta = TimeDelta::milliseconds(1);
 
 /// Every command that was accepted, as far as anybody can know, is final.
 #[must_use]
@@ -103,6 +108,33 @@ pub fn answers_are_true(history: &History) -> Checked {
                 "every sending of it was refused before acceptance, and it is known".to_owned()
             });
         }
+    }
+    checked
+}
+
+/// A command is one that was sent, and its place in the order of effects is the one asked for: its issue time or, without
+/// one, its acceptance, which cannot lie before it was sent.
+#[must_use]
+pub fn places_are_as_asked(history: &History) -> Checked {
+    let mut checked = Checked::new("places are as asked for");
+    for command in history.commands.values() {
+        let own = |wish: &&Wish| wish.key == command.key && command.answers(wish);
+        let Some(wish) = history.wishes.iter().find(own) else {
+            checked.expect(false, key(&command.key), || "nobody has asked for it".to_owned());
+            continue;
+        };
+        let sent = history.sendings_of(&wish.key).map(|(_, sending, _)| sending.at).min();
+        let sent = sent.unwrap_or(history.started_at) - CLOCK_GRAIN;
+        let issued = wish.issued_ms.map(|ms| history.started_at + TimeDelta::milliseconds(ms));
+        let issued = issued.map(|issued| issued.trunc_subsecs(6));
+        let sound = match issued {
+            Some(issued) if issued <= sent => command.effective_time == issued,
+            Some(issued) => command.effective_time >= sent && command.effective_time <= issued,
+            None => command.effective_time >= sent,
+        };
+        checked.expect(sound, key(&command.key), || {
+            format!("its place is {}, issued {issued:?}, sent {sent}", command.effective_time)
+        });
     }
     checked
 }

@@ -85,6 +85,7 @@ pub fn all(history: &History) -> Vec<Checked> {
     let index = Index::new(history);
     let mut checked = owed(history, &index);
     checked.extend([
+        accepted::places_are_as_asked(history),
         effects::patches_have_their_event(history, &index),
         effects::events_have_their_patch(history, &index),
         effects::deliveries_are_equal(history),
@@ -112,7 +113,7 @@ pub fn owed(history: &History, index: &Index<'_>) -> Vec<Checked> {
 }
 
 #[cfg(test)]
-mod story;
+pub(crate) mod story;
 
 #[cfg(test)]
 mod tests;

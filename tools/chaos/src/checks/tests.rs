@@ -83,6 +83,19 @@ fn an_answer_that_is_not_true() {
 }
 
 #[test]
+fn a_command_in_another_place_than_asked_for() {
+    let check = "places are as asked for";
+    found(check, |history| command(history, "archive").effective_time = at(-10));
+    found(check, |history| history.wishes[0].issued_ms = Some(-20));
+    found(check, |history| history.wishes[0].issued_ms = Some(50));
+    found(check, |history| history.wishes[1].archived = true);
+    let mut history = sound();
+    history.wishes[0].issued_ms = Some(3_600_000);
+    history.wishes[1].issued_ms = Some(140);
+    assert!(broken(&history).is_empty());
+}
+
+#[test]
 fn a_command_without_its_messages_or_with_wrong_ones() {
     let check = "commands have their messages";
     found(check, |history| drop(history.events.remove(0)));

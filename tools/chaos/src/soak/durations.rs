@@ -151,8 +151,10 @@ pub async fn alarm(time: Duration) -> Outcome {
     readiness(&stage, false).await;
     let during = counter.look(Counted::commands);
     ensure(during < calls, || "nothing was held back: there was no alarm".to_owned())?;
+    let over = Instant::now();
     node.ctl(&["set_vm_memory_high_watermark", "absolute", "1GB"]).await;
-    let told_after = events(&counter, calls).await?;
+    events(&counter, calls).await?;
+    let told_after = over.elapsed();
     readiness(&stage, true).await;
     end(&stage).await?;
     Ok(format!(
