@@ -18,6 +18,9 @@ use crate::{collect, messages};
 /// How long everything may take to become quiet after the last fault.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(90);
 
+/// How long the watch for stalls sleeps at once.
+const STALL_GRAIN: Duration = Duration::from_millis(20);
+
 /// The pause between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -29,6 +32,9 @@ pub struct Run {
     pub checked: Vec<Checked>,
     /// How long it took until nothing was owed any more.
     pub settled_in: Option<Duration>,
+    /// How long this process itself was once kept from running. What the faults may do to a request has a bound, and a
+    /// machine that stalls for longer than the bound has room for adds to it.
+    pub longest_stall: Duration,
     /// What the adapter has logged.
     pub log: Vec<String>,
     /// The adapter's configuration.
@@ -49,10 +55,17 @@ pub async fn run(seed: u64, duration: Duration) -> Run {
     let stage = Arc::new(Stage::for_chaos(plan.requester).await);
     let (started, started_at) = (Instant::now(), Utc::now());
     let (sent, happened) = (Sent::default(), Happened::default());
-    tokio::join!(
-        load::send_all(&stage, &plan, started, started_at, &sent),
-        faults::make_all(&stage, &plan.tracks, started, &happened)
-    );
+    let disturbed = async {
+        tokio::join!(
+            load::send_all(&stage, &plan, started, started_at, &sent),
+            faults::make_all(&stage, &plan.tracks, started, &happened)
+        );
+    };
+    let mut longest_stall = Duration::ZERO;
+    tokio::select! {
+        () = disturbed => {}
+        () = watch_stalls(&mut longest_stall) => {}
+    }
     let mut history = History {
         seed,
         started_at,
@@ -71,7 +84,16 @@ pub async fn run(seed: u64, duration: Duration) -> Run {
     let settled_in = settle(&stage, &mut history).await;
     let checked = checks::all(&history);
     let log = stage.log().await;
-    Run { history, checked, settled_in, log, configuration: stage.configuration().to_owned() }
+    Run { history, checked, settled_in, longest_stall, log, configuration: stage.configuration().to_owned() }
+}
+
+/// Sleeps for ever, and measures how much too long.
+async fn watch_stalls(longest: &mut Duration) {
+    loop {
+        let before = Instant::now();
+        sleep(STALL_GRAIN).await;
+        *longest = (*longest).max(before.elapsed().saturating_sub(STALL_GRAIN));
+    }
 }
 
 /// Waits until nothing is owed any more, ends the adapter, and fetches what that has brought.
