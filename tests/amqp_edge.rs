@@ -12,11 +12,11 @@
 
 #[path = "amqp_edge/consumer.rs"]
 mod consumer;
+#[path = "amqp_edge/panics.rs"]
+mod panics;
 #[path = "amqp_edge/pipeline.rs"]
 mod pipeline;
 #[path = "amqp_edge/publisher.rs"]
 mod publisher;
 #[path = "amqp_edge/support.rs"]
 mod support;
-#[path = "amqp_edge/topology.rs"]
-mod topology;

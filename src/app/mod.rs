@@ -17,21 +17,21 @@ use crate::amqp::{BrokerPublisher, Consumer};
 use crate::config::{Config, Faults};
 use crate::mycreditapp::{self, MyCreditApp};
 use crate::service::archiver::Archiver;
-use crate::service::ports::{Clock, Publisher, Store, SystemClock};
+use crate::service::ports::{Clock, Publisher, Store, StoreError, SystemClock};
 use crate::service::readiness::{Condition, Part, Readiness};
 use crate::service::relay::{Relay, Share};
 use crate::service::retention;
 use crate::store::sqlite::{self, SqliteStore};
 use crate::{admin, grpc, stdout};
 
-/// How often the store is asked whether it takes data, for readiness.
+/// How often the store is asked whether it takes and gives data, for readiness.
 const STORE_PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A store that takes longer than this for one small write is not ready.
 const STORE_ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-const STORE_SILENT_TEXT: &str = "the store has not taken a small write for some seconds: its disk is slow or hangs, or \
-                                 another program holds the file locked";
+const STORE_SILENT_TEXT: &str = "the store has not answered a small write and a question for some seconds: its disk is \
+                                 slow or hangs, or another program holds the file locked";
 
 /// How often it is asked while consuming waits for it.
 const STORE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -233,11 +233,17 @@ async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn St
     Ok(Arc::new(opened?))
 }
 
-/// Tells whether the store takes data, also while it only keeps one waiting.
+/// Writes something and reads something.
+async fn takes_and_gives(store: &Arc<dyn Store>) -> Result<(), StoreError> {
+    store.probe().await?;
+    store.due_next().await.map(drop)
+}
+
+/// Tells whether the store takes and gives data, also while it only keeps one waiting.
 async fn watch_store(store: Arc<dyn Store>, part: Part, stop: CancellationToken) {
     let watching = async {
         loop {
-            let mut probe = store.probe();
+            let mut probe = Box::pin(takes_and_gives(&store));
             let answer = if let Ok(answer) = timeout(STORE_ANSWER_TIMEOUT, &mut probe).await {
                 answer
             } else {

@@ -27,7 +27,8 @@ pub struct Load {
     limits: Limits,
     commands: Arc<Semaphore>,
     units: Arc<Semaphore>,
-    backlog: watch::Sender<u64>,
+    /// Whether the store's backlog is as long as it may be, or was and has not shrunk enough since.
+    backlog_is_full: watch::Sender<bool>,
 }
 
 /// A command's share of what may be held. Dropping it gives it back.
@@ -44,7 +45,7 @@ impl Load {
         Self {
             commands: Arc::new(Semaphore::new(limits.commands_max.min(Semaphore::MAX_PERMITS))),
             units: Arc::new(Semaphore::new((limits.bytes_max / UNIT_LENGTH).min(Semaphore::MAX_PERMITS))),
-            backlog: watch::Sender::new(0),
+            backlog_is_full: watch::Sender::new(false),
             limits,
         }
     }
@@ -58,15 +59,18 @@ impl Load {
         Some(Hold { _command: command, _units: units })
     }
 
-    /// Notes how many commands in the store are not final.
+    /// Notes how many commands in the store are not final. After it was full it counts as full until a tenth of it is
+    /// free, so that the doors do not open and close with every command.
     pub fn note_backlog(&self, backlog: u64) {
-        self.backlog.send_replace(backlog);
+        let max = self.limits.backlog_max;
+        let bound = if self.backlog_is_full() { max - max / 10 } else { max };
+        self.backlog_is_full.send_replace(backlog >= bound);
     }
 
     /// Whether the store holds as many commands that are not final as it may.
     #[must_use]
     pub fn backlog_is_full(&self) -> bool {
-        *self.backlog.borrow() >= self.limits.backlog_max
+        *self.backlog_is_full.borrow()
     }
 
     /// Why nothing more should be taken in for now, if so.
@@ -74,7 +78,7 @@ impl Load {
     pub fn obstacle(&self) -> Option<String> {
         let Limits { commands_max, bytes_max, backlog_max } = self.limits;
         if self.backlog_is_full() {
-            Some(format!("the store holds {backlog_max} commands that are not final, or more"))
+            Some(format!("the store holds about {backlog_max} commands that are not final"))
         } else if self.commands.available_permits() == 0 {
             Some(format!("{commands_max} commands are under way"))
         } else if self.units.available_permits() < COMMAND_LENGTH_MIN / UNIT_LENGTH {
@@ -86,10 +90,10 @@ impl Load {
 
     /// Resolves once [`Self::obstacle`] has nothing to say.
     pub async fn room(&self) {
-        let mut backlog = self.backlog.subscribe();
+        let mut backlog_is_full = self.backlog_is_full.subscribe();
         while self.obstacle().is_some() {
             // Neither the sender nor the semaphores go away while `self` is there. What is acquired is given back.
-            let _ = backlog.wait_for(|backlog| *backlog < self.limits.backlog_max).await;
+            let _ = backlog_is_full.wait_for(|is_full| !is_full).await;
             let _ = self.commands.acquire().await;
             let least = u32::try_from(COMMAND_LENGTH_MIN / UNIT_LENGTH).unwrap_or(u32::MAX);
             let _ = self.units.acquire_many(least).await;
@@ -121,6 +125,8 @@ mod tests {
         assert!(load.backlog_is_full() && load.obstacle().is_some_and(|why| why.contains("10 commands")));
         assert!(load.room().now_or_never().is_none());
         load.note_backlog(9);
+        assert!(load.backlog_is_full(), "a tenth must be free");
+        load.note_backlog(8);
         assert!(load.room().now_or_never().is_some());
         drop(third);
     }

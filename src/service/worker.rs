@@ -226,10 +226,7 @@ impl Shared {
         asked: Instant,
         lease_end: Instant,
     ) -> (Verdict, Attempts) {
-        let mut deadline = asked + self.settings.command_timeout;
-        if let Some(caller) = job.caller.as_ref().filter(|caller| caller.waits()) {
-            deadline = deadline.min(caller.answer_by);
-        }
+        let deadline = self.attempts_end(job, record, asked);
         let mut attempts = Attempts::default();
         let mut tries = 0;
         let mut token_renewed = false;
@@ -252,7 +249,7 @@ impl Shared {
             }
             if token_refused && let Some(authorization) = authorization {
                 self.upstream.refuse(record.command.requester, &authorization);
-                if token_renewed || self.draining.is_cancelled() {
+                if token_renewed || self.draining.is_cancelled() || Instant::now() > deadline {
                     break verdict;
                 }
                 token_renewed = true;
@@ -267,6 +264,22 @@ impl Shared {
             }
         };
         (verdict, attempts)
+    }
+
+    /// When the last attempt of a claim is to have begun. What certainly was not applied is not sent past its expiry; it is
+    /// then for `begin` to end it.
+    fn attempts_end(&self, job: &Job, record: &CommandRecord, asked: Instant) -> Instant {
+        let mut end = asked + self.settings.command_timeout;
+        if let Some(caller) = job.caller.as_ref().filter(|caller| caller.waits()) {
+            end = end.min(caller.answer_by);
+        }
+        match record.command.expire_time {
+            Some(expires) if !record.maybe_applied => {
+                let left = (expires - self.clock.now()).to_std().unwrap_or_default();
+                end.min(Instant::now() + left)
+            }
+            _ => end,
+        }
     }
 
     /// Waits, unless the adapter is draining: what is not settled then is the next process's.

@@ -6,7 +6,7 @@ use lapin::types::{AMQPValue, DecimalValue, FieldArray, FieldTable, LongString};
 use uuid::Uuid;
 
 use crate::pipeline::Pipeline;
-use crate::support::{Client, behind_proxy, in_time, next, not_ready, ready, settings};
+use crate::support::{Client, behind_proxy, in_time, not_ready, ready, settings};
 
 fn body(guest: Uuid, key: &str) -> Vec<u8> {
     let requester = Uuid::from_u128(1);
@@ -60,53 +60,6 @@ async fn commands_are_taken_in_order_and_acknowledged() {
     pipeline.stop().await;
     assert!(client.left(&settings.names.commands_queue).await.is_empty(), "all are acknowledged");
     assert_eq!(client.counts(&settings.names.dead_letters_queue).await.0, 0);
-}
-
-#[tokio::test]
-async fn what_cannot_be_read_becomes_one_dead_letter_and_is_answered() {
-    let settings = settings("poison");
-    let pipeline = Pipeline::start(&settings).await;
-    pipeline.ready().await;
-    let client = Client::new().await;
-    let queue = client.queue().await;
-    let mut answers = client.consume(&queue).await;
-    let bodies: [&[u8]; 4] = [b"", br#"{"guest_org_id":"#, &[0xff, 0xfe], br#"{"archived":1,"novel":2}"#];
-    for (number, body) in bodies.iter().enumerate() {
-        let properties = BasicProperties::default()
-            .with_reply_to(queue.as_str().into())
-            .with_correlation_id(number.to_string().into())
-            .with_message_id(format!("m{number}").into())
-            .with_user_id("guest".into())
-            .with_headers(odd_headers());
-        client.send(&settings.names.commands_exchange, "guest", properties, body).await;
-    }
-    let mut letters = client.consume(&settings.names.dead_letters_queue).await;
-    let mut seen = Vec::new();
-    for _ in &bodies {
-        let letter = next(&mut letters).await;
-        let id = letter.properties.message_id().as_ref().expect("an id").to_string();
-        let number: usize = id[1..].parse().expect("a number");
-        assert_eq!(letter.data, bodies[number]);
-        assert_eq!(letter.properties.user_id(), &None);
-        let headers = letter.properties.headers().as_ref().expect("headers").inner();
-        assert_eq!(headers.get("decimal"), odd_headers().inner().get("decimal"));
-        let Some(AMQPValue::FieldTable(own)) = headers.get("x-guest-connection-adapter") else {
-            panic!("no reason: {headers:?}")
-        };
-        let reason = if number == 3 { "INVALID_FIELDS" } else { "UNDECODABLE" };
-        assert_eq!(own.inner()["reason"], AMQPValue::LongString(reason.into()));
-        seen.push(number);
-    }
-    seen.sort_unstable();
-    assert_eq!(seen, [0, 1, 2, 3]);
-    for _ in &bodies {
-        let answer = next(&mut answers).await;
-        let answer: serde_json::Value = serde_json::from_slice(&answer.data).expect("JSON");
-        assert_eq!(answer["status"], "refused");
-    }
-    assert_eq!(pipeline.counts.dead_letters.load(Ordering::Relaxed), 4);
-    pipeline.stop().await;
-    assert!(client.left(&settings.names.commands_queue).await.is_empty());
 }
 
 #[tokio::test]

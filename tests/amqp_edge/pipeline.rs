@@ -1,7 +1,7 @@
 //! The consumer over a real pipeline and store; only the upstream is made up.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -15,7 +15,7 @@ use guest_connection_adapter::domain::reply::{Answer, Reply, Unauthorized};
 use guest_connection_adapter::domain::retry::Backoff;
 use guest_connection_adapter::service;
 use guest_connection_adapter::service::archiver::Archiver;
-use guest_connection_adapter::service::ports::{Authorization, Patch, SystemClock, Upstream};
+use guest_connection_adapter::service::ports::{Authorization, Clock, Patch, SystemClock, Upstream};
 use guest_connection_adapter::service::readiness::Readiness;
 use guest_connection_adapter::store::sqlite::{self, SqliteStore};
 use tokio::sync::{Semaphore, mpsc};
@@ -28,16 +28,60 @@ use crate::support::{in_time, ready};
 pub struct Applying {
     pub patches: mpsc::UnboundedSender<Patch>,
     pub permits: Semaphore,
+    /// Each makes one call of its organisation panic.
+    panics: Mutex<Vec<(Place, OrganizationId)>>,
+}
+
+/// Where the upstream's client panics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Asked whether it knows a requester.
+    Knows,
+    /// Asked for a requester's token.
+    Authorize,
+    /// Before the PATCH for a guest.
+    Send,
+    /// After the PATCH for a guest.
+    Answer,
+}
+
+impl Applying {
+    /// The next such call of the organisation panics.
+    pub fn panic_once(&self, place: Place, organization: OrganizationId) {
+        self.plan().push((place, organization));
+    }
+
+    /// Whether a panic is still to come.
+    pub fn will_panic(&self) -> bool {
+        !self.plan().is_empty()
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Vec<(Place, OrganizationId)>> {
+        self.panics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn may_panic(&self, place: Place, organization: OrganizationId) {
+        let mut plan = self.plan();
+        let Some(index) = plan.iter().position(|panic| *panic == (place, organization)) else { return };
+        plan.remove(index);
+        drop(plan);
+        panic!("a panic as planned");
+    }
 }
 
 impl Upstream for Applying {
-    fn knows(&self, _: OrganizationId) -> bool {
+    fn knows(&self, requester: OrganizationId) -> bool {
+        self.may_panic(Place::Knows, requester);
         true
     }
 
-    fn authorize(&self, _: OrganizationId) -> BoxFuture<'_, Result<Authorization, Unauthorized>> {
+    fn authorize(&self, requester: OrganizationId) -> BoxFuture<'_, Result<Authorization, Unauthorized>> {
         let header = http::HeaderValue::from_static("Bearer token");
-        async move { Ok(Authorization { header, serial: 1 }) }.boxed()
+        async move {
+            self.may_panic(Place::Authorize, requester);
+            Ok(Authorization { header, serial: 1 })
+        }
+        .boxed()
     }
 
     fn refuse(&self, _: OrganizationId, _: &Authorization) {}
@@ -45,8 +89,11 @@ impl Upstream for Applying {
     fn patch(&self, patch: Patch, _: Authorization) -> BoxFuture<'_, Reply> {
         async move {
             self.permits.acquire().await.expect("open").forget();
+            let guest = patch.connection.guest;
+            self.may_panic(Place::Send, guest);
             let body = Some(format!(r#"{{"archived":{}}}"#, patch.archived).into_bytes());
             self.patches.send(patch).expect("the test listens");
+            self.may_panic(Place::Answer, guest);
             Reply::Answered(Answer { status: 200, retry_after: None, body })
         }
         .boxed()
@@ -76,24 +123,35 @@ impl Pipeline {
 
     /// Starts everything; the upstream waits for permits.
     pub async fn start_held(settings: &Settings) -> Self {
+        Self::begin(settings, Duration::from_secs(60), Arc::new(SystemClock)).await
+    }
+
+    /// Starts everything with claims that do not last long, and with recovery.
+    pub async fn start_recovering(settings: &Settings, clock: Arc<dyn Clock>) -> Self {
+        let pipeline = Self::begin(settings, Duration::from_secs(4), clock).await;
+        pipeline.upstream.permits.add_permits(1_000_000);
+        let archiver = pipeline.archiver.clone();
+        tokio::spawn(async move { archiver.recover().await });
+        pipeline
+    }
+
+    #[allow(clippy::unused_async, reason = "starts tasks, so it needs a runtime")]
+    async fn begin(settings: &Settings, lease: Duration, clock: Arc<dyn Clock>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (patches_in, patches) = mpsc::unbounded_channel();
-        let upstream = Arc::new(Applying { patches: patches_in, permits: Semaphore::new(0) });
-        let terms = Terms {
-            lease: TimeDelta::seconds(60),
-            settle: TimeDelta::seconds(30),
-            hold: TimeDelta::seconds(60),
-            give_up_after: TimeDelta::hours(24),
-        };
-        let (retention, clock) = (TimeDelta::days(7), Arc::new(SystemClock));
+        let upstream =
+            Arc::new(Applying { patches: patches_in, permits: Semaphore::new(0), panics: Mutex::default() });
+        let span = TimeDelta::from_std(lease).expect("a lease");
+        let terms = Terms { lease: span, settle: span / 2, hold: span, give_up_after: TimeDelta::hours(24) };
+        let retention = TimeDelta::days(7);
         let file = sqlite::Settings::new(folder.path().join("store.db"));
         let store = SqliteStore::open(file, terms, retention, clock.clone()).expect("a store");
         let backoff =
             Backoff { delay_base: Duration::from_millis(50), delay_max: Duration::from_millis(200) };
         let service = service::Settings {
-            attempt_timeout: Duration::from_secs(5),
-            command_timeout: Duration::from_secs(30),
-            lease: Duration::from_secs(60),
+            attempt_timeout: lease / 12,
+            command_timeout: lease / 2,
+            lease,
             retry: backoff,
             deferral: backoff,
             retention,

@@ -68,3 +68,17 @@ pub async fn the_line_lists_accepted_commands_that_nobody_asked_for<H: Harness>(
     world.claim(&records[0]).await;
     assert_eq!(line(10).await, [records[2].id]);
 }
+
+pub async fn of_a_long_line_the_first_are_woken_and_then_those_behind_them<H: Harness>(world: World<H>) {
+    let mut head = world.claimed(wish(1, "head")).await;
+    let mut line = Vec::new();
+    for n in 0..150 {
+        line.push(world.waiting(wish(1, &format!("k-{n}"))).await);
+    }
+    for record in &line {
+        world.settle(&head, applied()).await;
+        let first = world.command(record).await;
+        assert_eq!(first.due_time, Some(world.now()), "{} of the line is due", record.arrival);
+        head = world.claim(record).await;
+    }
+}

@@ -9,6 +9,7 @@
 )]
 
 mod callers;
+mod connections;
 mod edges;
 mod order;
 mod poison;

@@ -51,7 +51,8 @@ async fn case_15_nothing_is_requeued_as_a_way_of_waiting() {
 async fn case_15_a_queue_without_a_dead_letter_exchange_is_refused() {
     let (upstream, broker, names) = (Upstream::start().await, Broker::connect().await, Names::default());
     declare(&broker, &names.commands, &[("x-queue-type", text("quorum"))]).await;
-    let adapter = upstream.setup(PROGRAM).broker(&broker, &names).start().await;
+    let setup = upstream.setup(PROGRAM).broker(&broker, &names);
+    let adapter = setup.start().await;
     not_ready(&adapter, "amqp.consume", "406").await;
     assert!(adapter.terminate().await.0.success());
 }
@@ -63,7 +64,8 @@ async fn case_15_without_declaring_the_dead_letter_exchange_is_demanded() {
     let adapter = passive.start().await;
     not_ready(&adapter, "amqp.consume", &format!("exchange \"{}\": 404", names.dead_letters)).await;
     // Somebody declares everything.
-    let declarer = upstream.setup(PROGRAM).broker(&broker, &names).start_ready().await;
+    let declaring = upstream.setup(PROGRAM).broker(&broker, &names);
+    let declarer = declaring.start_ready().await;
     adapter.ready().await;
     assert!(declarer.terminate().await.0.success());
     assert!(adapter.terminate().await.0.success());

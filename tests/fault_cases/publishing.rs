@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use harness::{Broker, Direction, Names, Node, Upstream, World};
+use harness::{Broker, DEADLINE, Direction, Names, Node, Upstream, World};
 use lapin::BasicProperties;
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 use serde_json::{Value, json};
+use simulator::Rule;
 use uuid::Uuid;
 
 use crate::PROGRAM;
-use crate::support::{QUICK, end_settled, event_of, keys, logged, not_ready};
+use crate::support::{QUICK, end_settled, keys, logged, not_ready, one_consumer, sent};
 
 fn events_are_held(status: u16, body: &Value) -> bool {
     status == 200 && body["parts"]["events"]["status"] == "degraded"
@@ -23,7 +24,8 @@ fn message_id(message: &harness::broker::Arrived) -> String {
 #[tokio::test]
 async fn case_10_an_event_without_a_queue_stays_pending_and_holds_up_its_connection_alone() {
     let (upstream, broker, names) = (Upstream::start().await, Broker::connect().await, Names::default());
-    let adapter = upstream.setup(PROGRAM).broker(&broker, &names).start_ready().await;
+    let setup = upstream.setup(PROGRAM).broker(&broker, &names);
+    let adapter = setup.start_ready().await;
     let (first, second) = (Uuid::new_v4(), Uuid::new_v4());
     let mut client = adapter.client().await;
     client.archive_guest_connection(upstream.archive(first, "k-1")).await.unwrap();
@@ -112,9 +114,10 @@ async fn case_11_a_confirm_that_does_not_come_has_a_deadline() {
 async fn case_11_a_frozen_broker_gets_the_event_once_it_goes_on() {
     let node = Node::shared().await;
     let mut world = World::start_on(PROGRAM, &node, QUICK).await;
-    let (warm, guest) = (Uuid::new_v4(), Uuid::new_v4());
-    world.send(warm, &world.upstream.message(warm, true, "warm")).await;
-    event_of(&mut world, "warm").await;
+    let (held, guest) = (Uuid::new_v4(), Uuid::new_v4());
+    world.upstream.simulator.script(Rule::patch().guest(held).delay(Duration::from_secs(1)));
+    world.send(held, &world.upstream.message(held, true, "held")).await;
+    world.upstream.simulator.wait_for(sent(held), DEADLINE).await.expect("it is under way");
     node.freeze().await;
     let request = world.upstream.archive(guest, "k");
     world.client().await.archive_guest_connection(request).await.expect("the other door works");
@@ -125,15 +128,16 @@ async fn case_11_a_frozen_broker_gets_the_event_once_it_goes_on() {
     node.thaw().await;
     world.adapter.ready().await;
     world.reconnect().await;
-    let id = event_of(&mut world, "k").await["id"].as_str().unwrap().to_owned();
+    assert_eq!(keys(&mut world, 2).await, ["held", "k"]);
     let kept = world
         .upstream
         .command_when(&world.adapter, "k", |command| {
             command.event.as_ref().is_some_and(|event| event.confirmed)
         })
         .await;
-    assert_eq!(kept.event.unwrap().event_id, id);
-    crate::support::one_consumer(&node, &world.names.commands, 256).await;
+    assert!(kept.event.unwrap().confirmed);
+    assert_eq!((world.upstream.received(held), world.upstream.received(guest)), (1, 1));
+    one_consumer(&node, &world.names.commands, 256).await;
     end_settled(world, Some(&node)).await;
 }
 

@@ -120,7 +120,7 @@ async fn a_file_that_is_damaged_under_way_is_written_to_no_more() {
     disk.set(Fault::Full);
     is_not_ready(&world, "").await;
     disk.set(Fault::None);
-    is_not_ready(&world, "the file is damaged: end the adapter and restore a backup").await;
+    is_not_ready(&world, "the file is damaged").await;
     let guest = Uuid::new_v4();
     is_refused(&world, guest, "after").await;
     world.send(guest, &world.upstream.message(guest, true, "after")).await;

@@ -8,7 +8,7 @@ use tonic::Code;
 use uuid::Uuid;
 
 use crate::support::{
-    FOR_EVER, PROGRAM, QUICK, Trouble, call, is_not_ready, is_refused, key_of, nothing_more_is_told,
+    FOR_EVER, PROGRAM, QUICK, Trouble, call, is_not_ready, is_refused, is_told, key_of, nothing_more_is_told,
     one_is_done, until_depth,
 };
 
@@ -85,6 +85,54 @@ async fn a_disk_that_makes_nothing_durable() {
 #[tokio::test]
 async fn a_disk_that_hangs() {
     outage(Trouble::Disk(Fault::SyncSlow(FOR_EVER)), "slow or hangs").await;
+}
+
+/// What is in memory already may still be taken in and done; what cannot be read waits.
+#[tokio::test]
+async fn a_disk_that_fails_at_reading() {
+    let (mut world, disk) = World::on_disk(PROGRAM, QUICK).await;
+    one_is_done(&mut world).await;
+    disk.set(Fault::ReadFails);
+    is_not_ready(&world, "cannot be read").await;
+    let unknown = world.upstream.command(&world.adapter, "before").await.expect_err("it cannot be read");
+    assert_eq!(unknown.code(), Code::Unavailable, "{unknown:?}");
+    let guest = Uuid::new_v4();
+    world.send(guest, &world.upstream.message(guest, true, "sent")).await;
+    is_not_ready(&world, "cannot be read").await;
+    disk.set(Fault::None);
+    world.adapter.ready().await;
+    assert_eq!(key_of(&world.events.next().await.json()), "sent");
+    nothing_more_is_told(&mut world).await;
+    assert!(world.upstream.applied(guest).iter().all(|archived| *archived));
+    until_depth(&world, 0).await;
+    world.end().await;
+}
+
+/// To go on writing to what no name leads to any more would lose it all at the next start.
+#[tokio::test]
+async fn a_file_that_is_moved_away() {
+    let (mut world, _disk) = World::on_disk(PROGRAM, QUICK).await;
+    one_is_done(&mut world).await;
+    for suffix in ["", "-wal"] {
+        let file = world.setup.store().with_file_name(format!("adapter.db{suffix}"));
+        let elsewhere = file.with_file_name("elsewhere");
+        std::fs::rename(&file, &elsewhere).unwrap();
+        let detail = is_not_ready(&world, "was removed or replaced under way").await;
+        assert!(detail.contains(&file.display().to_string()), "{detail}");
+        let (guest, key) = (Uuid::new_v4(), format!("moved{suffix}"));
+        is_refused(&world, guest, &key).await;
+        assert_eq!(world.upstream.received(guest), 0);
+        // A file of the same name is not the file.
+        std::fs::copy(&elsewhere, &file).unwrap();
+        is_refused(&world, guest, &key).await;
+        std::fs::rename(&elsewhere, &file).unwrap();
+        world.adapter.ready().await;
+        call(&world, guest, &key, DEADLINE).await.expect("the file is back");
+        is_told(&mut world, &key).await;
+        assert_eq!(world.upstream.applied(guest), [true]);
+    }
+    nothing_more_is_told(&mut world).await;
+    world.end().await;
 }
 
 /// A disk that is slow only makes everything slow.

@@ -117,12 +117,18 @@ pub async fn until_depth(world: &World, count: u32) {
     tokio::time::timeout(DEADLINE, reached).await.expect("the messages are with the broker");
 }
 
-/// A command whose event is told and noted. Otherwise a store that takes nothing could not note it, and it would come again.
+/// A command whose event is told and noted.
 pub async fn one_is_done(world: &mut World) {
     call(world, Uuid::new_v4(), "before", DEADLINE).await.expect("all is well");
-    assert_eq!(key_of(&world.events.next().await.json()), "before");
+    is_told(world, "before").await;
+}
+
+/// The next event is that of `key`, and that is noted. Otherwise a store that takes nothing could not note it, and it would
+/// come again.
+pub async fn is_told(world: &mut World, key: &str) {
+    assert_eq!(key_of(&world.events.next().await.json()), key);
     let noted = |command: &Command| command.event.as_ref().is_some_and(|event| event.confirmed);
-    world.upstream.command_when(&world.adapter, "before", noted).await;
+    world.upstream.command_when(&world.adapter, key, noted).await;
 }
 
 /// A command that shows that all events before it have come: it is the next one.

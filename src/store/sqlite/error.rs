@@ -83,6 +83,8 @@ pub enum OpenError {
 pub(super) enum Fault {
     #[error("{}", explained(.0))]
     Sqlite(#[from] rusqlite::Error),
+    #[error("the file is damaged: end the adapter and restore a backup ({0})")]
+    Damage(String),
     #[error("a row cannot be read: {0}")]
     Row(String),
     #[error("a value cannot be written: {0}")]
@@ -110,8 +112,9 @@ pub(super) fn explained(error: &rusqlite::Error) -> String {
         ErrorCode::CannotOpen | ErrorCode::PermissionDenied => {
             "the file cannot be opened: see whether it is there, its permissions, and the limit of open files"
         }
+        // SQLite says the same where the disk cannot read.
         ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
-            "the file is damaged: end the adapter and restore a backup"
+            "the file is damaged or cannot be read: see to the disk; if that is well, end the adapter and restore a backup"
         }
         ErrorCode::OutOfMemory => "there is no memory left",
         _ => return error.to_string(),
@@ -135,7 +138,7 @@ fn failed_call(error: &rusqlite::Error) -> String {
     format!("I/O error at {call} (SQLite's code {})", failure.extended_code)
 }
 
-/// Whether the error says that the file itself is wrong, and not what surrounds it.
+/// Whether the error says that the file itself is wrong. It may be the disk all the same, if that fails at reading.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }

@@ -140,6 +140,31 @@ pub(super) fn secure_log(path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// The files that the store has open, by what the file system knows them by.
+///
+/// What is written to a file that was removed or replaced would be gone at the next start without any error before.
+pub(super) struct Present(Vec<(PathBuf, Inode)>);
+
+/// Device and number.
+type Inode = (u64, u64);
+
+impl Present {
+    /// As they are now: the database and what SQLite has put beside it.
+    pub(super) fn of(path: &Path) -> Self {
+        let files = ["", "-wal", "-shm"].map(|suffix| beside(path, suffix));
+        Self(files.into_iter().filter_map(|file| inode(&file).map(|found| (file, found))).collect())
+    }
+
+    /// The first one that is not what it was any more.
+    pub(super) fn missing(&self) -> Option<&Path> {
+        self.0.iter().find(|(file, known)| inode(file) != Some(*known)).map(|(file, _)| file.as_path())
+    }
+}
+
+fn inode(path: &Path) -> Option<Inode> {
+    fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
 /// Opens or makes a file that is the owner's alone from its first moment, whatever the umask.
 fn open_private(path: &Path) -> io::Result<File> {
     let file =

@@ -122,9 +122,15 @@ impl SqliteStore {
         let copier_lock = Arc::clone(&lock);
         spawn("store-checkpoint", move || checkpoint::run(copier, &requests, copier_lock))?;
         let (writes, queue) = sync_channel(queue_length_max);
-        let connection = Some(connection);
-        let thread =
-            Writer { path: path.clone(), connection, shared: Arc::clone(&shared), queue, checkpoints, lock };
+        let thread = Writer {
+            path: path.clone(),
+            connection: Some(connection),
+            present: files::Present::of(&path),
+            shared: Arc::clone(&shared),
+            queue,
+            checkpoints,
+            lock,
+        };
         spawn("store-writer", move || thread.run())?;
         Ok(Self { queues: RwLock::new(Some(Queues { writes, questions, counts })), freed })
     }

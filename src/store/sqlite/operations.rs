@@ -136,12 +136,17 @@ fn settle(
     Ok(record)
 }
 
-/// Makes due what waits on the connection.
+/// Commands of a connection that are woken at once. Those behind them could not be begun before them anyway.
+const WOKEN_MAX: i64 = 64;
+
+/// Makes due what waits on the connection, the first in line.
 fn wake(scope: &Scope<'_>, connection: i64, wake_time: Timestamp) -> Result<(), Fault> {
     let mut statement = scope.connection.prepare_cached(
-        "UPDATE commands SET due_time = ?2 WHERE connection = ?1 AND waiting = 1 AND due_time > ?2",
+        "UPDATE commands SET due_time = ?2 WHERE due_time > ?2 AND arrival IN (
+             SELECT arrival FROM commands WHERE connection = ?1 AND in_line = 1 AND waiting = 1
+             ORDER BY arrival LIMIT ?3)",
     )?;
-    statement.execute((connection, micros(wake_time)))?;
+    statement.execute((connection, micros(wake_time), WOKEN_MAX))?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::error::{self, OpenError};
+use super::error::{self, Fault, OpenError};
 
 /// How long a statement waits for another program that has the database locked, a backup for example.
 pub(super) const BUSY_TIME_MAX: Duration = Duration::from_secs(5);
@@ -60,7 +60,11 @@ pub(super) fn prepare(path: &Path) -> Result<Connection, OpenError> {
     // What is refused stays as it is: to close it would copy its log into it.
     keep_log(&connection, true).map_err(fail)?;
     let version = check(&connection, path)?;
-    look_through(&connection, path)?;
+    if length(&connection).map_err(fail)? <= LOOK_THROUGH_LENGTH_MAX
+        && let Some(reason) = find_damage(&connection).map_err(fail)?
+    {
+        return Err(OpenError::Corrupt { path: path.to_owned(), reason });
+    }
     let mode: String =
         connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(fail)?;
     if mode != "wal" {
@@ -77,20 +81,23 @@ fn keep_log(connection: &Connection, kept: bool) -> rusqlite::Result<bool> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, kept)
 }
 
-/// Looks at every page of a file that is not too large for that.
-fn look_through(connection: &Connection, path: &Path) -> Result<(), OpenError> {
-    let fail = |source| open_error(path, source);
+/// Looks at every page of the file at `path`.
+pub(super) fn look_through(path: &Path) -> Result<(), Fault> {
+    match find_damage(&connect_reader(path)?)? {
+        None => Ok(()),
+        Some(found) => Err(Fault::Damage(found)),
+    }
+}
+
+/// What is wrong with a database that can be opened, if anything is.
+fn find_damage(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    Ok((found != "ok").then(|| found.split_whitespace().collect::<Vec<_>>().join(" ")))
+}
+
+fn length(connection: &Connection) -> rusqlite::Result<i64> {
     let number = |sql: &str| -> rusqlite::Result<i64> { connection.query_row(sql, [], |row| row.get(0)) };
-    let length = number("PRAGMA page_count").map_err(fail)? * number("PRAGMA page_size").map_err(fail)?;
-    if length > LOOK_THROUGH_LENGTH_MAX {
-        return Ok(());
-    }
-    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fail)?;
-    if found == "ok" {
-        return Ok(());
-    }
-    let reason = found.split_whitespace().collect::<Vec<_>>().join(" ");
-    Err(OpenError::Corrupt { path: path.to_owned(), reason })
+    Ok(number("PRAGMA page_count")? * number("PRAGMA page_size")?)
 }
 
 /// The schema version of a database that this program may use.

@@ -3,7 +3,8 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use chrono::{SubsecRound as _, TimeDelta};
 use rusqlite::Connection;
@@ -20,23 +21,57 @@ pub(super) struct Shared {
     pub(super) retention: TimeDelta,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) finishes_refused: AtomicU64,
-    /// What is wrong with the file, once that was found. Nothing is written any more then: it could do more harm.
-    pub(super) damage: OnceLock<String>,
+    /// What seems to be wrong with the file. Nothing is written then, until a look at all of it finds nothing: it could do
+    /// more harm.
+    damage: Mutex<Option<Damage>>,
 }
+
+struct Damage {
+    error: StoreError,
+    looked_at: Instant,
+}
+
+/// The pause between two looks at a file that seems to be damaged.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Shared {
     pub(super) fn new(terms: Terms, retention: TimeDelta, clock: Arc<dyn Clock>) -> Self {
-        Self { terms, retention, clock, finishes_refused: AtomicU64::new(0), damage: OnceLock::new() }
+        Self { terms, retention, clock, finishes_refused: AtomicU64::new(0), damage: Mutex::default() }
     }
 
     /// The error that ends a piece of work. Damage is remembered.
     pub(super) fn failure(&self, fault: Fault) -> StoreError {
         let is_damage = matches!(&fault, Fault::Sqlite(error) if error::is_damage(error));
         let error = StoreError::from(fault);
-        if is_damage && self.damage.set(error.0.clone()).is_ok() {
-            tracing::error!(%error, "the store is damaged; nothing is written to it any more");
+        if is_damage {
+            let mut damage = self.damage();
+            if damage.is_none() {
+                tracing::error!(%error, "nothing is written to the store any more");
+            }
+            *damage = Some(Damage { error: error.clone(), looked_at: Instant::now() });
         }
         error
+    }
+
+    /// Whether the file may be written to. `look` looks at all of it, and is asked now and then while there is doubt.
+    pub(super) fn is_sound(&self, look: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let mut damage = self.damage();
+        let Some(found) = &mut *damage else { return Ok(()) };
+        if found.looked_at.elapsed() < LOOK_INTERVAL {
+            return Err(found.error.clone());
+        }
+        if let Err(error) = look() {
+            *found = Damage { error: error.clone(), looked_at: Instant::now() };
+            return Err(error);
+        }
+        tracing::info!("the store could be read in full; it is written to again");
+        *damage = None;
+        Ok(())
+    }
+
+    /// Each change is complete before the lock is let go, so a poisoned lock guards sound data.
+    fn damage(&self) -> MutexGuard<'_, Option<Damage>> {
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

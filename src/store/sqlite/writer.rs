@@ -10,7 +10,7 @@ use rusqlite::Connection;
 
 use super::checkpoint::{self, Wal};
 use super::error::Fault;
-use super::files::Lock;
+use super::files::{Lock, Present};
 use super::schema;
 use super::task::{Scope, Shared, Tally, Task};
 use crate::service::ports::StoreError;
@@ -26,6 +26,8 @@ pub(super) struct Writer {
     pub(super) path: PathBuf,
     /// Absent after a failure: what it holds is not to be trusted then.
     pub(super) connection: Option<Connection>,
+    /// The files as they were at the start.
+    pub(super) present: Present,
     pub(super) shared: Arc<Shared>,
     pub(super) queue: Receiver<Box<dyn Task>>,
     /// Asks for a checkpoint beside the writing.
@@ -91,8 +93,11 @@ impl Writer {
     /// Whether every operation was done, once all that were are durable.
     fn transaction(&mut self, batch: &mut [Box<dyn Task>]) -> Result<Done, StoreError> {
         let shared = &self.shared;
-        if let Some(damage) = shared.damage.get() {
-            return Err(StoreError(damage.clone()));
+        shared.is_sound(|| schema::look_through(&self.path).map_err(StoreError::from))?;
+        if let Some(file) = self.present.missing() {
+            let text =
+                "was removed or replaced under way: put it back, or end the adapter and restore a backup";
+            return Err(StoreError(format!("{} {text}", file.display())));
         }
         let connection = match &mut self.connection {
             Some(connection) => connection,
