@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::checks::{self, Checked, Index};
@@ -16,7 +17,7 @@ use crate::stage::Stage;
 use crate::{collect, messages};
 
 /// How long everything may take to become quiet after the last fault.
-const SETTLE_DEADLINE: Duration = Duration::from_secs(90);
+const SETTLE_DEADLINE: Duration = Duration::from_secs(180);
 
 /// How long the watch for stalls sleeps at once.
 const STALL_GRAIN: Duration = Duration::from_millis(20);
@@ -52,20 +53,17 @@ impl Run {
 /// Makes the run of a seed.
 pub async fn run(seed: u64, duration: Duration) -> Run {
     let plan = Plan::new(seed, duration);
-    let stage = Arc::new(Stage::for_chaos(plan.requester).await);
+    let stage = Arc::new(Stage::set(plan.requester, &plan.configuration).await);
     let (started, started_at) = (Instant::now(), Utc::now());
     let (sent, happened) = (Sent::default(), Happened::default());
-    let disturbed = async {
-        tokio::join!(
-            load::send_all(&stage, &plan, started, started_at, &sent),
-            faults::make_all(&stage, &plan.tracks, started, &happened)
-        );
-    };
-    let mut longest_stall = Duration::ZERO;
-    tokio::select! {
-        () = disturbed => {}
-        () = watch_stalls(&mut longest_stall) => {}
-    }
+    let longest_stall = watch::Sender::new(Duration::ZERO);
+    let watching = tokio::spawn(watch_stalls(longest_stall.clone()));
+    tokio::join!(
+        load::send_all(&stage, &plan, started, started_at, &sent),
+        faults::make_all(&stage, &plan.tracks, started, &happened)
+    );
+    watching.abort();
+    let longest_stall = *longest_stall.borrow();
     let mut history = History {
         seed,
         started_at,
@@ -88,11 +86,12 @@ pub async fn run(seed: u64, duration: Duration) -> Run {
 }
 
 /// Sleeps for ever, and measures how much too long.
-async fn watch_stalls(longest: &mut Duration) {
+async fn watch_stalls(longest: watch::Sender<Duration>) {
     loop {
         let before = Instant::now();
         sleep(STALL_GRAIN).await;
-        *longest = (*longest).max(before.elapsed().saturating_sub(STALL_GRAIN));
+        let stall = before.elapsed().saturating_sub(STALL_GRAIN);
+        longest.send_modify(|longest| *longest = stall.max(*longest));
     }
 }
 
