@@ -53,6 +53,7 @@ fn sources() -> Vec<(String, String)> {
     let mut all = files("src", "rs");
     all.extend(files("tests", "rs"));
     all.extend(files("tools", "rs"));
+    all.extend(files("fuzz/fuzz_targets", "rs"));
     all
 }
 
@@ -293,4 +294,40 @@ fn is_unlisted(name: &str, list: &str) -> Option<String> {
     let file = name.rsplit('/').next().unwrap();
     let missing = file != "README.md" && !list.contains(&format!("]({file})"));
     missing.then(|| format!("{file} is not in docs/adr/README.md"))
+}
+
+/// How many rows `docs/fault-cases.md` has.
+const FAULT_CASES: usize = 36;
+
+#[test]
+fn every_fault_case_has_its_tests() {
+    let page = std::fs::read_to_string(root().join("docs/fault-cases.md")).unwrap();
+    // The samples below are no tests.
+    let sources = files("tests", "rs").into_iter().filter(|(name, _)| name != "tests/tidy.rs");
+    let tests: String = sources.map(|(_, text)| text).collect();
+    none(unproven_cases(&page, &tests));
+    let row = "| 36 | symptom | promise | `case_36_a`<br>`case_36_b` |";
+    let found = unproven_cases(row, "async fn case_36_a() {}\nfn case_36_c() {}");
+    assert_eq!(found.len(), 35 + 2, "{found:#?}");
+}
+
+/// Rows without a test, tests that are not there, and tests that no row names.
+fn unproven_cases(page: &str, tests: &str) -> Vec<String> {
+    let written = tests.split("fn case_").skip(1).filter_map(|rest| rest.split('(').next());
+    let written: Vec<String> = written.map(|rest| format!("case_{rest}")).collect();
+    let mut found = Vec::new();
+    let mut named = Vec::new();
+    for number in 1..=FAULT_CASES {
+        let row = page.lines().find(|line| line.starts_with(&format!("| {number} |"))).unwrap_or_default();
+        let names = row.split('`').filter(|text| text.starts_with(&format!("case_{number:02}_")));
+        let before = named.len();
+        named.extend(names.map(str::to_owned));
+        if named.len() == before {
+            found.push(format!("case {number} has no test"));
+        }
+    }
+    found.extend(named.iter().filter(|name| !written.contains(name)).map(|name| format!("no test {name}")));
+    found
+        .extend(written.iter().filter(|name| !named.contains(name)).map(|name| format!("no row for {name}")));
+    found
 }

@@ -40,6 +40,13 @@ pub fn text(error: &Error) -> String {
     }
 }
 
+/// Whether the broker has closed a channel over what one message is or may do, and not over the state of things.
+#[must_use]
+pub fn is_about_a_message(error: &Error) -> bool {
+    use AMQPSoftError::{ACCESSREFUSED, PRECONDITIONFAILED};
+    matches!(amqp_kind(error), Some(AMQPErrorKind::Soft(ACCESSREFUSED | PRECONDITIONFAILED)))
+}
+
 fn amqp_kind(error: &Error) -> Option<&AMQPErrorKind> {
     match error.kind() {
         ErrorKind::ProtocolError(error) => Some(error.kind()),

@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::link::{Link, News, Session, within};
 use super::render::Publishing;
+use super::round::{self, Round};
 use super::settings::Settings;
-use super::{round, topology};
+use super::topology;
 use crate::service::ports::Publication;
 use crate::service::readiness::Condition;
 
@@ -37,6 +38,7 @@ pub struct Lane {
     settings: Arc<Settings>,
     purpose: Purpose,
     state: watch::Sender<State>,
+    revivals: Arc<watch::Sender<()>>,
     channel: Mutex<Option<Channel>>,
     /// Wakes the keeper when a channel was used up.
     wanted: Notify,
@@ -45,20 +47,42 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// A lane that is down until [`Self::keep`] runs.
+    /// A lane that is down until [`Self::keep`] runs, and tells `revivals` whenever it is up again.
     #[must_use]
-    pub fn new(settings: Arc<Settings>, purpose: Purpose) -> Self {
+    pub fn new(settings: Arc<Settings>, purpose: Purpose, revivals: Arc<watch::Sender<()>>) -> Self {
         let state = watch::Sender::new(State::Down("not connected yet".to_owned()));
         let turn = tokio::sync::Mutex::new(());
-        Self { settings, purpose, state, channel: Mutex::default(), wanted: Notify::new(), turn }
+        Self { settings, purpose, state, revivals, channel: Mutex::default(), wanted: Notify::new(), turn }
     }
 
-    /// Publishes a batch as one round. Waits for its turn and for a channel no longer than a confirm may take.
+    /// Publishes a batch as one round, or one by one if a message among them ends the channel: it must hold up no other.
+    /// Waits for a turn and for a channel no longer than a confirm may take.
     pub async fn publish(&self, publishings: &[Publishing]) -> Vec<Publication> {
-        let failed = |reason: String| vec![Publication::Failed(reason); publishings.len()];
         if publishings.is_empty() {
             return Vec::new();
         }
+        let round = self.round(publishings).await;
+        if !round.is_spoilt {
+            return round.publications;
+        }
+        let mut publications = Vec::with_capacity(publishings.len());
+        for publishing in publishings {
+            publications.extend(self.round(std::slice::from_ref(publishing)).await.publications);
+            if let Some(Publication::Failed(reason)) = publications.last() {
+                let rest = Publication::Failed(reason.clone());
+                publications.resize(publishings.len(), rest);
+                break;
+            }
+        }
+        publications
+    }
+
+    async fn round(&self, publishings: &[Publishing]) -> Round {
+        let failed = |reason: String| Round {
+            publications: vec![Publication::Failed(reason); publishings.len()],
+            is_clean: false,
+            is_spoilt: false,
+        };
         let Ok((turn, mut lease)) = timeout(self.settings.confirm_timeout, self.lease()).await else {
             return failed(match &*self.state.borrow() {
                 State::Down(reason) => reason.clone(),
@@ -71,7 +95,7 @@ impl Lane {
         let round = round::run(channel, &self.settings, publishings).await;
         lease.is_clean = round.is_clean;
         drop((lease, turn));
-        round.publications
+        round
     }
 
     async fn lease(&self) -> (tokio::sync::MutexGuard<'_, ()>, Lease<'_>) {
@@ -152,6 +176,7 @@ impl Lane {
 
     fn up(&self, link: &Link) {
         self.state.send_replace(State::Ready);
+        self.revivals.send_replace(());
         link.part().set(Condition::Ready);
     }
 

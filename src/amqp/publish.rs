@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::{BoxFuture, join};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::lane::{Lane, Purpose};
@@ -25,6 +26,7 @@ pub struct BrokerPublisher {
     settings: Arc<Settings>,
     publish: Arc<Lane>,
     reply: Arc<Lane>,
+    revivals: Arc<watch::Sender<()>>,
     parts: (Part, Part),
 }
 
@@ -32,9 +34,12 @@ impl BrokerPublisher {
     /// A publisher, entered into `readiness`.
     #[must_use]
     pub fn new(settings: Arc<Settings>, readiness: &Readiness) -> Self {
+        let revivals = Arc::new(watch::Sender::new(()));
+        let lane = |purpose| Arc::new(Lane::new(Arc::clone(&settings), purpose, Arc::clone(&revivals)));
         Self {
-            publish: Arc::new(Lane::new(Arc::clone(&settings), Purpose::Publish)),
-            reply: Arc::new(Lane::new(Arc::clone(&settings), Purpose::Reply)),
+            publish: lane(Purpose::Publish),
+            reply: lane(Purpose::Reply),
+            revivals,
             parts: (readiness.part(PUBLISH_PART), readiness.part(REPLY_PART)),
             settings,
         }
@@ -85,6 +90,10 @@ impl BrokerPublisher {
 }
 
 impl Publisher for BrokerPublisher {
+    fn revivals(&self) -> watch::Receiver<()> {
+        self.revivals.subscribe()
+    }
+
     fn publish(&self, messages: Vec<Message>) -> BoxFuture<'_, Vec<Publication>> {
         Box::pin(self.publish_all(messages))
     }

@@ -24,6 +24,8 @@ pub struct Round {
     pub publications: Vec<Publication>,
     /// Whether nothing of it is left on the channel. Otherwise a late answer could be taken for one to a later round.
     pub is_clean: bool,
+    /// Whether the broker has closed the channel over one of several messages, whichever that was.
+    pub is_spoilt: bool,
 }
 
 type Confirm<'a> = MaybeDone<BoxFuture<'a, lapin::Result<Confirmation>>>;
@@ -46,6 +48,7 @@ pub async fn run(channel: &Channel, settings: &Settings, publishings: &[Publishi
     }
     let mut answers = Vec::with_capacity(sendings.len());
     let mut returned = HashSet::new();
+    let mut spoilt = None;
     for sending in &mut sendings {
         let in_time = timeout_at(deadline, sending.confirm.as_mut()).await;
         let answer = match (in_time, sending.confirm.as_mut().take_output()) {
@@ -56,6 +59,10 @@ pub async fn run(channel: &Channel, settings: &Settings, publishings: &[Publishi
                 }
                 if is_ack { Ok(()) } else { Err(Silence::Refused) }
             }
+            (Ok(()), Some(Err(error))) if fault::is_about_a_message(&error) => {
+                spoilt.get_or_insert_with(|| fault::text(&error));
+                Err(Silence::Broken(fault::text(&error)))
+            }
             (Ok(()), Some(Err(error))) => Err(Silence::Broken(fault::text(&error))),
             (Err(_), _) | (Ok(()), None) => {
                 Err(Silence::Broken(format!("no confirm within {:?}", settings.confirm_timeout)))
@@ -63,7 +70,15 @@ pub async fn run(channel: &Channel, settings: &Settings, publishings: &[Publishi
         };
         answers.push(answer);
     }
-    decide(publishings, answers, &returned, &sendings)
+    let mut round = decide(publishings, answers, &returned, &sendings);
+    if let Some(reason) = spoilt {
+        tracing::warn!(reason, count = publishings.len(), "broker: a message has ended the channel");
+        match &mut round.publications[..] {
+            [alone] => *alone = Publication::Refused(reason),
+            _ => round.is_spoilt = true,
+        }
+    }
+    round
 }
 
 /// Why a message was not confirmed.
@@ -125,5 +140,5 @@ fn decide(
             }
             publication
         });
-    Round { publications: publications.collect(), is_clean }
+    Round { publications: publications.collect(), is_clean, is_spoilt: false }
 }

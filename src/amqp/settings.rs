@@ -148,7 +148,7 @@ impl Settings {
             connect_timeout: Duration::from_secs(10),
             heartbeat: Duration::from_secs(10),
             check_interval: Duration::from_secs(30),
-            backoff: Backoff { delay_base: Duration::from_millis(200), delay_max: Duration::from_secs(30) },
+            backoff: Backoff { delay_base: Duration::from_millis(200), delay_max: Duration::from_secs(5) },
             body_length_max: 64 * 1024,
             accept_without_key: false,
             origin,

@@ -87,7 +87,7 @@ impl Default for Amqp {
             confirm_timeout: secs(10),
             accept_without_key: false,
             reconnect_delay_base: ms(500),
-            reconnect_delay_max: secs(30),
+            reconnect_delay_max: secs(5),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the loop needs of the outside: a store, an upstream, a publisher and a clock.
 
 use futures::future::BoxFuture;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::domain::Timestamp;
@@ -240,6 +241,11 @@ pub trait Publisher: Send + Sync + 'static {
     /// Publishes `messages` in order and waits for every confirm, up to the confirm timeout. The answer has one entry for
     /// each message, in the same order.
     fn publish(&self, messages: Vec<Message>) -> BoxFuture<'_, Vec<Publication>>;
+
+    /// Changes when what could not be published may go now. A receiver whose sender is gone never does.
+    fn revivals(&self) -> watch::Receiver<()> {
+        watch::Sender::new(()).subscribe()
+    }
 }
 
 /// Time and randomness of the process.

@@ -59,6 +59,7 @@ pub struct Relay {
     store: Arc<dyn Store>,
     publisher: Arc<dyn Publisher>,
     written: watch::Receiver<()>,
+    revivals: watch::Receiver<()>,
     part: Part,
     /// The greatest number seen: what is new lies above it.
     seen: i64,
@@ -89,6 +90,7 @@ impl Relay {
         Self {
             settings,
             store,
+            revivals: publisher.revivals(),
             publisher,
             written,
             part,
@@ -113,6 +115,7 @@ impl Relay {
                 self.letters_held = 0;
                 self.seen = 0;
             }
+            self.revivals.mark_unchanged();
             match self.pass().await {
                 Ok(()) => {
                     self.failures = 0;
@@ -129,8 +132,10 @@ impl Relay {
                 retry_at = Instant::now() + self.settings.backoff.deferral(tries, None, rand::random());
             }
             let wait = if self.left_behind { retry_at.duration_since(Instant::now()) } else { IDLE_INTERVAL };
+            let revived = revived(&mut self.revivals, self.settings.backoff.delay_base);
             tokio::select! {
                 () = stop.cancelled() => {}
+                () = revived, if self.failures > 0 => {}
                 Ok(()) = self.written.changed(), if self.failures == 0 => {}
                 () = sleep(wait) => {}
             }
@@ -269,6 +274,15 @@ impl Relay {
             Condition::Ready
         });
     }
+}
+
+/// Waits until the publisher is up again, and a little longer: if it goes down over every message, this must not become
+/// a hot loop.
+async fn revived(revivals: &mut watch::Receiver<()>, pause: Duration) {
+    if revivals.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    sleep(pause).await;
 }
 
 /// The pass ended early: the broker or the store failed.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use harness::{Broker, DEADLINE, FaultProxy, Names, Node, Upstream, World};
+use harness::{Broker, DEADLINE, Direction, FaultProxy, Names, Node, Upstream, World};
 use lapin::options::{
     BasicPublishOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeleteOptions,
 };
@@ -238,4 +238,36 @@ async fn what_is_missing_and_not_declared_is_told_and_waited_for() {
     world.send(guest, &world.upstream.message(guest, true, "k")).await;
     assert_eq!(keys(&mut world, 1).await, ["k"]);
     end_settled(world, None).await;
+}
+
+#[tokio::test]
+async fn a_message_that_the_broker_refuses_holds_up_its_connection_alone() {
+    let node = Node::shared().await;
+    node.ctl(&["eval", "application:set_env(rabbit, max_message_size, 20000)."]).await;
+    let (mut world, proxy) = World::start_behind(PROGRAM, Some(&node), QUICK).await;
+    let (large, small): (Uuid, Vec<Uuid>) = (Uuid::new_v4(), (0..6).map(|_| Uuid::new_v4()).collect());
+    let body = serde_json::json!({"archived": true, "padding": "x".repeat(50_000)});
+    world.upstream.simulator.script(Rule::patch().guest(large).times(1).status(200).json(body).applied());
+    // Together they wait for the broker, and go out as one batch.
+    proxy.freeze(Direction::Both);
+    let mut client = world.client().await;
+    for guest in small[..3].iter().chain([&large]).chain(&small[3..]) {
+        let request = world.upstream.archive(*guest, &guest.to_string());
+        client.archive_guest_connection(request).await.expect("an answer");
+    }
+    let request = world.upstream.unarchive(large, "behind");
+    client.unarchive_guest_connection(request).await.expect("an answer");
+    proxy.reset();
+    proxy.thaw();
+    let mut expected: Vec<String> = small.iter().map(Uuid::to_string).collect();
+    expected.sort();
+    assert_eq!(keys(&mut world, 6).await, expected);
+    logged(&world.adapter, &["a message has ended the channel", "406"]).await;
+    world.adapter.readiness(|_, body| body["parts"]["events"]["status"] == "degraded").await;
+    // Once the broker takes it, it goes out, and what is behind it.
+    node.ctl(&["eval", "application:set_env(rabbit, max_message_size, 134217728)."]).await;
+    assert_eq!(event_of(&mut world, &large.to_string()).await["sequence"], format!("{:020}", 1));
+    assert_eq!(event_of(&mut world, "behind").await["sequence"], format!("{:020}", 2));
+    world.adapter.readiness(|_, body| body["parts"]["events"]["status"] == "ready").await;
+    end_settled(world, Some(&node)).await;
 }

@@ -97,12 +97,16 @@ pub async fn end_settled(world: World, node: Option<&Node>) {
 /// The keys of the next `count` commands that events tell of, sorted. An event may come twice, but under one id.
 pub async fn keys(world: &mut World, count: usize) -> Vec<String> {
     let mut ids = BTreeMap::new();
-    while ids.len() < count {
-        let event = world.events.next().await.json();
-        let key = event["data"]["command"]["idempotency_key"].as_str().unwrap().to_owned();
-        let id = event["id"].clone();
-        assert_eq!(*ids.entry(key).or_insert_with(|| id.clone()), id);
-    }
+    let all = async {
+        while ids.len() < count {
+            let event = world.events.next().await.json();
+            let key = event["data"]["command"]["idempotency_key"].as_str().unwrap().to_owned();
+            let id = event["id"].clone();
+            assert_eq!(*ids.entry(key).or_insert_with(|| id.clone()), id);
+        }
+    };
+    let in_time = timeout(2 * DEADLINE, all).await.is_ok();
+    assert!(in_time, "events of {} commands instead of {count}", ids.len());
     ids.into_keys().collect()
 }
 
