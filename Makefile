@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down test chaos soak fmt lint-proto deny clean
+.PHONY: help setup build demo up down test chaos soak fuzz fmt lint-proto deny clean
 
 binaries := $(or $(CARGO_TARGET_DIR),target)/debug
 
@@ -35,6 +35,9 @@ chaos: build ## disturb everything around the adapter for SECONDS (60) by a SEED
 
 soak: build ## long and large runs, or one PART of them: drain, absence, alarm, deferral, hang (not part of `make test`)
 	@$(binaries)/chaos soak $(if $(PART),--part $(PART)) $(if $(MESSAGES),--messages $(MESSAGES))
+
+fuzz: ## feed both fuzz targets for SECONDS (60) each (installs nightly Rust and cargo-fuzz; not part of `make test`)
+	@scripts/fuzz $(or $(SECONDS),60)
 
 fmt: ## format the code
 	cargo fmt --all

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use guest_connection_adapter::config::{Config, Faults, load, reference};
 use guest_connection_adapter::mycreditapp::Credentials;
+use proptest::prelude::*;
 use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 
@@ -285,3 +286,43 @@ fn the_page_is_up_to_date() {
     let written = fs::read_to_string(&path).unwrap_or_default();
     assert!(written == reference::page(), "run: UPDATE_DOCS=1 cargo test --test config the_page");
 }
+
+/// Every key that is a time, with any time.
+fn any_time() -> impl Strategy<Value = String> {
+    let number = prop_oneof![0u64..100, any::<u64>()];
+    let unit = proptest::sample::select(vec!["ns", "us", "ms", "s", "m", "h", "days", "years", "", " 1s"]);
+    prop_oneof![4 => (number, unit).prop_map(|(number, unit)| format!("{number}{unit}")), 1 => "[ -!#-\\[\\]-~]{0,20}"]
+}
+
+proptest! {
+    /// A time is refused by the name of its key, or the relations hold; nothing panics.
+    #[test]
+    fn any_times_are_refused_or_keep_their_relations(
+        times in proptest::collection::vec((proptest::sample::select(TIMES.to_vec()), any_time()), 1..6),
+    ) {
+        let environment: Vec<_> = times.iter().map(|(key, time)| (*key, time.as_str())).collect();
+        match from(None, &environment) {
+            Err(faults) => prop_assert!(!faults.to_string().is_empty()),
+            Ok(config) => {
+                let (upstream, store) = (&config.upstream, &config.store);
+                prop_assert!(upstream.connect_timeout < upstream.attempt_timeout);
+                prop_assert!(upstream.attempt_timeout < upstream.command_timeout);
+                prop_assert!(upstream.command_timeout < store.lease);
+                prop_assert!(store.give_up_after < store.retention);
+            }
+        }
+    }
+}
+
+const TIMES: &[&str] = &[
+    "GCA_UPSTREAM__CONNECT_TIMEOUT",
+    "GCA_UPSTREAM__ATTEMPT_TIMEOUT",
+    "GCA_UPSTREAM__COMMAND_TIMEOUT",
+    "GCA_UPSTREAM__SETTLE",
+    "GCA_UPSTREAM__RETRY_DELAY_BASE",
+    "GCA_UPSTREAM__RETRY_DELAY_MAX",
+    "GCA_STORE__LEASE",
+    "GCA_STORE__GIVE_UP_AFTER",
+    "GCA_STORE__RETENTION",
+    "GCA_SHUTDOWN__DRAIN_TIMEOUT",
+];

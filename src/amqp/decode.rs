@@ -190,3 +190,7 @@ fn unsupported(text: &str) -> Refusal {
 #[cfg(test)]
 #[path = "decode_tests.rs"]
 pub(super) mod tests;
+
+#[cfg(test)]
+#[path = "round_trip_tests.rs"]
+mod round_trip_tests;

@@ -12,8 +12,8 @@ use crate::grpc::deadline::Bounds;
 use crate::wire::cloudevents::Origin;
 use crate::{amqp, grpc, service};
 
-/// Commands that recovery works on at once.
-const RECOVERY_MAX: usize = 1_024;
+/// The share of what may be in flight that recovery may work on besides.
+const RECOVERY_DIVISOR: usize = 4;
 
 /// How long health says no before the gRPC listener closes.
 const DRAIN_NOTICE: Duration = Duration::from_millis(100);
@@ -42,7 +42,7 @@ impl Config {
                 bytes_max: self.limits.in_flight_bytes_max,
                 backlog_max: self.limits.backlog_max,
             },
-            recovery_max: RECOVERY_MAX,
+            recovery_max: self.limits.in_flight_max.div_ceil(RECOVERY_DIVISOR),
         }
     }
 

@@ -279,7 +279,8 @@ pub struct Store {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Limits {
-    /// Commands under way in this process, at most, by whatever door they came.
+    /// Commands under way in this process, at most, by whatever door they came. Those that are taken up again from the
+    /// store have room for a quarter of it besides.
     pub in_flight_max: usize,
     /// The bytes of their messages, at most.
     pub in_flight_bytes_max: usize,

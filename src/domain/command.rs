@@ -204,3 +204,65 @@ impl Command {
         self.connection == other.connection && self.archived == other.archived
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Texts around what is allowed.
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof![
+            ".{0,300}",
+            "[!-~]{0,300}",
+            "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}",
+            "[0-9a-f-]{30,40}",
+            Just(Uuid::nil().to_string()),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_is_visible_ascii_as_it_came(text in text()) {
+            let allowed = (1..=255).contains(&text.chars().count()) && text.chars().all(|c| ('!'..='~').contains(&c));
+            let key = IdempotencyKey::parse(&text);
+            prop_assert_eq!(key.is_ok(), allowed);
+            if let Ok(key) = key {
+                prop_assert_eq!(key.as_str(), text);
+            }
+        }
+
+        #[test]
+        fn an_organization_is_a_hyphenated_uuid(text in text()) {
+            if let Ok(organization) = OrganizationId::parse(&text) {
+                prop_assert_eq!(organization.to_string(), text.to_ascii_lowercase());
+                prop_assert!(!organization.0.is_nil());
+            }
+        }
+
+        #[test]
+        fn every_organization_but_none_is_read(id in 1u128..) {
+            let organization = OrganizationId(Uuid::from_u128(id));
+            prop_assert_eq!(OrganizationId::parse(&organization.to_string()), Ok(organization));
+            prop_assert_eq!(OrganizationId::parse(&organization.to_string().to_uppercase()), Ok(organization));
+        }
+
+        #[test]
+        fn a_draft_is_a_command_or_says_what_is_wrong(
+            requester in text(), target in text(), guest in text(), archived in any::<Option<bool>>(), key in text(),
+        ) {
+            let draft = Draft { requester, target, guest, archived, key, ..Draft::default() };
+            match Command::new(draft.clone(), Timestamp::UNIX_EPOCH, TimeDelta::days(7)) {
+                Ok(command) => {
+                    prop_assert_eq!(command.requester.to_string(), draft.requester.to_ascii_lowercase());
+                    prop_assert_eq!(Some(command.archived), draft.archived);
+                    prop_assert_eq!(command.key.as_str(), draft.key);
+                    let target = if draft.target.is_empty() { draft.requester } else { draft.target };
+                    prop_assert_eq!(command.connection.target.to_string(), target.to_ascii_lowercase());
+                }
+                Err(violations) => prop_assert!(!violations.is_empty()),
+            }
+        }
+    }
+}

@@ -193,10 +193,66 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn json(text: &str) -> JsonText {
         JsonText::object(text).expect("an object")
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            ".{0,20}".prop_map(Value::from),
+            Just(Value::from("2025-12-12T10:30:00.123456")),
+            Just(Value::from("0190c1d4-7c1e-7d3a-9a53-5c1f6e1b2a77")),
+        ];
+        leaf.prop_recursive(3, 12, 3, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                (".{0,5}", inner).prop_map(|(name, value)| serde_json::json!({ name: value })),
+            ]
+        })
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        const KNOWN: &[&str] =
+            &["archived", "status", "guest_organization_id", "total_score", "created_at", "archived_at"];
+        prop_oneof![4 => proptest::sample::select(KNOWN).prop_map(str::to_owned), 1 => ".{0,100}"]
+    }
+
+    proptest! {
+        #[test]
+        fn any_object_is_read_and_kept_as_it_came(members in proptest::collection::vec((name(), value()), 0..40)) {
+            let members: Vec<_> = members
+                .iter()
+                .map(|(name, value)| format!("{}: {value}", Value::from(name.as_str())))
+                .collect();
+            let text = format!("{{{}}}", members.join(" , "));
+            let kept = JsonText::object(&text).expect("an object");
+            prop_assert_eq!(kept.as_str(), &text);
+            let stored = serde_json::to_string(&kept).expect("JSON");
+            prop_assert_eq!(serde_json::from_str::<JsonText>(&stored).expect("JSON"), kept.clone());
+            let (read, drifts) = read(&kept);
+            prop_assert!(drifts.len() <= DRIFTS_MAX);
+            prop_assert!(drifts.iter().all(|drift| drift.field.chars().count() <= 64));
+            // The last one of a name counts, as for every JSON reader.
+            let parsed: Value = serde_json::from_str(&text).expect("JSON");
+            prop_assert_eq!(read.archived, parsed["archived"].as_bool());
+        }
+
+        #[test]
+        fn any_text_is_an_object_or_none(text in ".{0,200}") {
+            if let Some(kept) = JsonText::object(&text) {
+                let parsed: Value = serde_json::from_str(kept.as_str()).expect("JSON");
+                prop_assert!(parsed.is_object());
+            }
+            let _ = parse_time(&text);
+        }
     }
 
     #[test]

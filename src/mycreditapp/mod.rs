@@ -6,7 +6,7 @@
 //! - [`wire`](self): the contract's JSON and headers
 
 mod http;
-mod wire;
+pub mod wire;
 
 pub mod client;
 pub mod tokens;

@@ -71,6 +71,8 @@ pub struct Relay {
     holding: bool,
     /// Something below `seen` is not confirmed.
     left_behind: bool,
+    /// Numbers that the broker has confirmed and the store could not mark yet. They are not published again.
+    unmarked: Vec<i64>,
     /// Passes that failed since the last one that did not, for the back-off.
     failures: u32,
 }
@@ -97,6 +99,7 @@ impl Relay {
             letters_held: 0,
             holding: false,
             left_behind: true,
+            unmarked: Vec::new(),
             failures: 0,
         }
     }
@@ -141,6 +144,7 @@ impl Relay {
 
     /// Goes once through the rows above the greatest number seen, a batch at a time.
     async fn pass(&mut self) -> Result<(), Stopped> {
+        self.mark().await?;
         loop {
             let rows = self.store.outbox(self.seen, self.settings.batch_max).await;
             let rows = rows.map_err(|error| self.stop_at(&error))?;
@@ -206,14 +210,25 @@ impl Relay {
         for (why, count) in &failures {
             warn!(count, why, "messages could not be published; they are tried again");
         }
-        if !confirmed.is_empty() {
-            self.store.confirm(confirmed).await.map_err(|error| self.stop_at(&error))?;
-        }
+        self.unmarked = confirmed;
+        self.mark().await?;
         if failures.is_empty() {
             return Ok(());
         }
         self.left_behind = true;
         Err(Stopped)
+    }
+
+    /// Takes out of the outbox what the broker has confirmed. While the store takes nothing, nothing more is published: it
+    /// would come again and again.
+    async fn mark(&mut self) -> Result<(), Stopped> {
+        if self.unmarked.is_empty() {
+            return Ok(());
+        }
+        let marked = self.store.confirm(self.unmarked.clone()).await;
+        marked.map_err(|error| self.stop_at(&error))?;
+        self.unmarked.clear();
+        Ok(())
     }
 
     /// Keeps a message for later, and what is behind it on its connection.

@@ -97,7 +97,9 @@ async fn case_23_a_kill_in_mid_patch_is_taken_over() {
     nothing_more_is_told(world).await;
 }
 
-/// The literal deadline of the case, by a client that does not give up by itself.
+/// The literal deadline of the case, by a client that does not give up by itself. It leaves the adapter 50 ms for its answer;
+/// on a loaded machine tonic's own timer at the deadline may be faster, which says CANCELLED. With a longer deadline
+/// `grpc_door::a_deadline_ends_the_wait_and_not_the_work` knows the one code that is right.
 #[tokio::test]
 async fn case_24_a_deadline_ends_the_call_and_not_the_work() {
     let mut world = World::start(PROGRAM, "").await;
@@ -120,7 +122,7 @@ async fn case_24_a_deadline_ends_the_call_and_not_the_work() {
         .body(frame);
     let answer = call.send().await.unwrap();
     let code = answer.headers()["grpc-status"].to_str().unwrap().parse::<i32>().unwrap();
-    assert_eq!(Code::from(code), Code::DeadlineExceeded, "{answer:?}");
+    assert!([Code::DeadlineExceeded, Code::Cancelled].contains(&Code::from(code)), "{answer:?}");
     assert_eq!(world.upstream.applied(guest), [] as [bool; 0], "the answer comes before the outcome");
     let repeat = archive(&world, guest, "k").await.expect("the outcome");
     assert!(repeat.replayed);

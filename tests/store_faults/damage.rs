@@ -134,6 +134,23 @@ async fn a_file_that_is_damaged_under_way_is_written_to_no_more() {
 }
 
 #[tokio::test]
+async fn a_second_process_is_refused_the_store() {
+    let upstream = Upstream::start().await;
+    let setup = upstream.setup(PROGRAM);
+    let adapter = setup.start_ready().await;
+    let (status, text) = setup.start_in_vain().await;
+    assert_eq!(status.code(), Some(1), "{text}");
+    assert!(text.contains(&format!("is in use (by process {})", adapter.pid())), "{text}");
+    let mut client = adapter.client().await;
+    client.archive_guest_connection(upstream.archive(Uuid::new_v4(), "k")).await.expect("the first goes on");
+    adapter.kill().await;
+    // A killed process leaves no lock behind.
+    let adapter = setup.start_ready().await;
+    assert!(upstream.command(&adapter, "k").await.unwrap().finish_time.is_some());
+    assert!(adapter.terminate().await.0.success());
+}
+
+#[tokio::test]
 async fn a_store_that_takes_nothing_at_start_is_named() {
     let upstream = Upstream::start().await;
     let (setup, disk) = Disk::below(upstream.setup(PROGRAM));

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
-use harness::disk::Fault;
-use harness::{DEADLINE, World};
+use guest_connection_adapter::proto::Command;
+use harness::disk::{Disk, Fault};
+use harness::{Broker, DEADLINE, Names, Upstream, World};
 use tonic::Code;
 use uuid::Uuid;
 
@@ -132,6 +133,52 @@ async fn a_file_that_is_moved_away() {
         assert_eq!(world.upstream.applied(guest), [true]);
     }
     nothing_more_is_told(&mut world).await;
+    world.end().await;
+}
+
+/// The event goes out, and that it did cannot be noted for a long time: it is not sent again and again meanwhile.
+#[tokio::test]
+async fn an_event_is_not_repeated_while_its_confirm_cannot_be_noted() {
+    let (upstream, broker, names) = (Upstream::start().await, Broker::connect().await, Names::default());
+    let (setup, disk) = Disk::below(upstream.setup(PROGRAM).broker(&broker, &names));
+    let adapter = setup.start_ready().await;
+    let call = upstream.archive(Uuid::new_v4(), "k");
+    adapter.client().await.archive_guest_connection(call).await.unwrap();
+    // No queue is bound to the events exchange yet, so the event waits.
+    adapter.readiness(|_, body| body["parts"]["events"]["status"] == "degraded").await;
+    disk.set(Fault::Full);
+    let mut events = broker.subscribe(&names.events).await;
+    assert_eq!(key_of(&events.next().await.json()), "k");
+    let again_and_again = |lines: &[String]| {
+        lines.iter().filter(|line| line.contains("the outbox could not be read or marked")).count() > 3
+    };
+    adapter.log().wait_until(DEADLINE, again_and_again).await.expect("the relay tries");
+    disk.set(Fault::None);
+    let noted = |command: &Command| command.event.as_ref().is_some_and(|event| event.confirmed);
+    upstream.command_when(&adapter, "k", noted).await;
+    // A clean end flushes the outbox, and what was published before it is here.
+    assert!(adapter.terminate().await.0.success());
+    assert!(events.next_within(std::time::Duration::from_millis(1)).await.is_none(), "one event");
+}
+
+#[tokio::test]
+async fn a_request_to_end_is_met_in_time_while_the_disk_hangs() {
+    let lines = format!("{QUICK}shutdown.drain_timeout = \"4s\"\n");
+    let (mut world, disk) = World::on_disk(PROGRAM, &lines).await;
+    disk.set(Fault::SyncSlow(FOR_EVER));
+    let guest = Uuid::new_v4();
+    world.send(guest, &world.upstream.message(guest, true, "sent")).await;
+    is_not_ready(&world, "slow or hangs").await;
+    let started = std::time::Instant::now();
+    let (status, log) = world.adapter.terminate().await;
+    assert!(status.success(), "{}", log.join("\n"));
+    assert!(started.elapsed() < std::time::Duration::from_secs(4 + 2 + 2 + 3), "{:?}", started.elapsed());
+    assert_eq!(world.upstream.received(guest), 0);
+    disk.set(Fault::None);
+    world.adapter = world.setup.start_ready().await;
+    assert_eq!(key_of(&world.events.next().await.json()), "sent");
+    nothing_more_is_told(&mut world).await;
+    assert_eq!(world.upstream.applied(guest), [true]);
     world.end().await;
 }
 

@@ -100,9 +100,12 @@ pub(in crate::domain) fn end_claim(
     connection.quiet = connection.settle_until.map(|until| Quiet { until, command_id });
 }
 
+/// A century: added to any time of ours it is still a time.
+const SPAN_MAX: TimeDelta = TimeDelta::days(36_500);
+
 /// A span too long for the clock is as good as for ever.
 pub(in crate::domain) fn span(duration: Duration) -> TimeDelta {
-    TimeDelta::from_std(duration).unwrap_or(TimeDelta::days(36_500))
+    TimeDelta::from_std(duration).unwrap_or(SPAN_MAX).min(SPAN_MAX)
 }
 
 fn abandoned(mut outcome: Outcome) -> Outcome {

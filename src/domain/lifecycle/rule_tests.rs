@@ -255,6 +255,9 @@ fn a_waiting_command_is_not_looked_at_again_at_once() {
     assert_eq!(record.due_time, Some(start() + WAIT_MIN));
 }
 
+#[path = "property_tests.rs"]
+mod properties;
+
 #[path = "history_tests.rs"]
 mod histories;
 

@@ -104,11 +104,11 @@ async fn make(stage: &Stage, fault: &Fault) {
 /// What happens to the adapter, its store or the broker.
 async fn process(stage: &Stage, fault: &Fault) {
     match &fault.disturbance {
-        Disturbance::StoreLock => unlock(lock_store(stage, fault.lasts).await),
+        Disturbance::StoreLock => unlock(lock_store(stage, fault.lasts).await).await,
         Disturbance::KillLocked => {
             let lock = lock_store(stage, fault.lasts).await;
             stage.kill().await;
-            unlock(lock);
+            unlock(lock).await;
             stage.start().await;
         }
         Disturbance::Freeze => {
@@ -218,7 +218,10 @@ async fn lock_store(stage: &Stage, lasts: Duration) -> rusqlite::Connection {
     connection
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "it is closed with the lock")]
-fn unlock(connection: rusqlite::Connection) {
-    connection.execute_batch("ROLLBACK").expect("the end of the lock");
+/// Lets go of the lock, and closes the connection, which takes its time if it is the last one.
+async fn unlock(connection: rusqlite::Connection) {
+    let unlocked = tokio::task::spawn_blocking(move || {
+        connection.execute_batch("ROLLBACK").expect("the end of the lock");
+    });
+    unlocked.await.expect("no panic");
 }

@@ -10,7 +10,7 @@ use simulator::Rule;
 use uuid::Uuid;
 
 use crate::history::{Door, What};
-use crate::{plan_faults, plan_load};
+use crate::{plan_faults, plan_load, terms};
 
 /// A command that someone wants carried out. The same wish sent twice is a duplicate; another wish with the same key is
 /// a conflict.
@@ -160,6 +160,8 @@ pub struct Plan {
     pub duration: Duration,
     /// The organisation on whose behalf everything is asked.
     pub requester: Uuid,
+    /// Lines of the adapter's configuration.
+    pub configuration: String,
     /// The commands.
     pub wishes: Vec<Wish>,
     /// The other messages.
@@ -178,8 +180,9 @@ impl Plan {
         let requester = plan_load::id(&mut rng);
         let load = plan_load::load(&mut rng, duration, requester);
         let tracks = plan_faults::tracks(&mut rng, duration, &load.hot);
+        let configuration = format!("{}{}", terms::durations(), terms::bounds(&mut rng));
         let plan_load::Load { wishes, garbage, steps, .. } = load;
-        Self { seed, duration, requester, wishes, garbage, steps, tracks }
+        Self { seed, duration, requester, configuration, wishes, garbage, steps, tracks }
     }
 }
 

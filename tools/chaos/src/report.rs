@@ -28,6 +28,7 @@ pub fn summary(run: &Run) -> String {
         None => "NOT SETTLED in time\n".to_owned(),
     };
     text.push_str(&settled);
+    writeln!(text, "longest stall of this process: {:.0?}", run.longest_stall).expect("a string");
     text.push_str(&verdict(&run.history, &run.checked));
     text
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::checks::{self, Checked, Index};
@@ -16,7 +17,10 @@ use crate::stage::Stage;
 use crate::{collect, messages};
 
 /// How long everything may take to become quiet after the last fault.
-const SETTLE_DEADLINE: Duration = Duration::from_secs(90);
+const SETTLE_DEADLINE: Duration = Duration::from_secs(180);
+
+/// How long the watch for stalls sleeps at once.
+const STALL_GRAIN: Duration = Duration::from_millis(20);
 
 /// The pause between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -29,6 +33,9 @@ pub struct Run {
     pub checked: Vec<Checked>,
     /// How long it took until nothing was owed any more.
     pub settled_in: Option<Duration>,
+    /// How long this process itself was once kept from running. What the faults may do to a request has a bound, and a
+    /// machine that stalls for longer than the bound has room for adds to it.
+    pub longest_stall: Duration,
     /// What the adapter has logged.
     pub log: Vec<String>,
     /// The adapter's configuration.
@@ -46,13 +53,17 @@ impl Run {
 /// Makes the run of a seed.
 pub async fn run(seed: u64, duration: Duration) -> Run {
     let plan = Plan::new(seed, duration);
-    let stage = Arc::new(Stage::for_chaos(plan.requester).await);
+    let stage = Arc::new(Stage::set(plan.requester, &plan.configuration).await);
     let (started, started_at) = (Instant::now(), Utc::now());
     let (sent, happened) = (Sent::default(), Happened::default());
+    let longest_stall = watch::Sender::new(Duration::ZERO);
+    let watching = tokio::spawn(watch_stalls(longest_stall.clone()));
     tokio::join!(
         load::send_all(&stage, &plan, started, started_at, &sent),
         faults::make_all(&stage, &plan.tracks, started, &happened)
     );
+    watching.abort();
+    let longest_stall = *longest_stall.borrow();
     let mut history = History {
         seed,
         started_at,
@@ -71,7 +82,17 @@ pub async fn run(seed: u64, duration: Duration) -> Run {
     let settled_in = settle(&stage, &mut history).await;
     let checked = checks::all(&history);
     let log = stage.log().await;
-    Run { history, checked, settled_in, log, configuration: stage.configuration().to_owned() }
+    Run { history, checked, settled_in, longest_stall, log, configuration: stage.configuration().to_owned() }
+}
+
+/// Sleeps for ever, and measures how much too long.
+async fn watch_stalls(longest: watch::Sender<Duration>) {
+    loop {
+        let before = Instant::now();
+        sleep(STALL_GRAIN).await;
+        let stall = before.elapsed().saturating_sub(STALL_GRAIN);
+        longest.send_modify(|longest| *longest = stall.max(*longest));
+    }
 }
 
 /// Waits until nothing is owed any more, ends the adapter, and fetches what that has brought.

@@ -14,8 +14,6 @@ use tokio::sync::watch;
 use tonic::transport::{Channel as GrpcChannel, Endpoint};
 use uuid::Uuid;
 
-use crate::terms;
-
 /// The queue in which events are kept.
 pub const EVENTS_QUEUE: &str = "chaos.events";
 
@@ -93,11 +91,6 @@ impl Stage {
         stage.start().await;
         stage.ready().await;
         stage
-    }
-
-    /// The configuration of a chaos run.
-    pub async fn for_chaos(requester: Uuid) -> Self {
-        Self::set(requester, &terms::configuration()).await
     }
 
     /// Starts the adapter. Whether it becomes ready is another matter.

@@ -6,6 +6,9 @@
 
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+
 /// `upstream.attempt_timeout`
 pub const ATTEMPT: Duration = Duration::from_millis(500);
 
@@ -27,9 +30,29 @@ pub const LATE_MAX: Duration = Duration::from_millis(700);
 /// How long a frozen adapter sleeps beyond its lease, at most; less than [`SETTLE`].
 pub const OVERSLEEP_MAX: Duration = Duration::from_millis(1_200);
 
-/// Lines of configuration with these and what goes with them.
+/// Bounds by chance, since small ones are met in a minute, and large ones leave room for much at once.
 #[must_use]
-pub fn configuration() -> String {
+pub fn bounds(rng: &mut StdRng) -> String {
+    let mut one_of = |bounds: &[u32]| *bounds.choose(rng).expect("some are given");
+    format!(
+        r"
+amqp.prefetch = {}
+limits.lane_depth_max = {}
+limits.in_flight_max = {}
+limits.backlog_max = {}
+relay.batch = {}
+",
+        one_of(&[1, 4, 32, 256]),
+        one_of(&[1, 2, 8, 256]),
+        one_of(&[8, 64, 4096]),
+        one_of(&[50, 200, 100_000]),
+        one_of(&[1, 8, 256]),
+    )
+}
+
+/// Lines of configuration with the durations and what goes with them.
+#[must_use]
+pub fn durations() -> String {
     format!(
         r#"
 upstream.attempt_timeout = "{}ms"
@@ -45,7 +68,9 @@ upstream.token_delay_max = "500ms"
 grpc.answer_timeout = "3s"
 amqp.delivery_hold = "3s"
 amqp.confirm_timeout = "1500ms"
-amqp.prefetch = 64
+amqp.connect_timeout = "2s"
+amqp.heartbeat = "2s"
+amqp.check_interval = "3s"
 store.lease = "{}ms"
 store.give_up_after = "1h"
 shutdown.drain_timeout = "3s"

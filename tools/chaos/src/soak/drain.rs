@@ -31,8 +31,11 @@ const COLD: usize = 50_000;
 /// The default of `amqp.prefetch`, which no reconnection may lose.
 const PREFETCH: &str = "256";
 
-/// A drain without any progress for so long has failed.
+/// A drain that does not get on by [`PROGRESS_MIN`] in so long has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What has to be done within [`PATIENCE`]: a line that grows slower with its length would never be drained.
+const PROGRESS_MIN: usize = 2_000;
 
 /// How often the memory is looked at.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
@@ -105,7 +108,8 @@ async fn confirmed(confirm: Option<impl Future<Output = lapin::Result<Confirmati
 async fn watch(stage: &Stage, counter: &Counter, messages: usize) -> Result<Vec<(usize, Sample)>, String> {
     let pid = stage.adapter.lock().await.as_ref().map(harness::Adapter::pid).ok_or("no adapter")?;
     let mut samples = Vec::new();
-    let (mut done, mut progress_at, mut closed) = (0, Instant::now(), false);
+    let (mut done, mut closed) = (0, false);
+    let mut progress = (0, Instant::now());
     while done < messages {
         sleep(SAMPLE_INTERVAL).await;
         let sample = memory::sample(pid).ok_or("the adapter is gone")?;
@@ -113,12 +117,12 @@ async fn watch(stage: &Stage, counter: &Counter, messages: usize) -> Result<Vec<
         if now_done / 50_000 > done / 50_000 {
             say(format!("{now_done} events, resident {} MiB, peak {} MiB", sample.resident, sample.peak));
         }
-        if now_done > done {
-            progress_at = Instant::now();
-        }
         done = now_done;
         samples.push((done, sample));
-        ensure(progress_at.elapsed() < PATIENCE, || format!("nothing moves any more after {done} events"))?;
+        if done >= progress.0 + PROGRESS_MIN {
+            progress = (done, Instant::now());
+        }
+        ensure(progress.1.elapsed() < PATIENCE, || format!("too little moves after {done} events"))?;
         if !closed && done >= messages / 2 {
             closed = true;
             close_connections(stage).await?;
