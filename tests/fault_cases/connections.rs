@@ -102,12 +102,12 @@ async fn refused_credentials_and_a_refused_host_are_named_and_tried_again() {
     all_parts("refused the credentials of user \"late\"").await;
     node.ctl(&["add_user", "late", "s3cret-of-late"]).await;
     all_parts("does not let user \"late\" into vhost \"late\"").await;
-    node.ctl(&["eval", ADD_HOST]).await;
+    node.eval(ADD_HOST).await;
     adapter.ready().await;
     // The host goes away under its connections, and comes back empty.
     node.ctl(&["delete_vhost", "late"]).await;
     all_parts("into vhost \"late\"").await;
-    node.ctl(&["eval", ADD_HOST]).await;
+    node.eval(ADD_HOST).await;
     adapter.ready().await;
     let (status, log) = adapter.terminate().await;
     assert!(status.success());
@@ -125,7 +125,7 @@ async fn each_connection_comes_back_on_its_own() {
              rabbit_networking:connection_info_all([pid, client_properties]), {{_, _, N}} <- \
              [lists:keyfind(<<\"connection_name\">>, 1, C)], N == <<\"guest-connection-adapter {purpose}\">>]."
         );
-        assert!(node.ctl(&["eval", &close]).await.contains("ok"), "there is such a connection");
+        assert!(node.eval(&close).await.contains("ok"), "there is such a connection");
         lost.push(purpose.to_owned());
         let words = ["broker: not available", &format!("\"purpose\":\"{purpose}\""), "CONNECTION_FORCED"];
         logged(&world.adapter, &words).await;
@@ -243,7 +243,7 @@ async fn what_is_missing_and_not_declared_is_told_and_waited_for() {
 #[tokio::test]
 async fn a_message_that_the_broker_refuses_holds_up_its_connection_alone() {
     let node = Node::shared().await;
-    node.ctl(&["eval", "application:set_env(rabbit, max_message_size, 20000)."]).await;
+    node.eval("application:set_env(rabbit, max_message_size, 20000).").await;
     let (mut world, proxy) = World::start_behind(PROGRAM, Some(&node), QUICK).await;
     let (large, small): (Uuid, Vec<Uuid>) = (Uuid::new_v4(), (0..6).map(|_| Uuid::new_v4()).collect());
     let body = serde_json::json!({"archived": true, "padding": "x".repeat(50_000)});
@@ -265,7 +265,7 @@ async fn a_message_that_the_broker_refuses_holds_up_its_connection_alone() {
     logged(&world.adapter, &["a message has ended the channel", "406"]).await;
     world.adapter.readiness(|_, body| body["parts"]["events"]["status"] == "degraded").await;
     // Once the broker takes it, it goes out, and what is behind it.
-    node.ctl(&["eval", "application:set_env(rabbit, max_message_size, 134217728)."]).await;
+    node.eval("application:set_env(rabbit, max_message_size, 134217728).").await;
     assert_eq!(event_of(&mut world, &large.to_string()).await["sequence"], format!("{:020}", 1));
     assert_eq!(event_of(&mut world, "behind").await["sequence"], format!("{:020}", 2));
     world.adapter.readiness(|_, body| body["parts"]["events"]["status"] == "ready").await;

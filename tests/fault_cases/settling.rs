@@ -115,7 +115,7 @@ async fn case_04_an_error_on_a_publishing_channel_leaves_the_consumer_alone() {
 async fn case_05_a_message_is_settled_before_the_broker_loses_patience() {
     let node = Node::shared().await;
     // The literal 60 s; the broker looks every half second here.
-    node.ctl(&["eval", "application:set_env(rabbit, consumer_timeout, 2000)."]).await;
+    node.eval("application:set_env(rabbit, consumer_timeout, 2000).").await;
     let lines =
         "amqp.delivery_hold = \"1s\"\nupstream.attempt_timeout = \"20s\"\ngrpc.answer_timeout = \"20s\"";
     let mut world = World::start_on(PROGRAM, &node, lines).await;
@@ -140,7 +140,7 @@ async fn case_05_a_message_is_settled_before_the_broker_loses_patience() {
     world.adapter.ready().await;
     world.upstream.simulator.reset_connections();
     assert_eq!(keys(&mut world, 1).await, ["k-2"]);
-    node.ctl(&["eval", "application:set_env(rabbit, consumer_timeout, 1800000)."]).await;
+    node.eval("application:set_env(rabbit, consumer_timeout, 1800000).").await;
     end_settled(world, Some(&node)).await;
 }
 

@@ -40,16 +40,17 @@ pub async fn logged(adapter: &Adapter, words: &[&str]) {
     }
 }
 
-async fn listed(node: &Node, what: &str, columns: [&str; 2]) -> Vec<Value> {
-    let text = node.ctl(&["-q", what, "--formatter=json", columns[0], columns[1]]).await;
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
-}
-
 /// The prefetch of every consumer of `queue`.
 pub async fn prefetches(node: &Node, queue: &str) -> Vec<u64> {
-    let rows = listed(node, "list_consumers", ["queue_name", "prefetch_count"]).await;
-    let rows = rows.iter().filter(|row| row["queue_name"] == queue);
-    rows.map(|row| row["prefetch_count"].as_u64().unwrap()).collect()
+    // Numbers alone would be written as text.
+    let expression = format!(
+        "[null | [proplists:get_value(prefetch_count, C) || C <- rabbit_amqqueue:consumers_all(<<\"/\">>), \
+         element(4, proplists:get_value(queue_name, C)) == <<\"{queue}\">>]]."
+    );
+    let text = node.eval(&expression).await;
+    let values: Vec<Option<u64>> =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    values.into_iter().flatten().collect()
 }
 
 /// Waits until there is exactly one consumer, with its prefetch. The broker may keep a lost one until its heartbeat
@@ -66,9 +67,12 @@ pub async fn one_consumer(node: &Node, queue: &str, prefetch: u64) {
 
 /// The messages of `queue`, ready or handed out.
 pub async fn messages(node: &Node, queue: &str) -> u64 {
-    let rows = listed(node, "list_queues", ["name", "messages"]).await;
-    let row = rows.iter().find(|row| row["name"] == queue);
-    row.unwrap_or_else(|| panic!("no queue {queue}"))["messages"].as_u64().unwrap()
+    let expression = format!(
+        "{{ok, Q}} = rabbit_amqqueue:lookup({{resource, <<\"/\">>, queue, <<\"{queue}\">>}}), \
+         [{{_, M}}] = rabbit_amqqueue:info(Q, [messages]), M."
+    );
+    let text = node.eval(&expression).await;
+    text.parse().unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
 /// Waits until everything in `queue` is acknowledged.
