@@ -8,10 +8,11 @@
 )]
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use guest_connection_adapter::proto::{Command, CommandState};
 use harness::{DEADLINE, World};
+use simulator::Rule;
 use uuid::Uuid;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_guest-connection-adapter");
@@ -53,5 +54,39 @@ async fn commands_killed_at_any_moment_all_end_with_one_event_each() {
         assert!(!applied.is_empty() && applied.iter().all(|archived| *archived));
     }
     println!("{} commands; from each SIGKILL to the last missing event: {gaps:?}", guests.len());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_stands_in_line_at_a_kill_goes_on_in_its_order() {
+    // After the kill the others wait until the lost PATCH can take no effect any more: lease and settle.
+    let lines = r#"
+limits.lane_depth_max = 8
+store.lease = "2s"
+upstream.settle = "500ms"
+upstream.attempt_timeout = "1s"
+upstream.connect_timeout = "500ms"
+upstream.command_timeout = "1500ms"
+"#;
+    let mut world = World::start(PROGRAM, lines).await;
+    let guest = Uuid::new_v4();
+    let slow = Rule::patch().guest(guest).delay(Duration::from_millis(2));
+    world.upstream.simulator.script(slow);
+    for n in 0..300 {
+        world.send(guest, &world.upstream.message(guest, n % 2 == 0, &format!("k-{n}"))).await;
+    }
+    let some = |entries: &[simulator::Entry]| entries.iter().filter(|entry| entry.applied).count() >= 50;
+    world.upstream.simulator.wait_for(some, DEADLINE).await.expect("some are applied");
+    world.adapter.kill().await;
+    world.adapter = world.setup.start_ready().await;
+    let mut keys: Vec<String> = Vec::new();
+    while keys.last().is_none_or(|key| key != "k-299") {
+        let event = world.events.next().await.json();
+        keys.push(event["data"]["command"]["idempotency_key"].as_str().unwrap().to_owned());
+    }
+    // An event whose confirm was not noted comes again, and no other may.
+    keys.dedup();
+    let expected: Vec<String> = (0..300).map(|n| format!("k-{n}")).collect();
+    assert!(keys == expected, "out of order or superseded: {keys:?}");
     world.end().await;
 }

@@ -84,6 +84,25 @@ upstream.settle = "1s"
 }
 
 #[tokio::test]
+async fn a_line_that_outlasts_the_lease_goes_on_in_order_and_at_its_pace() {
+    let lines = r#"
+limits.lane_depth_max = 8
+store.lease = "2s"
+upstream.attempt_timeout = "1s"
+upstream.connect_timeout = "500ms"
+upstream.command_timeout = "1500ms"
+"#;
+    let mut world = World::start(PROGRAM, lines).await;
+    let hot = Uuid::new_v4();
+    world.upstream.simulator.script(Rule::patch().guest(hot).delay(Duration::from_millis(5)));
+    send_all(&world, &[hot; 1_000], |n| n % 2 == 0).await;
+    let received = keys(&mut world, 1_000).await;
+    assert!(received == expected(1_000), "out of order: {received:?}");
+    assert_eq!(world.upstream.applied(hot).len(), 1_000, "one PATCH each, none superseded");
+    world.end().await;
+}
+
+#[tokio::test]
 async fn past_what_may_be_in_flight_calls_are_refused_and_messages_stay_with_the_broker() {
     let lines = r#"
 limits.in_flight_max = 4

@@ -245,7 +245,9 @@ impl Shared {
         }
         let connection = command.connection;
         let id = CommandId(Uuid::now_v7());
-        let acceptance = Acceptance { command, id, door, trace: trace.clone(), correlation_id, reply };
+        let trace_of = trace.clone();
+        let acceptance =
+            Acceptance { command, id, door, trace: trace_of, correlation_id, reply, is_owned: true };
         let asked = Instant::now();
         let entry = |place, accepted| Entry { door, connection, trace, place, accepted, asked };
         // What the store holds for this lane came first.
@@ -271,7 +273,7 @@ impl Shared {
     /// of other connections. A call is refused; its caller can come again.
     fn enter_store(&self, acceptance: Acceptance, text: &str) -> Result<StoreFuture<Accepted>, Refusal> {
         match acceptance.door {
-            Door::Amqp => Ok(self.store.accept(acceptance, None)),
+            Door::Amqp => Ok(self.store.accept(Acceptance { is_owned: false, ..acceptance }, None)),
             Door::Grpc => Err(overloaded(text)),
         }
     }

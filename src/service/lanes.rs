@@ -4,7 +4,7 @@
 //! stays in the store, and the lane is filled up from there. Lanes spare the store questions; order, and that no two
 //! claims of a connection overlap, is held by the store, for all processes.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
@@ -24,15 +24,15 @@ pub struct Lanes {
 struct Inner {
     lanes: HashMap<Connection, Lane>,
     ticket_next: u64,
-    /// Connections for which the store holds more, and whose lane has room for it.
+    /// Connections for which the store holds commands that have no place in their lane.
+    more: HashSet<Connection>,
+    /// Those of them whose lane has room.
     short: BTreeSet<Connection>,
 }
 
 #[derive(Default)]
 struct Lane {
     waiters: VecDeque<Waiter>,
-    /// The store holds commands for this lane that are not in it.
-    more: bool,
 }
 
 struct Waiter {
@@ -40,6 +40,9 @@ struct Waiter {
     /// Taken once its turn has come.
     turn: Option<oneshot::Sender<()>>,
 }
+
+/// Commands of one connection that are taken from the store at once, at most.
+const FILLED_DEPTH: usize = 64;
 
 /// The lane holds as many commands as it may.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,12 +75,18 @@ impl Lanes {
         Ok((ticket, arrived))
     }
 
-    /// Joins the lane of `connection` with a command that the store holds, unless the lane holds `depth_max` already.
+    /// Joins the lane of `connection` with a command that the store holds, unless the lane is filled.
     #[must_use]
-    pub fn rejoin(&self, connection: Connection, depth_max: usize) -> Option<Ticket> {
+    pub fn rejoin(&self, connection: Connection) -> Option<Ticket> {
         let mut inner = self.lock();
         let depth = inner.lanes.get(&connection).map_or(0, |lane| lane.waiters.len());
-        (depth < depth_max.min(self.depth_max)).then(|| self.join(&mut inner, connection))
+        (depth < self.filled_depth()).then(|| self.join(&mut inner, connection))
+    }
+
+    /// To this depth a lane is filled from the store: little enough that a connection that hangs leaves room for others.
+    #[must_use]
+    pub fn filled_depth(&self) -> usize {
+        self.depth_max.min(FILLED_DEPTH)
     }
 
     fn join(&self, inner: &mut Inner, connection: Connection) -> Ticket {
@@ -93,37 +102,48 @@ impl Lanes {
         Ticket { lanes: self.clone(), connection, number, turn: Some(turn) }
     }
 
-    /// Notes that the store holds commands of `connection` that have no place in its lane. Once the lane has room for
-    /// them, [`Self::short`] names it.
+    /// Notes that the store holds commands of `connection` that have no place in its lane. [`Self::short`] names it as
+    /// soon as there is room for them, which may be now.
     pub fn note_more(&self, connection: Connection) {
         let mut inner = self.lock();
-        match inner.lanes.get_mut(&connection) {
-            Some(lane) if lane.waiters.len() > self.refill_mark() => lane.more = true,
-            _ => self.note_short(&mut inner, connection),
+        inner.more.insert(connection);
+        let depth = inner.lanes.get(&connection).map_or(0, |lane| lane.waiters.len());
+        if depth <= self.refill_mark() {
+            self.note_short(&mut inner, connection);
         }
+    }
+
+    /// Notes the same of a connection whose line waits for a time. It is named when it has moved on.
+    pub fn note_stalled(&self, connection: Connection) {
+        self.lock().more.insert(connection);
     }
 
     /// Whether the store holds commands of `connection` that have no place in its lane.
     #[must_use]
     pub fn has_more(&self, connection: Connection) -> bool {
-        let inner = self.lock();
-        inner.short.contains(&connection) || inner.lanes.get(&connection).is_some_and(|lane| lane.more)
+        self.lock().more.contains(&connection)
     }
 
-    /// The connections whose lane has room for what the store holds. Each is named once.
+    /// The connections whose lane has room for what the store holds. Each is named once, and counts as filled from then
+    /// on, unless [`Self::note_more`] says otherwise.
     #[must_use]
     pub fn short(&self) -> BTreeSet<Connection> {
-        std::mem::take(&mut self.lock().short)
+        let mut inner = self.lock();
+        let short = std::mem::take(&mut inner.short);
+        inner.more.retain(|connection| !short.contains(connection));
+        short
     }
 
     /// Takes back what [`Self::short`] named and could not be filled. Nobody is told.
     pub fn put_back(&self, connections: BTreeSet<Connection>) {
-        self.lock().short.extend(connections);
+        let mut inner = self.lock();
+        inner.more.extend(&connections);
+        inner.short.extend(connections);
     }
 
     /// At this depth a lane is filled again.
-    const fn refill_mark(&self) -> usize {
-        self.depth_max / 4
+    fn refill_mark(&self) -> usize {
+        self.filled_depth() / 2
     }
 
     fn note_short(&self, inner: &mut Inner, connection: Connection) {
@@ -147,9 +167,8 @@ impl Lanes {
         let mut inner = self.lock();
         let Some(lane) = inner.lanes.get_mut(&connection) else { return };
         lane.leave(number);
-        let (depth, more) = (lane.waiters.len(), lane.more);
-        if more && depth <= self.refill_mark() {
-            lane.more = false;
+        let depth = lane.waiters.len();
+        if depth <= self.refill_mark() && inner.more.contains(&connection) {
             self.note_short(&mut inner, connection);
         }
         if depth == 0 {
@@ -272,16 +291,21 @@ mod tests {
     fn a_lane_that_the_store_holds_more_for_is_named_once_it_has_room() {
         let lanes = lanes(8);
         let mut tickets: Vec<_> = (0..8).map(|_| enter(&lanes, 1).0).collect();
-        assert!(lanes.rejoin(connection(1), 8).is_none());
+        assert!(lanes.rejoin(connection(1)).is_none());
         lanes.note_more(connection(1));
         assert!(lanes.has_more(connection(1)) && lanes.short().is_empty());
-        tickets.drain(..6);
+        tickets.drain(..4);
         assert!(lanes.has_more(connection(1)));
         assert_eq!(lanes.short(), BTreeSet::from([connection(1)]));
         assert!(lanes.short().is_empty() && !lanes.has_more(connection(1)));
-        assert!(lanes.rejoin(connection(1), 2).is_none());
-        tickets.extend(lanes.rejoin(connection(1), 3));
-        assert_eq!(tickets.len(), 3);
+        tickets.extend(std::iter::from_fn(|| lanes.rejoin(connection(1))));
+        assert_eq!(tickets.len(), 8);
+        // A line that waits is named once something has left the lane.
+        lanes.note_stalled(connection(1));
+        tickets.drain(..3);
+        assert!(lanes.has_more(connection(1)) && lanes.short().is_empty());
+        tickets.drain(..1);
+        assert_eq!(lanes.short(), BTreeSet::from([connection(1)]));
         // Without a lane there is room at once.
         lanes.note_more(connection(2));
         assert_eq!(lanes.short(), BTreeSet::from([connection(2)]));

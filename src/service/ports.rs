@@ -68,6 +68,10 @@ pub struct Due {
     pub connection: Connection,
     /// The trace that it belongs to.
     pub trace: TraceContext,
+    /// Whether it stands in line: then it is taken up with those around it, in order.
+    pub in_line: bool,
+    /// Whether it waits for another command of its connection or a quiet time.
+    pub waiting: bool,
     /// Its place among those that are due.
     pub cursor: DueCursor,
 }
@@ -142,8 +146,8 @@ pub trait Store: Send + Sync + 'static {
     /// arrival.
     fn due(&self, after: DueCursor, limit: usize) -> StoreFuture<Vec<Due>>;
 
-    /// The first accepted commands of a connection that no claim was asked for yet, due or not, at most `limit`, in
-    /// order of arrival.
+    /// The first in the line of a connection, due or not, at most `limit`, in order of arrival. Only the very first is
+    /// made due when its turn has come.
     fn line(&self, connection: Connection, limit: usize) -> StoreFuture<Vec<Due>>;
 
     /// The earliest due time of any command, if there is one.

@@ -58,8 +58,9 @@ macro_rules! store_conformance {
         crate::conformance::store_conformance!($harness, lining: a_command_is_begun_after_those_that_arrived_before,
             what_the_upstream_deferred_has_left_the_line,
             a_command_of_unknown_fate_goes_before_those_ahead_of_it,
-            the_line_lists_accepted_commands_that_nobody_asked_for,
-            of_a_long_line_the_first_are_woken_and_then_those_behind_them);
+            the_line_lists_what_is_not_begun_in_order_of_arrival,
+            what_nobody_sets_to_work_is_due_when_it_is_the_first_in_line,
+            after_a_crash_the_first_of_each_line_is_due);
         crate::conformance::store_conformance!($harness, healing: a_suspect_connection_is_healed_once_and_without_an_event,
             healing_waits_for_a_command_in_flight,
             healing_that_died_with_its_process_is_done_again);

@@ -50,6 +50,7 @@ prop_compose! {
             trace: TraceContext { traceparent, tracestate },
             correlation_id,
             reply: reply.map(|(reply_to, correlation_id)| ReplyAddress { reply_to, correlation_id }),
+            is_owned: true,
         }
     }
 }

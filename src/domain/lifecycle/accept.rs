@@ -3,6 +3,7 @@
 use chrono::TimeDelta;
 
 use super::Terms;
+use super::begin::LINE_WAIT;
 use crate::domain::Timestamp;
 use crate::domain::command::{Command, CommandId};
 use crate::domain::connection::ConnectionRecord;
@@ -28,6 +29,8 @@ pub struct Acceptance {
     pub correlation_id: Option<String>,
     /// Where an answer is wanted, besides the caller that waits.
     pub reply: Option<ReplyAddress>,
+    /// Whether the one who accepts it sets it to work. Otherwise it is recovery's as soon as it is the first in line.
+    pub is_owned: bool,
 }
 
 /// What becomes of an [`Acceptance`].
@@ -43,17 +46,24 @@ pub enum Accepted {
     Conflict,
 }
 
-/// Decides what becomes of `request`, given the command stored under its key, if any, and its connection.
+/// Decides what becomes of `request`, given the command stored under its key, if any, and its connection. `is_behind`
+/// tells whether a command that arrived earlier stands in line there.
 #[must_use]
 pub fn accept(
     existing: Option<CommandRecord>,
     connection: &ConnectionRecord,
     request: Acceptance,
+    is_behind: bool,
     now: Timestamp,
     terms: &Terms,
 ) -> Accepted {
+    let due_time = match (request.is_owned, is_behind) {
+        (true, _) => now + terms.hold,
+        (false, true) => now + LINE_WAIT,
+        (false, false) => now,
+    };
     let Some(mut record) = existing else {
-        return fresh(connection.clone(), request, now, terms);
+        return fresh(connection.clone(), request, due_time, now);
     };
     if !record.command.same_parameters(&request.command) {
         return Accepted::Conflict;
@@ -80,7 +90,7 @@ pub fn accept(
             record.trace = request.trace;
             record.command.expire_time = request.command.expire_time;
             record.accepted_time = now;
-            record.due_time = Some(now + terms.hold);
+            record.due_time = Some(due_time);
             record.finished_time = None;
             record.outcome = None;
             record.waiting = false;
@@ -94,7 +104,12 @@ pub fn accept(
     }
 }
 
-fn fresh(mut connection: ConnectionRecord, request: Acceptance, now: Timestamp, terms: &Terms) -> Accepted {
+fn fresh(
+    mut connection: ConnectionRecord,
+    request: Acceptance,
+    due_time: Timestamp,
+    now: Timestamp,
+) -> Accepted {
     // Rule 6: never later than acceptance; without a word of the caller, acceptance, and after the last one.
     let effective_time = match (request.command.issue_time, connection.effective_time_last) {
         (Some(issued), _) => issued.min(now),
@@ -117,7 +132,7 @@ fn fresh(mut connection: ConnectionRecord, request: Acceptance, now: Timestamp, 
         maybe_applied: false,
         effective_time,
         accepted_time: now,
-        due_time: Some(now + terms.hold),
+        due_time: Some(due_time),
         waiting: false,
         finished_time: None,
         outcome: None,

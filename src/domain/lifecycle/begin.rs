@@ -28,8 +28,8 @@ pub enum Begun {
 pub struct Neighbours<'a> {
     /// One that [blocks](CommandRecord::blocks).
     pub blocker: Option<&'a CommandRecord>,
-    /// The due time of one that arrived earlier and still stands [in line](CommandRecord::in_line).
-    pub ahead: Option<Timestamp>,
+    /// Whether one that arrived earlier still stands [in line](CommandRecord::in_line).
+    pub is_behind: bool,
 }
 
 /// Decides whether `record` may be claimed (rules 2, 3, 5 and 6).
@@ -71,8 +71,8 @@ pub fn begin(
     let quiet = connection.quiet.filter(|quiet| quiet.command_id != record.id && quiet.until > now);
     let blocked_until = neighbours.blocker.map(|other| other.due_time.unwrap_or(now));
     // One whose fate is unknown goes first: all others wait for it.
-    let ahead_until = neighbours.ahead.filter(|_| !record.blocks());
-    let wait_until = blocked_until.max(quiet.map(|quiet| quiet.until)).max(ahead_until);
+    let line_until = (neighbours.is_behind && !record.blocks()).then(|| now + LINE_WAIT);
+    let wait_until = blocked_until.max(quiet.map(|quiet| quiet.until)).max(line_until);
     if let Some(until) = wait_until {
         record.due_time = Some(until.max(now + WAIT_MIN));
         record.waiting = true;
@@ -86,6 +86,9 @@ pub fn begin(
     connection.quiet = Some(Quiet { until: lease_end + terms.settle, command_id: record.id });
     Begun::Claimed(record, connection)
 }
+
+/// A command behind another one in line is woken when it is the first. This is when it is looked at in any case.
+pub const LINE_WAIT: TimeDelta = TimeDelta::minutes(5);
 
 /// What waits is looked at again no sooner than this, unless it is woken.
 pub(in crate::domain) const WAIT_MIN: TimeDelta = TimeDelta::milliseconds(250);

@@ -29,9 +29,17 @@ const DRAWN: [(State, State); 15] = [
 
 const GUESTS: u128 = 3;
 
+/// What the one who accepts a command does with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Claim,
+    Own,
+    Leave,
+}
+
 #[derive(Debug, Clone)]
 enum Step {
-    Accept { guest: u128, key: u8, claim: bool, expires: Option<u16>, issued_ago: Option<u16> },
+    Accept { guest: u128, key: u8, work: Work, expires: Option<u16>, issued_ago: Option<u16> },
     Begin { pick: usize },
     Finish { pick: usize, ending: usize, caller_waits: bool },
     Advance { milliseconds: u32 },
@@ -39,9 +47,10 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let seconds = proptest::option::weighted(0.2, 0u16..30);
+    let work = prop_oneof![Just(Work::Claim), Just(Work::Own), Just(Work::Leave)];
     prop_oneof![
-        4 => (0..GUESTS, 0u8..12, any::<bool>(), seconds.clone(), seconds).prop_map(
-            |(guest, key, claim, expires, issued_ago)| Step::Accept { guest, key, claim, expires, issued_ago }),
+        4 => (0..GUESTS, 0u8..12, work, seconds.clone(), seconds).prop_map(
+            |(guest, key, work, expires, issued_ago)| Step::Accept { guest, key, work, expires, issued_ago }),
         4 => any::<usize>().prop_map(|pick| Step::Begin { pick }),
         5 => (any::<usize>(), 0..ENDINGS.len(), any::<bool>())
             .prop_map(|(pick, ending, caller_waits)| Step::Finish { pick, ending, caller_waits }),
@@ -78,11 +87,12 @@ impl Model {
     fn run(&mut self, step: &Step) {
         match *step {
             Step::Advance { milliseconds } => self.now += TimeDelta::milliseconds(milliseconds.into()),
-            Step::Accept { guest, key, claim, expires, issued_ago } => {
+            Step::Accept { guest, key, work, expires, issued_ago } => {
                 let mut request = request(self.commands.len() as u128, guest, &format!("{guest}-{key}"));
                 request.command.expire_time = expires.map(|s| self.now + TimeDelta::seconds(s.into()));
                 request.command.issue_time = issued_ago.map(|s| self.now - TimeDelta::seconds(s.into()));
-                self.accept(request, claim);
+                request.is_owned = work != Work::Leave;
+                self.accept(request, work == Work::Claim);
             }
             Step::Begin { pick } => {
                 let open: Vec<_> =
@@ -102,13 +112,29 @@ impl Model {
             let of_guest = self.commands.iter().filter(|c| c.command.connection == connection(guest));
             let in_flight = of_guest.filter(|c| c.state == State::InFlight).count();
             assert!(in_flight <= 1, "{in_flight} in flight on one connection");
+            self.check_line(connection(guest));
         }
+    }
+
+    /// The first in line is due soon, unless it is another command's end that wakes it: nothing stalls.
+    fn check_line(&self, at: Connection) {
+        let of_connection = || self.commands.iter().filter(|c| c.command.connection == at);
+        let Some(first) = of_connection().filter(|c| c.in_line()).min_by_key(|c| c.arrival) else { return };
+        if of_connection().any(CommandRecord::blocks) {
+            return;
+        }
+        let quiet_until = self.connections[&at].quiet.map(|quiet| quiet.until);
+        let latest = quiet_until.max(Some(self.now)).map(|time| time + TERMS.hold + WAIT_MIN);
+        assert!(first.due_time <= latest, "{:?} is due too late, it is {}", first.due_time, self.now);
     }
 
     fn accept(&mut self, request: Acceptance, claim: bool) {
         let existing = self.commands.iter().find(|c| c.command.key == request.command.key).cloned();
         let at = request.command.connection;
-        match accept(existing.clone(), &self.connections[&at], request, self.now, &TERMS) {
+        let arrival = existing.as_ref().map_or(i64::MAX, |c| c.arrival);
+        let mut line = self.commands.iter().filter(|c| c.command.connection == at && c.in_line());
+        let is_behind = line.any(|c| c.arrival < arrival);
+        match accept(existing.clone(), &self.connections[&at], request, is_behind, self.now, &TERMS) {
             Accepted::Fresh(record, connection) => {
                 let id = record.id;
                 self.write(record, Some(connection));
@@ -129,15 +155,15 @@ impl Model {
             self.commands.iter().find(|c| c.command.connection == at && c.id != id && c.blocks()).cloned();
         let earlier =
             |c: &&CommandRecord| c.command.connection == at && c.arrival < record.arrival && c.in_line();
-        let ahead = self.commands.iter().filter(earlier).min_by_key(|c| c.arrival).and_then(|c| c.due_time);
-        let neighbours = Neighbours { blocker: blocker.as_ref(), ahead };
+        let is_behind = self.commands.iter().any(|c| earlier(&c));
+        let neighbours = Neighbours { blocker: blocker.as_ref(), is_behind };
         let must_go_first = record.blocks();
         let was_accepted = record.state == State::Accepted;
         let connection = self.connections[&at].clone();
         match begin(record, connection, neighbours, self.now, Uuid::now_v7(), &TERMS) {
             Begun::Claimed(record, connection) => {
                 assert!(blocker.is_none());
-                assert!(ahead.is_none() || must_go_first, "not at the head of its line");
+                assert!(!is_behind || must_go_first, "not at the head of its line");
                 self.claims.push(record.clone());
                 self.write(record, Some(connection));
             }
@@ -180,9 +206,9 @@ impl Model {
         }
         self.write(settlement.record, Some(settlement.connection));
         if let Some(wake_time) = settlement.wake_time {
-            let waiting = self.commands.iter_mut().filter(|c| c.command.connection == at && c.waiting);
-            for command in waiting {
-                command.due_time = command.due_time.min(Some(wake_time));
+            let line = self.commands.iter_mut().filter(|c| c.command.connection == at && c.in_line());
+            if let Some(first) = line.min_by_key(|c| c.arrival) {
+                first.due_time = first.due_time.min(Some(wake_time));
             }
         }
     }

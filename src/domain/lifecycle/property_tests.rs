@@ -44,7 +44,7 @@ fn fresh(
     connection: &ConnectionRecord,
     now: Timestamp,
 ) -> (CommandRecord, ConnectionRecord) {
-    match accept(None, connection, record, now, &TERMS) {
+    match accept(None, connection, record, false, now, &TERMS) {
         Accepted::Fresh(record, connection) => (record, connection),
         other => panic!("{other:?}"),
     }

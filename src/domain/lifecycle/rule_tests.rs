@@ -45,6 +45,7 @@ fn request(number: u128, guest: u128, key: &str) -> Acceptance {
         trace: TraceContext::default(),
         correlation_id: None,
         reply: None,
+        is_owned: true,
     }
 }
 
@@ -101,7 +102,7 @@ fn new_record(
     connection: &ConnectionRecord,
     now: Timestamp,
 ) -> (CommandRecord, ConnectionRecord) {
-    match accept(None, connection, request, now, &TERMS) {
+    match accept(None, connection, request, false, now, &TERMS) {
         Accepted::Fresh(record, connection) => (record, connection),
         other => panic!("not new: {other:?}"),
     }
@@ -228,7 +229,8 @@ fn reply_addresses_are_bounded() {
     for number in 0..2 * REPLIES_MAX {
         let reply = ReplyAddress { reply_to: format!("queue-{number}"), correlation_id: None };
         let repeat = Acceptance { reply: Some(reply), ..request(2, 1, "k") };
-        let Accepted::InProgress(next) = accept(Some(record), &connection, repeat, start(), &TERMS) else {
+        let Accepted::InProgress(next) = accept(Some(record), &connection, repeat, false, start(), &TERMS)
+        else {
             panic!("not in progress")
         };
         record = next;
@@ -245,7 +247,7 @@ fn a_waiting_command_is_not_looked_at_again_at_once() {
     let Begun::Waiting(record) = begin(
         record,
         connection,
-        Neighbours { blocker: Some(&blocker), ahead: None },
+        Neighbours { blocker: Some(&blocker), is_behind: false },
         start(),
         Uuid::now_v7(),
         &TERMS,
@@ -265,7 +267,8 @@ mod histories;
 fn a_message_that_joins_a_call_is_not_left_with_its_failure() {
     let (record, connection) = claimed();
     let joining = Acceptance { door: Door::Amqp, ..request(2, 1, "k") };
-    let Accepted::InProgress(record) = accept(Some(record), &connection, joining, start(), &TERMS) else {
+    let Accepted::InProgress(record) = accept(Some(record), &connection, joining, false, start(), &TERMS)
+    else {
         panic!("it is in progress");
     };
     // The caller waits, and would hear of the failure; the message would not.
@@ -281,16 +284,28 @@ fn a_command_waits_for_those_that_stand_ahead_of_it_unless_all_wait_for_it() {
     let known = ConnectionRecord::new(connection(1));
     let (record, connection) = new_record(request(1, 1, "k"), &known, start());
     let now = start();
-    let neighbours = Neighbours { ahead: Some(now + TimeDelta::seconds(9)), ..<_>::default() };
+    let neighbours = Neighbours { is_behind: true, ..<_>::default() };
     let Begun::Waiting(waiting) =
         begin(record.clone(), connection.clone(), neighbours, now, Uuid::now_v7(), &TERMS)
     else {
         panic!("overtaken")
     };
-    assert_eq!((waiting.waiting, waiting.due_time), (true, Some(now + TimeDelta::seconds(9))));
+    assert_eq!((waiting.waiting, waiting.due_time), (true, Some(now + LINE_WAIT)));
     assert!(waiting.in_line());
     let unknown = CommandRecord { state: State::Deferred, maybe_applied: true, ..record };
     assert!(!unknown.in_line());
     let begun = begin(unknown, connection, neighbours, now, Uuid::now_v7(), &TERMS);
     assert!(matches!(begun, Begun::Claimed(record, _) if record.state == State::InFlight));
+}
+
+#[test]
+fn a_command_without_an_owner_is_due_at_once_unless_others_stand_before_it() {
+    let known = ConnectionRecord::new(connection(1));
+    for (is_behind, due_time) in [(false, start()), (true, start() + LINE_WAIT)] {
+        let request = Acceptance { is_owned: false, ..request(1, 1, "k") };
+        let Accepted::Fresh(record, _) = accept(None, &known, request, is_behind, start(), &TERMS) else {
+            panic!("not new")
+        };
+        assert_eq!(record.due_time, Some(due_time));
+    }
 }

@@ -28,7 +28,15 @@ pub(super) fn accept(
     let stored = rows::connection(scope.connection, request.command.connection)?;
     let before = existing.clone();
     let terms = scope.shared.terms;
-    match lifecycle::accept(existing, &stored.record, request, now, &terms) {
+    // Who sets it to work needs not know yet.
+    let is_behind = match stored.number {
+        Some(number) if !request.is_owned => {
+            let arrival = existing.as_ref().map_or(i64::MAX, |record| record.arrival);
+            rows::is_behind(scope.connection, number, arrival)?
+        }
+        _ => false,
+    };
+    match lifecycle::accept(existing, &stored.record, request, is_behind, now, &terms) {
         lifecycle::Accepted::Fresh(mut record, connection) => {
             let Some(event_id) = claim else {
                 save(scope, &mut record, &stored, &connection)?;
@@ -80,14 +88,14 @@ fn begin_record(
     event_id: Uuid,
     now: Timestamp,
 ) -> Result<Begun, Fault> {
-    let (mut blocker, mut ahead) = (None, None);
+    let (mut blocker, mut is_behind) = (None, false);
     if let Some(number) = stored.number {
         // What has no arrival number yet comes after all others.
         let arrival = if record.arrival == 0 { i64::MAX } else { record.arrival };
         blocker = rows::blocker(scope.connection, number, record.id)?;
-        ahead = rows::ahead(scope.connection, number, arrival)?;
+        is_behind = rows::is_behind(scope.connection, number, arrival)?;
     }
-    let neighbours = Neighbours { blocker: blocker.as_ref(), ahead };
+    let neighbours = Neighbours { blocker: blocker.as_ref(), is_behind };
     let unclaimed = connection.clone();
     match lifecycle::begin(record, connection, neighbours, now, event_id, &scope.shared.terms) {
         lifecycle::Begun::Claimed(mut record, connection) => {
@@ -136,17 +144,14 @@ fn settle(
     Ok(record)
 }
 
-/// Commands of a connection that are woken at once. Those behind them could not be begun before them anyway.
-const WOKEN_MAX: i64 = 64;
-
-/// Makes due what waits on the connection, the first in line.
+/// Makes the first in the line of a connection due. If someone holds it for being set to work, it is due soon enough.
 fn wake(scope: &Scope<'_>, connection: i64, wake_time: Timestamp) -> Result<(), Fault> {
     let mut statement = scope.connection.prepare_cached(
-        "UPDATE commands SET due_time = ?2 WHERE due_time > ?2 AND arrival IN (
-             SELECT arrival FROM commands WHERE connection = ?1 AND in_line = 1 AND waiting = 1
-             ORDER BY arrival LIMIT ?3)",
+        "UPDATE commands SET due_time = ?2 WHERE due_time > ?2 AND (waiting = 1 OR due_time > ?3) AND arrival = (
+             SELECT arrival FROM commands WHERE connection = ?1 AND in_line = 1 ORDER BY arrival LIMIT 1)",
     )?;
-    statement.execute((connection, micros(wake_time), WOKEN_MAX))?;
+    let hold_end = wake_time + scope.shared.terms.hold;
+    statement.execute((connection, micros(wake_time), micros(hold_end)))?;
     Ok(())
 }
 

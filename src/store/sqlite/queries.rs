@@ -15,7 +15,7 @@ use crate::service::ports::{Books, Due, DueCursor, OutboxRow};
 /// Commands whose due time has come, the longest due ones first.
 pub(super) fn due(scope: &Scope<'_>, after: DueCursor, limit: usize) -> Result<Vec<Due>, Fault> {
     let mut statement = scope.connection.prepare_cached(
-        "SELECT c.id, n.target, n.guest, c.due_time, c.arrival, c.traceparent, c.tracestate
+        "SELECT c.id, n.target, n.guest, c.due_time, c.arrival, c.traceparent, c.tracestate, c.in_line, c.waiting
          FROM commands c JOIN connections n ON n.number = c.connection
          WHERE c.due_time <= ?1 AND (c.due_time, c.arrival) > (?2, ?3)
          ORDER BY c.due_time, c.arrival LIMIT ?4",
@@ -24,13 +24,12 @@ pub(super) fn due(scope: &Scope<'_>, after: DueCursor, limit: usize) -> Result<V
     read_due(statement.query((now, after.due_time, after.arrival, row_limit(limit)))?)
 }
 
-/// The first accepted commands of a connection that no claim was asked for yet, in order of arrival.
+/// The first in the line of a connection, in order of arrival.
 pub(super) fn line(scope: &Scope<'_>, connection: Connection, limit: usize) -> Result<Vec<Due>, Fault> {
     let mut statement = scope.connection.prepare_cached(
-        "SELECT c.id, n.target, n.guest, c.due_time, c.arrival, c.traceparent, c.tracestate
+        "SELECT c.id, n.target, n.guest, c.due_time, c.arrival, c.traceparent, c.tracestate, c.in_line, c.waiting
          FROM connections n JOIN commands c ON c.connection = n.number
-         WHERE n.target = ?1 AND n.guest = ?2 AND c.in_line = 1 AND c.waiting = 0
-         ORDER BY c.arrival LIMIT ?3",
+         WHERE n.target = ?1 AND n.guest = ?2 AND c.in_line = 1 ORDER BY c.arrival LIMIT ?3",
     )?;
     let (target, guest) = (connection.target.0.into_bytes(), connection.guest.0.into_bytes());
     read_due(statement.query((target, guest, row_limit(limit)))?)
@@ -43,6 +42,8 @@ fn read_due(mut found: rusqlite::Rows<'_>) -> Result<Vec<Due>, Fault> {
             id: CommandId(rows::uuid(row, 0)?),
             connection: read_connection(row, 1)?,
             trace: TraceContext { traceparent: row.get(5)?, tracestate: row.get(6)? },
+            in_line: row.get(7)?,
+            waiting: row.get(8)?,
             cursor: DueCursor { due_time: row.get(3)?, arrival: row.get(4)? },
         });
     }

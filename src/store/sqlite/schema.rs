@@ -151,10 +151,12 @@ fn touch(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Work whose owner is dead, as the lock proves, is due at once.
+/// Work whose owner is dead, as the lock proves, is due at once; of a line the first.
 pub(super) fn release_orphans(connection: &Connection, now_micros: i64) -> rusqlite::Result<usize> {
     connection.execute(
-        "UPDATE commands SET due_time = ?1 WHERE due_time > ?1 AND state IN ('accepted', 'in_flight')",
+        "UPDATE commands SET due_time = ?1 WHERE due_time > ?1 AND (state = 'in_flight' OR (state = 'accepted'
+             AND NOT EXISTS (SELECT 1 FROM commands AS ahead WHERE ahead.connection = commands.connection
+                 AND ahead.in_line = 1 AND ahead.arrival < commands.arrival)))",
         [now_micros],
     )
 }

@@ -1,7 +1,7 @@
 -- The line of a connection: commands that are begun in order of arrival. Follows from state and waiting.
 ALTER TABLE commands ADD COLUMN in_line INTEGER NOT NULL DEFAULT 0 CHECK (in_line IN (0, 1));
 UPDATE commands SET in_line = 1 WHERE due_time IS NOT NULL AND (state = 'accepted' OR waiting = 1);
-CREATE INDEX commands_in_line ON commands (connection, waiting, arrival) WHERE in_line = 1;
+CREATE INDEX commands_in_line ON commands (connection, arrival) WHERE in_line = 1;
 DROP INDEX commands_waiting;
 
 -- When a suspect connection is to be healed.

@@ -1,11 +1,10 @@
 //! Rows of the table `commands`.
 
-use rusqlite::{CachedStatement, Connection as Database, OptionalExtension as _, Row};
+use rusqlite::{CachedStatement, Connection as Database, Row};
 use uuid::Uuid;
 
 use super::super::error::Fault;
 use super::{from_json, json, micros, optional_time, signed, time, unsigned, uuid};
-use crate::domain::Timestamp;
 use crate::domain::command::{Command, CommandId, IdempotencyKey, OrganizationId};
 use crate::domain::connection::Connection;
 use crate::domain::record::{CommandRecord, Door, EventRef, State};
@@ -54,26 +53,16 @@ pub(in crate::store::sqlite) fn blocker(
     one_command(&mut statement, (connection, id.0.as_bytes()))
 }
 
-/// The due time of the first in the line of the connection, if it arrived before `arrival`.
-pub(in crate::store::sqlite) fn ahead(
+/// Whether a command that arrived before `arrival` stands in the line of the connection.
+pub(in crate::store::sqlite) fn is_behind(
     database: &Database,
     connection: i64,
     arrival: i64,
-) -> Result<Option<Timestamp>, Fault> {
+) -> Result<bool, Fault> {
     let mut statement = database.prepare_cached(
-        "SELECT due_time, arrival FROM commands
-         WHERE connection = ?1 AND in_line = 1 AND waiting = ?2 AND arrival < ?3 ORDER BY arrival LIMIT 1",
+        "SELECT EXISTS (SELECT 1 FROM commands WHERE connection = ?1 AND in_line = 1 AND arrival < ?2)",
     )?;
-    let mut first: Option<(i64, i64)> = None;
-    for waiting in [false, true] {
-        let found = statement.query_row((connection, waiting, arrival), |row| Ok((row.get(0)?, row.get(1)?)));
-        let found: Option<(i64, i64)> = found.optional()?;
-        first = match (first, found) {
-            (Some(first), Some(other)) if first.1 < other.1 => Some(first),
-            (first, other) => other.or(first),
-        };
-    }
-    first.map(|(due_time, _)| time(due_time)).transpose()
+    Ok(statement.query_row((connection, arrival), |row| row.get(0))?)
 }
 
 fn one_command(
