@@ -19,6 +19,9 @@ use crate::service::readiness::{Condition, Part};
 /// How often a connection is looked at, besides what it tells by itself.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long it is waited for a word on why a connection ended.
+const REASON_TIMEOUT: Duration = Duration::from_millis(200);
+
 /// A connection that lived this long counts as good: the next attempt is made soon.
 const GOOD_LIFE: Duration = Duration::from_secs(5);
 
@@ -35,6 +38,8 @@ pub struct Link {
 pub struct Session {
     connection: Connection,
     events: BoxStream<'static, Event>,
+    /// The last error that was told; one of a channel alone may be told here too.
+    last_error: Option<String>,
     since: Instant,
     /// Ends the connection for good, whatever the broker does, when this is dropped.
     _end: DropGuard,
@@ -117,7 +122,7 @@ impl Link {
         };
         let events = connection.events_listener().boxed();
         tracing::info!(purpose = self.purpose, "broker: connected");
-        Ok(Session { connection, events, since: Instant::now(), _end: end })
+        Ok(Session { connection, events, last_error: None, since: Instant::now(), _end: end })
     }
 }
 
@@ -157,19 +162,38 @@ impl Session {
                 event = self.events.next() => event,
                 _ = look.tick() => {
                     if self.is_connected() { continue }
-                    None
+                    return News::Ended(self.end_reason().await);
                 }
             };
             match event {
                 Some(Event::ConnectionBlocked(reason)) => return News::Blocked(reason),
                 Some(Event::ConnectionUnblocked) => return News::Unblocked,
-                Some(Event::Error(error)) if !self.is_connected() => {
-                    return News::Ended(fault::about("the connection ended", &error));
+                Some(Event::Error(error)) => {
+                    self.last_error = Some(fault::about("the connection ended", &error));
+                    if !self.is_connected() {
+                        return News::Ended(self.end_reason().await);
+                    }
                 }
                 Some(_) => {}
-                None => return News::Ended("the connection ended".to_owned()),
+                None => return News::Ended(self.end_reason().await),
             }
         }
+    }
+
+    /// Why the connection ended. lapin may say so a little later than it ends it.
+    async fn end_reason(&mut self) -> String {
+        let said = async {
+            while self.last_error.is_none()
+                && let Some(event) = self.events.next().await
+            {
+                if let Event::Error(error) = event {
+                    self.last_error = Some(fault::about("the connection ended", &error));
+                }
+            }
+        };
+        // Without a word in that time there is none.
+        let _ = timeout(REASON_TIMEOUT, said).await;
+        self.last_error.take().unwrap_or_else(|| "the connection ended".to_owned())
     }
 
     /// Says good-bye, within `patience`, and ends the connection.

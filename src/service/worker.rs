@@ -17,7 +17,7 @@ use super::ports::{Authorization, Begun, Finished, Patch};
 use crate::domain::command::CommandId;
 use crate::domain::error::Reason;
 use crate::domain::lifecycle::Finish;
-use crate::domain::record::{CommandRecord, State};
+use crate::domain::record::{CommandRecord, Outcome, State};
 use crate::domain::reply::{self, Reply, Unauthorized, Verdict};
 use crate::domain::trace::TraceContext;
 use crate::telemetry;
@@ -66,8 +66,8 @@ pub(super) struct Attempts {
 }
 
 impl Shared {
-    /// Sets `job` to work; `hold` is let go at its end. A panic ends this job alone: its claim is recovery's once the lease
-    /// is over.
+    /// Sets `job` to work; `hold` is let go at its end. A panic ends this job alone: its claim, if it has one, is recovery's
+    /// once the lease is over.
     pub(super) fn spawn_work(self: &Arc<Self>, job: Job, hold: impl Send + 'static) {
         let shared = Arc::clone(self);
         self.tasks.spawn(async move {
@@ -87,7 +87,7 @@ impl Shared {
         match begun {
             Begun::Claimed(record) => {
                 let span = command_span(&record, &job.trace);
-                self.execute(&job, record, asked).instrument(span).await;
+                self.execute(&job, &record, asked).instrument(span).await;
             }
             Begun::Waiting(record) => {
                 self.recovery.notify_one();
@@ -141,9 +141,10 @@ impl Shared {
         }
     }
 
-    async fn execute(&self, job: &Job, record: CommandRecord, asked: Instant) {
+    async fn execute(&self, job: &Job, record: &CommandRecord, asked: Instant) {
         let lease_end = asked + self.settings.lease;
-        let (verdict, attempts) = self.attempt(job, &record, asked, lease_end).await;
+        let attempted = AssertUnwindSafe(self.attempt(job, record, asked, lease_end)).catch_unwind().await;
+        let (verdict, attempts) = attempted.unwrap_or_else(|_| panicked(record));
         if let Verdict::Applied { drifts, .. } = &verdict {
             for drift in drifts {
                 warn!(
@@ -320,6 +321,16 @@ pub(super) fn hint(verdict: &Verdict) -> Option<Duration> {
         }
         _ => None,
     }
+}
+
+/// What is known after a panic in the midst of the attempts: nothing. The command is tried again like any other of unknown
+/// fate, and given up in the end if it panics each time.
+fn panicked(record: &CommandRecord) -> (Verdict, Attempts) {
+    error!(command.id = %record.id, "the work on a command panicked");
+    let outcome =
+        Outcome::refused(None, Reason::Internal, "the adapter failed while it worked on the command");
+    let verdict = Verdict::Transient { outcome, maybe_applied: true, unanswered: true, token_refused: false };
+    (verdict, Attempts { sent: 1, maybe_applied: true, unanswered_at: Some(Instant::now()) })
 }
 
 fn command_span(record: &CommandRecord, trace: &TraceContext) -> Span {

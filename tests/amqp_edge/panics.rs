@@ -1,9 +1,10 @@
 //! A panic in one command's work stays with that command: its neighbours, its lane and the consumer go on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use guest_connection_adapter::amqp::Settings;
 use guest_connection_adapter::domain::Timestamp;
 use guest_connection_adapter::domain::command::{Command, IdempotencyKey, OrganizationId};
@@ -11,7 +12,7 @@ use guest_connection_adapter::domain::connection::Connection;
 use guest_connection_adapter::domain::error::Reason;
 use guest_connection_adapter::domain::record::{CommandRecord, Door, State};
 use guest_connection_adapter::domain::trace::TraceContext;
-use guest_connection_adapter::service::archiver::Submission;
+use guest_connection_adapter::service::archiver::{Answer, Submission};
 use guest_connection_adapter::service::ports::{Clock, SystemClock};
 use guest_connection_adapter::service::readiness::Condition;
 use lapin::BasicProperties;
@@ -36,12 +37,17 @@ async fn send(client: &Client, settings: &Settings, requester: OrganizationId, g
 
 /// The command under `key`, as soon as it has succeeded.
 async fn succeeded(pipeline: &Pipeline, requester: OrganizationId, key: &str) -> CommandRecord {
+    state(pipeline, requester, key, State::Succeeded).await
+}
+
+/// The command under `key`, as soon as it is in `state`.
+async fn state(pipeline: &Pipeline, requester: OrganizationId, key: &str, state: State) -> CommandRecord {
     in_time(key, async {
         loop {
             let key = IdempotencyKey::parse(key).expect("a key");
             let found = pipeline.archiver.command_by_key(requester, key).await;
             if let Ok(Some(record)) = found
-                && record.state == State::Succeeded
+                && record.state == state
             {
                 return record;
             }
@@ -85,7 +91,7 @@ async fn of_a_message(place: Place, sent: usize) {
     for (owner, key) in [(requester(), "beside"), (owner, "kin")] {
         succeeded(&pipeline, owner, key).await;
     }
-    // Recovery takes the claim up when it has ended, and the one behind it waits for that.
+    // Its fate is unknown, so it runs again before the one behind it.
     let first = succeeded(&pipeline, owner, "unlucky").await;
     let second = succeeded(&pipeline, requester(), "behind").await;
     assert!(first.finished_time < second.finished_time, "in order");
@@ -156,11 +162,46 @@ async fn a_panic_is_told_to_the_caller_and_a_repeat_hears_the_outcome() {
         message_length: 0,
         answer_by: Instant::now() + DEADLINE,
     };
-    let refusal = in_time("a word", pipeline.archiver.submit(submission())).await.expect_err("a panic");
-    assert_eq!(refusal.reason, Reason::Internal);
+    let told =
+        in_time("a word", pipeline.archiver.submit(submission())).await.expect("a word on the command");
+    let Answer::Deferred(record) = told else { panic!("not deferred: {told:?}") };
+    assert_eq!(reason(&record), Some(Reason::Internal));
     in_time("the outcome", pipeline.archiver.submit(submission())).await.expect("it was taken over");
     assert_eq!(succeeded(&pipeline, requester(), "unlucky").await.epoch, 2);
     pipeline.stop().await;
+}
+
+fn reason(record: &CommandRecord) -> Option<Reason> {
+    record.outcome.as_ref().and_then(|outcome| outcome.refusal.as_ref()).map(|refusal| refusal.reason)
+}
+
+/// A clock that can be put forward.
+struct Movable(AtomicI64);
+
+impl Clock for Movable {
+    fn now(&self) -> Timestamp {
+        SystemClock.now() + TimeDelta::hours(self.0.load(Ordering::SeqCst))
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_panics_each_time_is_given_up_in_the_end() {
+    let settings = settings("panic-always");
+    let clock = Arc::new(Movable(AtomicI64::new(0)));
+    let pipeline = Pipeline::start_recovering(&settings, clock.clone()).await;
+    pipeline.ready().await;
+    let client = Client::new().await;
+    let guest = Uuid::now_v7();
+    for _ in 0..1_000 {
+        pipeline.upstream.panic_once(Place::Send, OrganizationId(guest));
+    }
+    send(&client, &settings, requester(), guest, "unlucky").await;
+    state(&pipeline, requester(), "unlucky", State::Deferred).await;
+    clock.0.store(25, Ordering::SeqCst);
+    let given_up = state(&pipeline, requester(), "unlucky", State::Abandoned).await;
+    assert_eq!(reason(&given_up), Some(Reason::CommandAbandoned));
+    assert!(given_up.maybe_applied && given_up.event.is_some(), "and that nobody knows is told");
+    consumed_without_a_stop(pipeline, &client, &settings).await;
 }
 
 /// A clock that panics a number of times.

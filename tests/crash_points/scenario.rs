@@ -102,6 +102,12 @@ impl Step {
     }
 }
 
+/// The fate of the first one is unknown, and a call waits behind it.
+pub fn unknown() -> Scenario {
+    let steps = vec![message(1, true), call(2, false).repeats()];
+    Scenario { name: "a call behind what has no answer", steps, fates: vec![(1, Fate::Unanswered)] }
+}
+
 /// Two commands, of which the older one is held up on its way.
 pub fn overwritten() -> Scenario {
     let steps = vec![message(1, true), message(2, false)];

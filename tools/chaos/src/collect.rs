@@ -124,7 +124,8 @@ pub async fn look_up(stage: &Arc<Stage>, history: &mut History, all: bool) {
         let command = history.commands.get(key);
         command.is_some_and(|command| {
             let confirmed = command.event.as_ref().is_none_or(|(_, _, confirmed)| *confirmed);
-            command.state.is_final() && confirmed
+            // One that failed may be asked for again by a message that is still on its way.
+            command.state.is_final() && command.state != State::Failed && confirmed
         })
     };
     let mut keys: Vec<String> = history.wishes.iter().map(|wish| wish.key.clone()).collect();

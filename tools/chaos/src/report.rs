@@ -23,9 +23,12 @@ const MARGIN: TimeDelta = TimeDelta::milliseconds(500);
 #[must_use]
 pub fn summary(run: &Run) -> String {
     let mut text = counts(&run.history);
-    let settled = match run.settled_in {
-        Some(time) => format!("settled {time:.1?} after the last sending and fault\n"),
-        None => "NOT SETTLED in time\n".to_owned(),
+    let settled = match &run.settled {
+        Ok(time) => format!("settled {time:.1?} after the last sending and fault\n"),
+        Err(owed) => {
+            let list: Vec<_> = owed.iter().take(FINDINGS_SHOWN).map(|owed| format!("\n  {owed}")).collect();
+            format!("NOT SETTLED in time; {} things were owed then:{}\n", owed.len(), list.concat())
+        }
     };
     text.push_str(&settled);
     writeln!(text, "longest stall of this process: {:.0?}", run.longest_stall).expect("a string");

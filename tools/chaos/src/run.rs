@@ -8,7 +8,7 @@ use chrono::Utc;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use crate::checks::{self, Checked, Index};
+use crate::checks::{self, Checked, Finding, Index};
 use crate::faults::{self, Happened};
 use crate::history::History;
 use crate::load::{self, Sent};
@@ -31,8 +31,8 @@ pub struct Run {
     pub history: History,
     /// What the checks say.
     pub checked: Vec<Checked>,
-    /// How long it took until nothing was owed any more.
-    pub settled_in: Option<Duration>,
+    /// How long it took until nothing was owed any more, or what still was when the time for it was over.
+    pub settled: Result<Duration, Vec<Finding>>,
     /// How long this process itself was once kept from running. What the faults may do to a request has a bound, and a
     /// machine that stalls for longer than the bound has room for adds to it.
     pub longest_stall: Duration,
@@ -46,7 +46,7 @@ impl Run {
     /// Whether every promise was kept.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        self.checked.iter().all(|checked| checked.findings.is_empty())
+        self.settled.is_ok() && self.checked.iter().all(|checked| checked.findings.is_empty())
     }
 }
 
@@ -79,10 +79,10 @@ pub async fn run(seed: u64, duration: Duration) -> Run {
         upstream: BTreeMap::new(),
         left_in_queue: 0,
     };
-    let settled_in = settle(&stage, &mut history).await;
+    let settled = settle(&stage, &mut history).await;
     let checked = checks::all(&history);
     let log = stage.log().await;
-    Run { history, checked, settled_in, longest_stall, log, configuration: stage.configuration().to_owned() }
+    Run { history, checked, settled, longest_stall, log, configuration: stage.configuration().to_owned() }
 }
 
 /// Sleeps for ever, and measures how much too long.
@@ -96,22 +96,24 @@ async fn watch_stalls(longest: watch::Sender<Duration>) {
 }
 
 /// Waits until nothing is owed any more, ends the adapter, and fetches what that has brought.
-async fn settle(stage: &Arc<Stage>, history: &mut History) -> Option<Duration> {
+async fn settle(stage: &Arc<Stage>, history: &mut History) -> Result<Duration, Vec<Finding>> {
     let since = Instant::now();
     stage.ready().await;
     let broker = stage.broker().await;
-    let mut settled_in = None;
-    while since.elapsed() < SETTLE_DEADLINE {
+    let settled = loop {
         collect::drain(&broker, history).await;
         collect::learn_keys(history);
         collect::look_up(stage, history, false).await;
         let owed = checks::owed(history, &Index::new(history));
-        if owed.iter().all(|checked| checked.findings.is_empty()) {
-            settled_in = Some(since.elapsed());
-            break;
+        let owed: Vec<Finding> = owed.into_iter().flat_map(|checked| checked.findings).collect();
+        if owed.is_empty() {
+            break Ok(since.elapsed());
+        }
+        if since.elapsed() > SETTLE_DEADLINE {
+            break Err(owed);
         }
         sleep(LOOK_INTERVAL).await;
-    }
+    };
     collect::look_up(stage, history, true).await;
     let _ = stage.simulator.wait_until_idle(LOOK_INTERVAL * 10).await;
     if !stage.terminate().await {
@@ -124,7 +126,7 @@ async fn settle(stage: &Arc<Stage>, history: &mut History) -> Option<Duration> {
     }
     collect::drain(&broker, history).await;
     collect::upstream(stage, history);
-    settled_in
+    settled
 }
 
 /// The name of the header that carries the number of a sending.
