@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use guest_connection_adapter::proto::CommandState;
 use harness::{Broker, DEADLINE, Names, Upstream, World};
-use lapin::BasicProperties;
-use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
+use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, ByteArray, DecimalValue, FieldArray, FieldTable};
+use lapin::{BasicProperties, ExchangeKind};
 use simulator::Rule;
 use uuid::Uuid;
 
@@ -341,5 +341,32 @@ async fn case_21_a_queue_in_another_form_is_named_and_left_alone() {
     assert_eq!(deleted.await.unwrap(), 1);
     adapter.ready().await;
     assert_eq!(broker.consumers(&names.commands).await, 1);
+    assert!(adapter.terminate().await.0.success());
+}
+
+#[tokio::test]
+async fn case_21_an_exchange_in_another_form_stops_publishing_alone() {
+    let (upstream, broker, names) = (Upstream::start().await, Broker::connect().await, Names::default());
+    let declared = broker.channel().exchange_declare(
+        names.events.as_str().into(),
+        ExchangeKind::Fanout,
+        ExchangeDeclareOptions { durable: true, ..<_>::default() },
+        FieldTable::default(),
+    );
+    declared.await.unwrap();
+    let setup = upstream.setup(PROGRAM).broker(&broker, &names);
+    let adapter = setup.start().await;
+    not_ready(&adapter, "amqp.publish", &format!("exchange \"{}\": 406", names.events)).await;
+    adapter.readiness(|_, body| body["parts"]["amqp.consume"]["status"] == "ready").await;
+    let guest = Uuid::new_v4();
+    let body = serde_json::to_vec(&upstream.message(guest, true, "k")).unwrap();
+    broker.publish(&names, "guest", BasicProperties::default(), &body).await;
+    upstream.command_when(&adapter, "k", |command| command.state() == CommandState::Succeeded).await;
+    // An operator deletes it: the event goes out by the one that the adapter declares.
+    let deleted = broker.channel().exchange_delete(names.events.as_str().into(), <_>::default());
+    deleted.await.unwrap();
+    adapter.readiness(|_, body| body["parts"]["amqp.publish"]["status"] == "ready").await;
+    let event = broker.subscribe(&names.events).await.next().await.json();
+    assert_eq!(event["data"]["command"]["idempotency_key"], "k");
     assert!(adapter.terminate().await.0.success());
 }
