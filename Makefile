@@ -6,6 +6,8 @@ SHELL := /bin/bash
 .PHONY: help setup build demo up down test chaos soak fuzz fmt lint-proto deny clean
 
 binaries := $(or $(CARGO_TARGET_DIR),target)/debug
+# Most tests wait for something; so more of them than there are cores run at once.
+test_threads := 4
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -28,7 +30,7 @@ down: ## stop what `make up` started
 test: setup ## format check, clippy with warnings as errors, all tests against a private broker
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	scripts/broker run -- cargo test --workspace --locked
+	RUST_TEST_THREADS=$(test_threads) scripts/broker run -- cargo test --workspace --locked
 
 chaos: build ## disturb everything around the adapter for SECONDS (60) by a SEED (any), then check its promises
 	@$(binaries)/chaos run $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))

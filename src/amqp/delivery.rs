@@ -180,9 +180,14 @@ impl Work {
         }
     }
 
-    /// Places the dead letter, answers, and only then acknowledges.
+    /// Answers, places the dead letter, and only then acknowledges. What cannot be done while the message is held leaves
+    /// it with the broker; then the answer comes again with it, which does less harm than a second dead letter.
     async fn refuse(self, refusal: Refusal) -> Ending {
         spans::fail(&self.span, refusal.reason.as_str());
+        if let Err(reason) = self.reply(&refusal).await {
+            tracing::error!(reason, "amqp: a refused message could not be answered, it is kept");
+            return Ending::Stuck(format!("a refused message could not be answered: {reason}"));
+        }
         let exchange = self.desk.settings.names.dead_letters_exchange.as_str();
         let copy = dead_letter::copy(&self.delivery, &refusal, &self.trace, exchange, Uuid::now_v7());
         if let Err(reason) = self.place(Purpose::Publish, &copy).await {
@@ -191,43 +196,43 @@ impl Work {
         }
         self.desk.counts.dead_letters.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(reason = refusal.reason.as_str(), "amqp: message refused, dead letter placed");
-        self.reply(refusal).await;
         self.ack().await
     }
 
-    /// Tells the sender, if it wants to hear of it and there is a queue for it.
-    async fn reply(&self, refusal: Refusal) {
-        let Some(address) = properties::reply_address(&self.delivery.properties) else { return };
+    /// Tells the sender, if it wants to hear of it and there is a queue for it that takes the answer.
+    async fn reply(&self, refusal: &Refusal) -> Result<(), String> {
+        let Some(address) = properties::reply_address(&self.delivery.properties) else { return Ok(()) };
         let reply = Reply {
             id: Uuid::now_v7(),
             address,
             trace: self.trace.clone(),
             command: None,
             replayed: false,
-            outcome: Outcome { refusal: Some(refusal), ..Outcome::default() },
+            outcome: Outcome { refusal: Some(refusal.clone()), ..Outcome::default() },
         };
-        let sent = match render(&Message::Reply(Box::new(reply)), &self.desk.settings) {
+        match render(&Message::Reply(Box::new(reply)), &self.desk.settings) {
             Ok(publishing) => self.place(Purpose::Reply, &publishing).await,
-            Err(reason) => Err(reason),
-        };
-        if let Err(reason) = sent {
-            tracing::warn!(reason, "amqp: a reply to a refused message could not be sent");
+            Err(reason) => {
+                tracing::warn!(reason, "amqp: a reply to a refused message cannot be written");
+                Ok(())
+            }
         }
     }
 
-    /// Publishes until it is confirmed, for as long as the message is held. A reply that has no queue is done with.
+    /// Publishes until it is confirmed, for as long as the message is held. A reply that its queue does not take is done
+    /// with: nobody waits for it there.
     async fn place(&self, purpose: Purpose, publishing: &Publishing) -> Result<(), String> {
         let mut attempt = 0;
         loop {
             let reason = match self.desk.publisher.publish_alone(purpose, publishing).await {
                 Publication::Confirmed => return Ok(()),
-                Publication::Unroutable if purpose == Purpose::Reply => {
-                    return Err("its queue is gone".to_owned());
+                Publication::Unroutable | Publication::Refused(_) if purpose == Purpose::Reply => {
+                    tracing::warn!("amqp: a reply to a refused message found no queue that takes it");
+                    return Ok(());
                 }
                 Publication::Unroutable => {
                     format!("exchange \"{}\" has no queue for it", publishing.exchange)
                 }
-                Publication::Refused(reason) if purpose == Purpose::Reply => return Err(reason),
                 Publication::Refused(reason) | Publication::Failed(reason) => reason,
             };
             attempt += 1;
