@@ -183,3 +183,28 @@ async fn an_expiry_ends_what_was_not_sent_and_only_that() {
     assert_eq!(event["type"], "ai.mycreditapp.guest-connection.archived.v1");
     nothing_more_is_told(world, letters).await;
 }
+
+/// A caller that was told that its command goes on does not hear how it ended.
+#[tokio::test]
+async fn what_ends_badly_after_its_caller_has_left_is_a_dead_letter() {
+    let (mut world, mut letters) = start("").await;
+    let guest = Uuid::new_v4();
+    world.upstream.simulator.script(Rule::patch().guest(guest).times(1).delay(Duration::from_millis(1_500)));
+    world.upstream.simulator.script(Rule::patch().guest(guest).status(404));
+    let mut request = Request::new(world.upstream.archive(guest, "late"));
+    request.set_timeout(Duration::from_secs(1));
+    world.client().await.archive_guest_connection(request).await.unwrap_err();
+    let letter = letters.next().await;
+    keeps_its_history(&letter, &when(&world, "late", CommandState::Rejected).await, "UPSTREAM_NOT_FOUND");
+
+    // One that hears of it needs none.
+    let mut request = Request::new(world.upstream.archive(guest, "heard"));
+    request.set_timeout(DEADLINE);
+    let status = world.client().await.archive_guest_connection(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    world.upstream.simulator.clear_faults();
+    let guest = Uuid::new_v4();
+    world.send(guest, &world.upstream.message(guest, true, "between")).await;
+    assert_eq!(world.events.next().await.json()["data"]["command"]["idempotency_key"], "between");
+    nothing_more_is_told(world, letters).await;
+}

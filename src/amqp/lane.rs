@@ -1,11 +1,12 @@
 //! A connection with one channel for publishing, kept up for ever; one round at a time.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use lapin::Channel;
 use lapin::options::ConfirmSelectOptions;
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::link::{Link, News, Session, within};
@@ -14,7 +15,13 @@ use super::round::{self, Round};
 use super::settings::Settings;
 use super::topology;
 use crate::service::ports::Publication;
-use crate::service::readiness::Condition;
+use crate::service::readiness::{Condition, Part};
+
+/// How long a message that is tried alone, after a round that got no confirm at all, is waited for.
+const ALONE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// So many failures of messages tried alone, in a row, are the broker's.
+const MISSES_MAX: usize = 2;
 
 /// What a lane is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +44,7 @@ enum State {
 pub struct Lane {
     settings: Arc<Settings>,
     purpose: Purpose,
+    part: Part,
     state: watch::Sender<State>,
     revivals: Arc<watch::Sender<()>>,
     channel: Mutex<Option<Channel>>,
@@ -49,41 +57,66 @@ pub struct Lane {
 impl Lane {
     /// A lane that is down until [`Self::keep`] runs, and tells `revivals` whenever it is up again.
     #[must_use]
-    pub fn new(settings: Arc<Settings>, purpose: Purpose, revivals: Arc<watch::Sender<()>>) -> Self {
+    pub fn new(
+        settings: Arc<Settings>,
+        purpose: Purpose,
+        part: Part,
+        revivals: Arc<watch::Sender<()>>,
+    ) -> Self {
         let state = watch::Sender::new(State::Down("not connected yet".to_owned()));
         let turn = tokio::sync::Mutex::new(());
-        Self { settings, purpose, state, revivals, channel: Mutex::default(), wanted: Notify::new(), turn }
+        let (channel, wanted) = (Mutex::default(), Notify::new());
+        Self { settings, purpose, part, state, revivals, channel, wanted, turn }
     }
 
-    /// Publishes a batch as one round, or one by one if a message among them ends the channel: it must hold up no other.
-    /// Waits for a turn and for a channel no longer than a confirm may take.
+    /// Publishes a batch as one round, and one by one if a message among them ends the channel or keeps it silent: it must
+    /// hold up no other. Waits for a turn and for a channel no longer than a confirm may take.
     pub async fn publish(&self, publishings: &[Publishing]) -> Vec<Publication> {
         if publishings.is_empty() {
             return Vec::new();
         }
-        let round = self.round(publishings).await;
-        if !round.is_spoilt {
-            return round.publications;
-        }
-        let mut publications = Vec::with_capacity(publishings.len());
-        for publishing in publishings {
-            publications.extend(self.round(std::slice::from_ref(publishing)).await.publications);
-            if let Some(Publication::Failed(reason)) = publications.last() {
-                let rest = Publication::Failed(reason.clone());
-                publications.resize(publishings.len(), rest);
+        let patience = self.settings.confirm_timeout;
+        let round = self.round(publishings, patience).await;
+        let patience = match (round.is_spoilt, round.is_silent && publishings.len() > 1) {
+            (false, false) => return round.publications,
+            (true, _) => patience,
+            // A queue without a leader keeps the broker's end of the channel waiting, and what follows on it.
+            (false, true) => patience.min(ALONE_TIMEOUT),
+        };
+        self.one_by_one(publishings, round.publications, patience).await
+    }
+
+    /// Publishes what failed once more, each message in a round of its own, until it is plain that the broker is at fault.
+    async fn one_by_one(
+        &self,
+        publishings: &[Publishing],
+        mut publications: Vec<Publication>,
+        patience: Duration,
+    ) -> Vec<Publication> {
+        let mut misses = 0;
+        for (publishing, publication) in publishings.iter().zip(&mut publications) {
+            if misses == MISSES_MAX {
                 break;
             }
+            if !matches!(publication, Publication::Failed(_)) {
+                continue;
+            }
+            let mut alone = self.round(std::slice::from_ref(publishing), patience).await;
+            *publication = alone.publications.pop().unwrap_or_else(|| publication.clone());
+            misses = if matches!(publication, Publication::Failed(_)) { misses + 1 } else { 0 };
         }
         publications
     }
 
-    async fn round(&self, publishings: &[Publishing]) -> Round {
+    /// Publishes as one round, within `patience` from when there is a channel.
+    async fn round(&self, publishings: &[Publishing], patience: Duration) -> Round {
         let failed = |reason: String| Round {
             publications: vec![Publication::Failed(reason); publishings.len()],
             is_clean: false,
+            is_silent: false,
             is_spoilt: false,
         };
-        let Ok((turn, mut lease)) = timeout(self.settings.confirm_timeout, self.lease()).await else {
+        let Ok((turn, mut lease)) = timeout(patience, self.lease()).await else {
             return failed(match &*self.state.borrow() {
                 State::Down(reason) => reason.clone(),
                 State::Ready => "other batches take too long".to_owned(),
@@ -92,8 +125,13 @@ impl Lane {
         let Some(channel) = &lease.channel else {
             return failed("the channel is gone".to_owned());
         };
-        let round = round::run(channel, &self.settings, publishings).await;
+        let round = round::run(channel, &self.settings, publishings, patience).await;
         lease.is_clean = round.is_clean;
+        if round.is_silent
+            && let Some(Publication::Failed(reason)) = round.publications.first()
+        {
+            self.part.set(Condition::NotReady(reason.clone()));
+        }
         drop((lease, turn));
         round
     }
@@ -108,6 +146,7 @@ impl Lane {
                 return (turn, Lease { lane: self, channel: Some(channel), is_clean: false });
             }
             self.down("a channel is being opened");
+            self.wanted.notify_one();
         }
     }
 
@@ -143,10 +182,18 @@ impl Lane {
                 Err(reason) => return reason,
             }
             self.up(link);
+            let mut look_at = Instant::now() + self.settings.check_interval;
             loop {
                 let news = tokio::select! {
                     () = self.wanted.notified() => break,
                     news = session.news() => news,
+                    () = sleep_until(look_at) => {
+                        look_at = Instant::now() + self.settings.check_interval;
+                        if !session.is_blocked() && let Err(reason) = self.look(session).await {
+                            return reason;
+                        }
+                        continue;
+                    }
                 };
                 match news {
                     News::Ended(reason) => return reason,
@@ -161,6 +208,18 @@ impl Lane {
                 }
             }
         }
+    }
+
+    /// Looks whether what is published to is still there, and declares it again if that is wanted. A fault would end the
+    /// channel, so it is looked at on one of its own.
+    async fn look(&self, session: &mut Session) -> Result<(), String> {
+        if self.purpose == Purpose::Publish {
+            let channel = session.channel(self.settings.connect_timeout).await?;
+            topology::publishing(&channel, &self.settings).await?;
+            // If it fails, the channel ends with its connection.
+            let _ = timeout(self.settings.grace, channel.close(200, "OK".into())).await;
+        }
+        Ok(())
     }
 
     async fn open(&self, session: &mut Session) -> Result<Channel, String> {

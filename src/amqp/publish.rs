@@ -35,12 +35,15 @@ impl BrokerPublisher {
     #[must_use]
     pub fn new(settings: Arc<Settings>, readiness: &Readiness) -> Self {
         let revivals = Arc::new(watch::Sender::new(()));
-        let lane = |purpose| Arc::new(Lane::new(Arc::clone(&settings), purpose, Arc::clone(&revivals)));
+        let parts = (readiness.part(PUBLISH_PART), readiness.part(REPLY_PART));
+        let lane = |purpose, part: &Part| {
+            Arc::new(Lane::new(Arc::clone(&settings), purpose, part.clone(), Arc::clone(&revivals)))
+        };
         Self {
-            publish: lane(Purpose::Publish),
-            reply: lane(Purpose::Reply),
+            publish: lane(Purpose::Publish, &parts.0),
+            reply: lane(Purpose::Reply, &parts.1),
             revivals,
-            parts: (readiness.part(PUBLISH_PART), readiness.part(REPLY_PART)),
+            parts,
             settings,
         }
     }

@@ -4,8 +4,11 @@
 //! whichever confirm completes next. So all returns of a round are gathered first and known by their message id.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
+use futures::StreamExt as _;
 use futures::future::{BoxFuture, MaybeDone, maybe_done};
+use futures::stream::FuturesUnordered;
 use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
 use lapin::{Channel, Confirmation};
@@ -22,8 +25,10 @@ use crate::service::ports::Publication;
 pub struct Round {
     /// One entry for each message, in order.
     pub publications: Vec<Publication>,
-    /// Whether nothing of it is left on the channel. Otherwise a late answer could be taken for one to a later round.
+    /// Whether the channel is good for another round. A late answer could be taken for one to a later round.
     pub is_clean: bool,
+    /// Whether the broker answered nothing at all.
+    pub is_silent: bool,
     /// Whether the broker has closed the channel over one of several messages, whichever that was.
     pub is_spoilt: bool,
 }
@@ -36,9 +41,14 @@ struct Sending<'a> {
     span: Span,
 }
 
-/// Publishes `publishings` on `channel` and waits for the confirms.
-pub async fn run(channel: &Channel, settings: &Settings, publishings: &[Publishing]) -> Round {
-    let deadline = Instant::now() + settings.confirm_timeout;
+/// Publishes `publishings` on `channel` and waits for the confirms, for `patience`.
+pub async fn run(
+    channel: &Channel,
+    settings: &Settings,
+    publishings: &[Publishing],
+    patience: Duration,
+) -> Round {
+    let deadline = Instant::now() + patience;
     let mut sendings = Vec::with_capacity(publishings.len());
     for publishing in publishings {
         let mut sending = send(channel, settings, publishing);
@@ -46,27 +56,25 @@ pub async fn run(channel: &Channel, settings: &Settings, publishings: &[Publishi
         let _ = futures::poll!(&mut sending.confirm);
         sendings.push(sending);
     }
+    await_all(&mut sendings, deadline, patience).await;
     let mut answers = Vec::with_capacity(sendings.len());
     let mut returned = HashSet::new();
     let mut spoilt = None;
     for sending in &mut sendings {
-        let in_time = timeout_at(deadline, sending.confirm.as_mut()).await;
-        let answer = match (in_time, sending.confirm.as_mut().take_output()) {
-            (Ok(()), Some(Ok(confirmation))) => {
+        let answer = match sending.confirm.as_mut().take_output() {
+            Some(Ok(confirmation)) => {
                 let is_ack = confirmation.is_ack();
                 if let Some(message) = confirmation.take_message() {
                     returned.extend(properties::some(message.properties.message_id()).map(str::to_owned));
                 }
                 if is_ack { Ok(()) } else { Err(Silence::Refused) }
             }
-            (Ok(()), Some(Err(error))) if fault::is_about_a_message(&error) => {
+            Some(Err(error)) if fault::is_about_a_message(&error) => {
                 spoilt.get_or_insert_with(|| fault::text(&error));
                 Err(Silence::Broken(fault::text(&error)))
             }
-            (Ok(()), Some(Err(error))) => Err(Silence::Broken(fault::text(&error))),
-            (Err(_), _) | (Ok(()), None) => {
-                Err(Silence::Broken(format!("no confirm within {:?}", settings.confirm_timeout)))
-            }
+            Some(Err(error)) => Err(Silence::Broken(fault::text(&error))),
+            None => Err(Silence::Broken(format!("no confirm within {patience:?}"))),
         };
         answers.push(answer);
     }
@@ -79,6 +87,20 @@ pub async fn run(channel: &Channel, settings: &Settings, publishings: &[Publishi
         }
     }
     round
+}
+
+/// When other messages of the round were confirmed, one that is not so much later is given up for this round: its queue
+/// is in trouble and the others are not to wait for it.
+const STRAGGLER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Waits for the confirms until the deadline, or until those that are missing are stragglers.
+async fn await_all(sendings: &mut [Sending<'_>], deadline: Instant, patience: Duration) {
+    let mut missing: FuturesUnordered<_> =
+        sendings.iter_mut().map(|sending| sending.confirm.as_mut()).collect();
+    let mut give_up_at = deadline;
+    while let Ok(Some(())) = timeout_at(give_up_at, missing.next()).await {
+        give_up_at = deadline.min(Instant::now() + STRAGGLER_TIMEOUT.min(patience));
+    }
 }
 
 /// Why a message was not confirmed.
@@ -115,22 +137,20 @@ fn decide(
     returned: &HashSet<String>,
     sendings: &[Sending<'_>],
 ) -> Round {
-    let broken = answers.iter().find_map(|answer| match answer {
-        Err(Silence::Broken(reason)) => Some(reason.clone()),
-        _ => None,
-    });
-    let is_clean = broken.is_none();
+    // The broker goes on refusing on a channel what it has refused once for want of room, also when there is room again.
+    let is_clean = answers.iter().all(Result::is_ok);
+    let is_silent = answers.iter().all(|answer| matches!(answer, Err(Silence::Broken(_))));
     let publications =
         publishings.iter().zip(answers).zip(sendings).map(|((publishing, answer), sending)| {
-            let publication = match (answer, &broken) {
+            // The broker returns a message before it confirms it, and hands an unroutable one's confirm out at once: the
+            // return of a message that is confirmed came with its own confirm or an earlier one.
+            let publication = match answer {
                 _ if returned.contains(&publishing.message_id) => Publication::Unroutable,
-                (Ok(()), None) => Publication::Confirmed,
-                // It may have been returned, and the return still be waiting for a confirm that never came.
-                (Ok(()), Some(reason)) => Publication::Failed(format!("the batch was cut short: {reason}")),
-                (Err(Silence::Refused), _) => {
+                Ok(()) => Publication::Confirmed,
+                Err(Silence::Refused) => {
                     Publication::Refused("the broker did not take the message".to_owned())
                 }
-                (Err(Silence::Broken(reason)), _) => Publication::Failed(reason),
+                Err(Silence::Broken(reason)) => Publication::Failed(reason),
             };
             match &publication {
                 Publication::Confirmed => {}
@@ -140,5 +160,5 @@ fn decide(
             }
             publication
         });
-    Round { publications: publications.collect(), is_clean, is_spoilt: false }
+    Round { publications: publications.collect(), is_clean, is_silent, is_spoilt: false }
 }

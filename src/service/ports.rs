@@ -126,8 +126,8 @@ pub trait Store: Send + Sync + 'static {
     /// transaction: `Fresh` then carries its answer. `event_id` is for an event that ending it may emit.
     fn accept(&self, request: Acceptance, claim: Option<Uuid>) -> StoreFuture<Accepted>;
 
-    /// Asks for the claim on a command at the head of its lane.
-    fn begin(&self, id: CommandId, event_id: Uuid) -> StoreFuture<Begun>;
+    /// Asks for the claim on a command at the head of its lane. `caller_waits` tells whether a caller hears of its end.
+    fn begin(&self, id: CommandId, event_id: Uuid, caller_waits: bool) -> StoreFuture<Begun>;
 
     /// Ends a claim.
     fn finish(&self, finish: Finish) -> StoreFuture<Finished>;
@@ -166,7 +166,8 @@ pub trait Store: Send + Sync + 'static {
     /// Ends an attempt to heal.
     fn finish_heal(&self, finish: heal::Finish) -> StoreFuture<Healed>;
 
-    /// Outbox rows with a number above `after`, in order, at most `limit`.
+    /// Outbox rows with a number above `after`, in order, at most `limit`, and fewer if they are large. None only if there
+    /// are none.
     fn outbox(&self, after: i64, limit: usize) -> StoreFuture<Vec<OutboxRow>>;
 
     /// Takes rows out of the outbox that the broker has confirmed, and notes it with their commands.

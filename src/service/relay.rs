@@ -65,8 +65,12 @@ pub struct Relay {
     seen: i64,
     /// Connections whose oldest event had no queue.
     held: HashSet<Connection>,
-    /// Dead letters that had no queue.
-    letters_held: usize,
+    /// Messages without a place in a connection's order that had no queue: dead letters, replies.
+    held_alone: HashSet<i64>,
+    /// Some of what is held was not confirmed, which costs every try some time.
+    has_stragglers: bool,
+    /// Tries in a row that ended with stragglers, for the back-off.
+    straggling: u32,
     /// Whether the log says that something is held.
     holding: bool,
     /// Something below `seen` is not confirmed.
@@ -96,7 +100,9 @@ impl Relay {
             part,
             seen: 0,
             held: HashSet::new(),
-            letters_held: 0,
+            held_alone: HashSet::new(),
+            has_stragglers: false,
+            straggling: 0,
             holding: false,
             left_behind: true,
             unmarked: Vec::new(),
@@ -112,7 +118,8 @@ impl Relay {
             if self.left_behind && (stopping || Instant::now() >= retry_at) {
                 self.left_behind = false;
                 self.held.clear();
-                self.letters_held = 0;
+                self.held_alone.clear();
+                self.has_stragglers = false;
                 self.seen = 0;
             }
             self.revivals.mark_unchanged();
@@ -128,7 +135,8 @@ impl Relay {
             }
             // What came new does not bring forward the next try of what was left behind.
             if self.left_behind && Instant::now() >= retry_at {
-                let tries = self.failures.max(u32::from(!self.held.is_empty()));
+                self.straggling = if self.has_stragglers { self.straggling.saturating_add(1) } else { 0 };
+                let tries = self.failures.max(self.straggling).max(1);
                 retry_at = Instant::now() + self.settings.backoff.deferral(tries, None, rand::random());
             }
             let wait = if self.left_behind { retry_at.duration_since(Instant::now()) } else { IDLE_INTERVAL };
@@ -165,7 +173,7 @@ impl Relay {
         let mut in_line = false;
         let mine = rows.into_iter().filter(|row| self.settings.share.takes(&row.message));
         let batch = mine.filter(|row| match row.message.connection() {
-            None => true,
+            None => !self.held_alone.contains(&row.number),
             Some(connection) if self.held.contains(&connection) => false,
             Some(connection) => {
                 let first = taken.insert(connection);
@@ -189,6 +197,7 @@ impl Relay {
         }
         let messages = batch.iter().map(|row| row.message.clone()).collect();
         let publications = self.publisher.publish(messages).await;
+        let is_silent = publications.iter().all(|publication| matches!(publication, Publication::Failed(_)));
         let mut confirmed = Vec::with_capacity(batch.len());
         let mut failures: HashMap<String, usize> = HashMap::new();
         for (row, publication) in batch.iter().zip(publications) {
@@ -204,7 +213,14 @@ impl Relay {
                 }
                 Publication::Unroutable => self.hold(row, "no queue takes it"),
                 Publication::Refused(why) => self.hold(row, &why),
-                Publication::Failed(why) => *failures.entry(why).or_default() += 1,
+                Publication::Failed(why) => {
+                    // The broker answers others: it is this message's queue that is in trouble.
+                    if !is_silent {
+                        self.hold(row, &why);
+                        self.has_stragglers = true;
+                    }
+                    *failures.entry(why).or_default() += 1;
+                }
             }
         }
         for (why, count) in &failures {
@@ -212,10 +228,13 @@ impl Relay {
         }
         self.unmarked = confirmed;
         self.mark().await?;
-        if failures.is_empty() {
+        if !is_silent {
             return Ok(());
         }
         self.left_behind = true;
+        if let Some(why) = failures.into_keys().next() {
+            self.part.set(Condition::Degraded(format!("nothing could be published: {why}")));
+        }
         Err(Stopped)
     }
 
@@ -237,7 +256,7 @@ impl Relay {
         self.left_behind = true;
         match row.message.connection() {
             Some(connection) => drop(self.held.insert(connection)),
-            None => self.letters_held += 1,
+            None => drop(self.held_alone.insert(row.number)),
         }
     }
 
@@ -252,14 +271,14 @@ impl Relay {
 
     /// Tells the condition after a pass that the broker answered, and logs where it turns: once for many messages.
     fn report(&mut self) {
-        let (connections, letters) = (self.held.len(), self.letters_held);
-        let holding = connections + letters > 0;
+        let (connections, alone) = (self.held.len(), self.held_alone.len());
+        let holding = connections + alone > 0;
         if holding != self.holding {
             self.holding = holding;
             if holding {
                 warn!(
                     connections,
-                    letters, "the broker takes no messages of these; they are held and tried again"
+                    alone, "the broker takes no messages of these; they are held and tried again"
                 );
             } else {
                 info!("no messages are held any more");
@@ -269,7 +288,7 @@ impl Relay {
             let text = format!(
                 "held, since the broker has no room or queue for them: events of {connections} connection(s)"
             );
-            Condition::Degraded(format!("{text}, {letters} dead letter(s)"))
+            Condition::Degraded(format!("{text}, {alone} other message(s)"))
         } else {
             Condition::Ready
         });

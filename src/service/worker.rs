@@ -118,16 +118,18 @@ impl Shared {
             }
             () = job.ticket.turn() => {}
         }
-        self.ask(job.id).await
+        self.ask(job).await
     }
 
     /// Asks for the claim, again and again while the store is away, and for no longer than until recovery does so too.
-    async fn ask(&self, id: CommandId) -> Option<(Begun, Instant)> {
+    async fn ask(&self, job: &Job) -> Option<(Begun, Instant)> {
+        let id = job.id;
         let give_up_at = Instant::now() + self.settings.lease;
         let mut told = false;
         loop {
             let asked = Instant::now();
-            let error = match self.store.begin(id, Uuid::now_v7()).await {
+            let caller_waits = job.caller.as_ref().is_some_and(Caller::waits);
+            let error = match self.store.begin(id, Uuid::now_v7(), caller_waits).await {
                 Ok(begun) => return Some((begun, asked)),
                 Err(error) => error,
             };

@@ -7,6 +7,8 @@ use guest_connection_adapter::domain::message::EventKind;
 use guest_connection_adapter::domain::record::State;
 use guest_connection_adapter::service::ports::{Accepted, Begun, Finished};
 
+use uuid::Uuid;
+
 use super::world::*;
 
 pub async fn a_success_is_told_once_with_everything<H: Harness>(world: World<H>) {
@@ -132,9 +134,12 @@ pub async fn a_maybe_applied_command_is_deferred_even_if_a_caller_waits<H: Harne
 }
 
 pub async fn dead_letters_are_for_commands_that_nobody_hears_of<H: Harness>(world: World<H>) {
-    world.done(wish(1, "call"), rejected()).await;
-    world.done(wish(2, "failed-call"), refused()).await;
+    world.done(wish(1, "call"), Finish { caller_waits: true, ..rejected() }).await;
+    world.done(wish(2, "failed-call"), Finish { caller_waits: true, ..refused() }).await;
     assert_eq!(world.letters().await, [], "the caller hears it");
+    let gone = world.done(wish(7, "call-of-one-who-left"), rejected()).await;
+    let expiring = world.fresh(wish(8, "expiring-call").expires(world.now())).await;
+    assert!(matches!(world.store().begin(expiring.id, Uuid::now_v7(), false).await, Ok(Begun::Ended(_))));
     let message = world.done(wish(3, "message").by_amqp(), rejected()).await;
     let failed = world.done(wish(4, "failed-message").by_amqp(), refused()).await;
     let deferred = world.done(wish(5, "deferred-call"), unreachable()).await;
@@ -143,9 +148,9 @@ pub async fn dead_letters_are_for_commands_that_nobody_hears_of<H: Harness>(worl
     world.done(wish(6, "fine").by_amqp(), applied()).await;
     let letters = world.letters().await;
     let ids: Vec<_> = letters.iter().map(|letter| letter.command.id).collect();
-    assert_eq!(ids, [message.id, failed.id, deferred.id]);
-    assert_eq!(letters[0].refusal.reason, Reason::UpstreamNotFound);
-    assert_eq!(letters[0].command.state, State::Rejected);
+    assert_eq!(ids, [gone.id, expiring.id, message.id, failed.id, deferred.id]);
+    assert_eq!(letters[2].refusal.reason, Reason::UpstreamNotFound);
+    assert_eq!(letters[2].command.state, State::Rejected);
 }
 
 pub async fn everyone_who_asked_gets_a_reply<H: Harness>(world: World<H>) {

@@ -154,6 +154,6 @@ async fn settle_everything<H: Harness>(world: &World<H>, walk: &mut Walk) {
 
 impl<H: Harness> World<H> {
     async fn begin_quietly(&self, id: guest_connection_adapter::domain::command::CommandId) -> Begun {
-        self.store().begin(id, Uuid::now_v7()).await.unwrap()
+        self.store().begin(id, Uuid::now_v7(), true).await.unwrap()
     }
 }

@@ -248,7 +248,7 @@ impl<H: Harness> World<H> {
     }
 
     pub async fn begin(&self, record: &CommandRecord) -> Begun {
-        let answer = self.store().begin(record.id, Uuid::now_v7()).await.unwrap();
+        let answer = self.store().begin(record.id, Uuid::now_v7(), true).await.unwrap();
         self.check_books().await;
         answer
     }

@@ -98,8 +98,8 @@ impl Store for Gated<dyn Store> {
         self.effect(Effect::Accept, move |store| store.accept(request, claim), |_, _| {})
     }
 
-    fn begin(&self, id: CommandId, event_id: Uuid) -> StoreFuture<Begun> {
-        self.effect(Effect::Begin, move |store| store.begin(id, event_id), |_, _| {})
+    fn begin(&self, id: CommandId, event_id: Uuid, caller_waits: bool) -> StoreFuture<Begun> {
+        self.effect(Effect::Begin, move |store| store.begin(id, event_id, caller_waits), |_, _| {})
     }
 
     fn finish(&self, finish: Finish) -> StoreFuture<Finished> {

@@ -14,6 +14,7 @@ mod edges;
 mod order;
 mod poison;
 mod publishing;
+mod queues;
 mod rewriter;
 mod settling;
 mod support;

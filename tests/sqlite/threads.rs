@@ -81,7 +81,7 @@ async fn concurrent_calls_share_commits_and_one_error_stays_alone() {
     let before = data_version(&other);
     let calls: Vec<_> =
         (0..200).map(|n| store.accept(wish(n, &format!("k-{n}")).acceptance(), None)).collect();
-    let unknown = store.begin(wish(1, "-").acceptance().id, Uuid::now_v7());
+    let unknown = store.begin(wish(1, "-").acceptance().id, Uuid::now_v7(), true);
     let more: Vec<_> =
         (200..400).map(|n| store.accept(wish(n, &format!("k-{n}")).acceptance(), None)).collect();
     other.execute_batch("ROLLBACK").unwrap();

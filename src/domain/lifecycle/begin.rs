@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use uuid::Uuid;
 
 use super::Terms;
-use super::end::{Settlement, end};
+use super::end::{Close, Settlement, end};
 use crate::domain::Timestamp;
 use crate::domain::connection::{ConnectionRecord, Quiet};
 use crate::domain::error::Reason;
@@ -23,23 +23,25 @@ pub enum Begun {
     Unavailable(CommandRecord),
 }
 
-/// Other commands of the connection, as far as they matter to one that is to be begun.
+/// What matters to a command that is to be begun, besides its own record.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Neighbours<'a> {
-    /// One that [blocks](CommandRecord::blocks).
+pub struct Situation<'a> {
+    /// Another command of the connection that [blocks](CommandRecord::blocks).
     pub blocker: Option<&'a CommandRecord>,
-    /// Whether one that arrived earlier still stands [in line](CommandRecord::in_line).
+    /// Whether one of the connection that arrived earlier still stands [in line](CommandRecord::in_line).
     pub is_behind: bool,
+    /// Whether a caller waits for the outcome.
+    pub caller_waits: bool,
 }
 
 /// Decides whether `record` may be claimed (rules 2, 3, 5 and 6).
 ///
-/// `event_id` is the id of the event that an end may emit.
+/// `event_id` is the id of the event that an end may emit, `now` the store's time.
 #[must_use]
 pub fn begin(
     mut record: CommandRecord,
     mut connection: ConnectionRecord,
-    neighbours: Neighbours<'_>,
+    situation: Situation<'_>,
     now: Timestamp,
     event_id: Uuid,
     terms: &Terms,
@@ -56,22 +58,23 @@ pub fn begin(
         let quiet_until = connection.quiet.map(|quiet| quiet.until);
         connection.settle_until = connection.settle_until.max(quiet_until);
     }
+    let close = Close { now, event_id, caller_waits: situation.caller_waits };
     if !record.maybe_applied {
         if record.command.expire_time.is_some_and(|expires| expires <= now) {
             let outcome =
                 unsent(&record, Reason::CommandExpired, "expire_time passed before the command was sent");
-            return Begun::Ended(end(record, connection, State::Failed, outcome, now, event_id));
+            return Begun::Ended(end(record, connection, State::Failed, outcome, close));
         }
         if connection.applied.is_some_and(|applied| record.version() < applied.version) {
             let text = "a newer command of the connection was applied, or may have been";
             let outcome = unsent(&record, Reason::Superseded, text);
-            return Begun::Ended(end(record, connection, State::Superseded, outcome, now, event_id));
+            return Begun::Ended(end(record, connection, State::Superseded, outcome, close));
         }
     }
     let quiet = connection.quiet.filter(|quiet| quiet.command_id != record.id && quiet.until > now);
-    let blocked_until = neighbours.blocker.map(|other| other.due_time.unwrap_or(now));
+    let blocked_until = situation.blocker.map(|other| other.due_time.unwrap_or(now));
     // One whose fate is unknown goes first: all others wait for it.
-    let line_until = (neighbours.is_behind && !record.blocks()).then(|| now + LINE_WAIT);
+    let line_until = (situation.is_behind && !record.blocks()).then(|| now + LINE_WAIT);
     let wait_until = blocked_until.max(quiet.map(|quiet| quiet.until)).max(line_until);
     if let Some(until) = wait_until {
         record.due_time = Some(until.max(now + WAIT_MIN));
@@ -87,8 +90,9 @@ pub fn begin(
     Begun::Claimed(record, connection)
 }
 
-/// A command behind another one in line is woken when it is the first. This is when it is looked at in any case.
-pub const LINE_WAIT: TimeDelta = TimeDelta::minutes(5);
+/// A command behind another one in line is woken when it is the first. This is when it is looked at in any case: far off,
+/// since every look reads all that is due.
+pub const LINE_WAIT: TimeDelta = TimeDelta::days(1);
 
 /// What waits is looked at again no sooner than this, unless it is woken.
 pub(in crate::domain) const WAIT_MIN: TimeDelta = TimeDelta::milliseconds(250);

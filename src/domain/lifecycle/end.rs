@@ -26,17 +26,26 @@ pub fn free_time(connection: &ConnectionRecord, now: Timestamp) -> Timestamp {
     connection.quiet.map_or(now, |quiet| quiet.until)
 }
 
+/// The circumstances of an end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Close {
+    pub(super) now: Timestamp,
+    pub(super) event_id: Uuid,
+    /// Whether a caller hears of it.
+    pub(super) caller_waits: bool,
+}
+
 /// Makes `record` final and writes what others are to hear.
 pub(super) fn end(
     mut record: CommandRecord,
     mut connection: ConnectionRecord,
     state: State,
     outcome: Outcome,
-    now: Timestamp,
-    event_id: Uuid,
+    close: Close,
 ) -> Settlement {
-    // A command with an earlier outcome was deferred: whoever waited for it was told so and may be gone.
-    let unattended = record.door == Door::Amqp || record.outcome.is_some();
+    let Close { now, event_id, caller_waits } = close;
+    // A message may have asked for it as well, and who was told earlier that it goes on may be gone.
+    let unattended = record.door == Door::Amqp || record.outcome.is_some() || !caller_waits;
     record.state = state;
     record.outcome = Some(outcome);
     record.due_time = None;
@@ -106,11 +115,11 @@ fn dead_letter(record: &CommandRecord, unattended: bool, now: Timestamp) -> Opti
         _ => false,
     };
     let refusal = record.outcome.as_ref().and_then(|outcome| outcome.refusal.clone())?;
+    // One that failed may come again by its key and fail anew.
+    let accepted_time = record.accepted_time.timestamp_micros();
+    let name = format!("dead-letter/{}/{}/{accepted_time}", record.generation, record.epoch);
     wanted.then(|| DeadLetter {
-        id: Uuid::new_v5(
-            &record.id.0,
-            format!("dead-letter/{}/{}", record.generation, record.epoch).as_bytes(),
-        ),
+        id: Uuid::new_v5(&record.id.0, name.as_bytes()),
         time: now,
         trace: record.trace.clone(),
         command: CommandSummary::from(record),

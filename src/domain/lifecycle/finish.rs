@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use uuid::Uuid;
 
 use super::Terms;
-use super::end::{Settlement, end, free_time};
+use super::end::{Close, Settlement, end, free_time};
 use crate::domain::Timestamp;
 use crate::domain::command::CommandId;
 use crate::domain::connection::{ConnectionRecord, Quiet, Suspicion};
@@ -29,8 +29,8 @@ pub struct Finish {
     pub maybe_applied: bool,
     /// How long ago the last PATCH that got no answer was sent.
     pub unanswered_ago: Option<Duration>,
-    /// Whether a caller hears of a transient failure and decides itself: then a command that certainly was not applied
-    /// becomes `failed`, not `deferred`.
+    /// Whether a caller hears of a failure and decides itself: then there is no dead letter, and a command that certainly
+    /// was not applied becomes `failed` after a transient one, not `deferred`.
     pub caller_waits: bool,
     /// The wait until a deferred command runs again.
     pub defer_delay: Duration,
@@ -66,6 +66,7 @@ pub fn finish(
     record.maybe_applied |= finish.maybe_applied;
     end_claim(&mut connection, record.id, finish.unanswered_ago, now, terms);
 
+    let close = Close { now, event_id: finish.event_id, caller_waits: finish.caller_waits };
     let (state, outcome) = match finish.verdict {
         Verdict::Applied { outcome, .. } => {
             record.maybe_applied = false;
@@ -84,7 +85,7 @@ pub fn finish(
             }
         }
     };
-    Finished::Settled(end(record, connection, state, outcome, now, finish.event_id))
+    Finished::Settled(end(record, connection, state, outcome, close))
 }
 
 /// Clears the quiet time of a claim, but for what an unanswered attempt asks for (rule 5).

@@ -156,11 +156,11 @@ impl Model {
         let earlier =
             |c: &&CommandRecord| c.command.connection == at && c.arrival < record.arrival && c.in_line();
         let is_behind = self.commands.iter().any(|c| earlier(&c));
-        let neighbours = Neighbours { blocker: blocker.as_ref(), is_behind };
+        let situation = Situation { blocker: blocker.as_ref(), is_behind, caller_waits: true };
         let must_go_first = record.blocks();
         let was_accepted = record.state == State::Accepted;
         let connection = self.connections[&at].clone();
-        match begin(record, connection, neighbours, self.now, Uuid::now_v7(), &TERMS) {
+        match begin(record, connection, situation, self.now, Uuid::now_v7(), &TERMS) {
             Begun::Claimed(record, connection) => {
                 assert!(blocker.is_none());
                 assert!(!is_behind || must_go_first, "not at the head of its line");

@@ -11,7 +11,7 @@ mod finish;
 use chrono::TimeDelta;
 
 pub use accept::{Acceptance, Accepted, REPLIES_MAX, accept};
-pub use begin::{Begun, LINE_WAIT, Neighbours, begin};
+pub use begin::{Begun, LINE_WAIT, Situation, begin};
 pub use end::{Settlement, free_time};
 pub use finish::{Finish, Finished, finish};
 

@@ -90,7 +90,7 @@ proptest! {
         request.command.issue_time = Some(issued);
         let (record, known) = fresh(request, &known, now);
         let older = record.version() < version;
-        match begin(record, known, Neighbours::default(), now, Uuid::nil(), &TERMS) {
+        match begin(record, known, Situation::default(), now, Uuid::nil(), &TERMS) {
             Begun::Claimed(..) => prop_assert!(!older),
             Begun::Ended(settlement) => {
                 prop_assert!(older);
@@ -113,7 +113,7 @@ proptest! {
         request.door = if by_message { Door::Amqp } else { Door::Grpc };
         let (record, known) = fresh(request, &ConnectionRecord::new(connection(1)), start());
         let Begun::Claimed(mut record, known) =
-            begin(record, known, Neighbours::default(), start(), Uuid::nil(), &TERMS)
+            begin(record, known, Situation::default(), start(), Uuid::nil(), &TERMS)
         else {
             panic!("nothing is in the way")
         };

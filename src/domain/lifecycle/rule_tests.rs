@@ -113,7 +113,7 @@ fn claim(
     connection: ConnectionRecord,
     now: Timestamp,
 ) -> (CommandRecord, ConnectionRecord) {
-    match begin(record, connection, Neighbours::default(), now, Uuid::now_v7(), &TERMS) {
+    match begin(record, connection, Situation::default(), now, Uuid::now_v7(), &TERMS) {
         Begun::Claimed(record, connection) => (record, connection),
         other => panic!("not claimed: {other:?}"),
     }
@@ -247,7 +247,7 @@ fn a_waiting_command_is_not_looked_at_again_at_once() {
     let Begun::Waiting(record) = begin(
         record,
         connection,
-        Neighbours { blocker: Some(&blocker), is_behind: false },
+        Situation { blocker: Some(&blocker), ..<_>::default() },
         start(),
         Uuid::now_v7(),
         &TERMS,
@@ -284,9 +284,9 @@ fn a_command_waits_for_those_that_stand_ahead_of_it_unless_all_wait_for_it() {
     let known = ConnectionRecord::new(connection(1));
     let (record, connection) = new_record(request(1, 1, "k"), &known, start());
     let now = start();
-    let neighbours = Neighbours { is_behind: true, ..<_>::default() };
+    let situation = Situation { is_behind: true, ..<_>::default() };
     let Begun::Waiting(waiting) =
-        begin(record.clone(), connection.clone(), neighbours, now, Uuid::now_v7(), &TERMS)
+        begin(record.clone(), connection.clone(), situation, now, Uuid::now_v7(), &TERMS)
     else {
         panic!("overtaken")
     };
@@ -294,7 +294,7 @@ fn a_command_waits_for_those_that_stand_ahead_of_it_unless_all_wait_for_it() {
     assert!(waiting.in_line());
     let unknown = CommandRecord { state: State::Deferred, maybe_applied: true, ..record };
     assert!(!unknown.in_line());
-    let begun = begin(unknown, connection, neighbours, now, Uuid::now_v7(), &TERMS);
+    let begun = begin(unknown, connection, situation, now, Uuid::now_v7(), &TERMS);
     assert!(matches!(begun, Begun::Claimed(record, _) if record.state == State::InFlight));
 }
 

@@ -33,6 +33,7 @@ use uuid::Uuid;
 
 use error::Fault;
 pub use error::OpenError;
+use operations::Ask;
 use reader::Reader;
 use task::{Scope, Shared, Task};
 use writer::Writer;
@@ -185,8 +186,8 @@ impl Store for SqliteStore {
         self.write(move |scope| operations::accept(scope, request, claim))
     }
 
-    fn begin(&self, id: CommandId, event_id: Uuid) -> StoreFuture<Begun> {
-        self.write(move |scope| operations::begin(scope, id, event_id))
+    fn begin(&self, id: CommandId, event_id: Uuid, caller_waits: bool) -> StoreFuture<Begun> {
+        self.write(move |scope| operations::begin(scope, id, Ask { event_id, caller_waits }))
     }
 
     fn finish(&self, finish: Finish) -> StoreFuture<Finished> {

@@ -11,7 +11,7 @@ use crate::domain::Timestamp;
 use crate::domain::command::CommandId;
 use crate::domain::connection::{Connection, ConnectionRecord};
 use crate::domain::heal::{self, Heal, Healed};
-use crate::domain::lifecycle::{self, Acceptance, Finish, Neighbours, Settlement};
+use crate::domain::lifecycle::{self, Acceptance, Finish, Settlement, Situation};
 use crate::domain::message::Message;
 use crate::domain::record::CommandRecord;
 use crate::domain::trace::TraceContext;
@@ -43,7 +43,9 @@ pub(super) fn accept(
                 return Ok(Accepted::Fresh(record, None));
             };
             let accepted = record.clone();
-            let begun = begin_record(scope, record, &stored, connection, event_id, now)?;
+            // Who accepts and begins at once has a caller that has just come, or a message.
+            let ask = Ask { event_id, caller_waits: true };
+            let begun = begin_record(scope, record, &stored, connection, ask, now)?;
             Ok(Accepted::Fresh(with_arrival(accepted, &begun), Some(begun)))
         }
         lifecycle::Accepted::InProgress(mut record) => {
@@ -70,13 +72,22 @@ fn with_arrival(mut accepted: CommandRecord, begun: &Begun) -> CommandRecord {
     accepted
 }
 
+/// Who asks for a claim.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ask {
+    /// The id of an event that ending the command may emit.
+    pub(super) event_id: Uuid,
+    /// Whether a caller hears of its end.
+    pub(super) caller_waits: bool,
+}
+
 /// Gives the claim on a command, if it may be begun.
-pub(super) fn begin(scope: &mut Scope<'_>, id: CommandId, event_id: Uuid) -> Result<Begun, Fault> {
+pub(super) fn begin(scope: &mut Scope<'_>, id: CommandId, ask: Ask) -> Result<Begun, Fault> {
     let now = scope.now();
     let record = rows::command_by_id(scope.connection, id)?.ok_or(Fault::Unknown(id))?;
     let stored = rows::connection(scope.connection, record.command.connection)?;
     let connection = stored.record.clone();
-    begin_record(scope, record, &stored, connection, event_id, now)
+    begin_record(scope, record, &stored, connection, ask, now)
 }
 
 /// `stored` is the connection as it is in the database, `connection` as it is to be before the claim.
@@ -85,7 +96,7 @@ fn begin_record(
     record: CommandRecord,
     stored: &StoredConnection,
     connection: ConnectionRecord,
-    event_id: Uuid,
+    ask: Ask,
     now: Timestamp,
 ) -> Result<Begun, Fault> {
     let (mut blocker, mut is_behind) = (None, false);
@@ -95,9 +106,9 @@ fn begin_record(
         blocker = rows::blocker(scope.connection, number, record.id)?;
         is_behind = rows::is_behind(scope.connection, number, arrival)?;
     }
-    let neighbours = Neighbours { blocker: blocker.as_ref(), is_behind };
+    let situation = Situation { blocker: blocker.as_ref(), is_behind, caller_waits: ask.caller_waits };
     let unclaimed = connection.clone();
-    match lifecycle::begin(record, connection, neighbours, now, event_id, &scope.shared.terms) {
+    match lifecycle::begin(record, connection, situation, now, ask.event_id, &scope.shared.terms) {
         lifecycle::Begun::Claimed(mut record, connection) => {
             save(scope, &mut record, stored, &connection)?;
             Ok(Begun::Claimed(record))

@@ -85,15 +85,22 @@ pub(super) fn due_next(scope: &Scope<'_>) -> Result<Option<Timestamp>, Fault> {
     micros.map(rows::time).transpose()
 }
 
+/// Bytes of the outbox read at once, but for a single larger message.
+const OUTBOX_LENGTH_MAX: usize = 4 * 1024 * 1024;
+
 /// Rows of the outbox above `after`, in order.
 pub(super) fn outbox(scope: &Scope<'_>, after: i64, limit: usize) -> Result<Vec<OutboxRow>, Fault> {
     let mut statement = scope
         .connection
         .prepare_cached("SELECT number, message FROM outbox WHERE number > ?1 ORDER BY number LIMIT ?2")?;
     let mut found = statement.query((after, row_limit(limit)))?;
-    let mut outbox = Vec::new();
+    let (mut outbox, mut length) = (Vec::new(), 0);
     while let Some(row) = found.next()? {
         let text: String = row.get(1)?;
+        length += text.len();
+        if length > OUTBOX_LENGTH_MAX && !outbox.is_empty() {
+            break;
+        }
         outbox.push(OutboxRow { number: row.get(0)?, message: rows::from_json("message", &text)? });
     }
     Ok(outbox)
