@@ -25,6 +25,10 @@ use crate::telemetry;
 /// The pause between tries while the store is away.
 pub(super) const STORE_RETRY_DELAY: Duration = Duration::from_millis(200);
 
+/// What it may take to store an end and tell it. A caller whose deadline is nearer may be told before that its command goes
+/// on, so it does not count as one that hears of the end.
+const HEARING_MARGIN: Duration = Duration::from_millis(100);
+
 /// A retry is only worth waiting for if this much time is left for it.
 const ATTEMPT_TIME_MIN: Duration = Duration::from_millis(100);
 
@@ -38,8 +42,9 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// Whether it will hear of an end that is stored from now on.
     fn waits(&self) -> bool {
-        self.alive.strong_count() > 0 && Instant::now() < self.answer_by
+        self.alive.strong_count() > 0 && Instant::now() + HEARING_MARGIN < self.answer_by
     }
 }
 
