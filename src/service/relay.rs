@@ -63,9 +63,9 @@ pub struct Relay {
     part: Part,
     /// The greatest number seen: what is new lies above it.
     seen: i64,
-    /// Connections whose oldest event had no queue.
+    /// Connections whose oldest event the broker did not take.
     held: HashSet<Connection>,
-    /// Messages without a place in a connection's order that had no queue: dead letters, replies.
+    /// The same of messages without a place in a connection's order: dead letters, replies.
     held_alone: HashSet<i64>,
     /// Some of what is held was not confirmed, which costs every try some time.
     has_stragglers: bool,
@@ -286,7 +286,7 @@ impl Relay {
         }
         self.part.set(if holding {
             let text = format!(
-                "held, since the broker has no room or queue for them: events of {connections} connection(s)"
+                "held, since the broker has no room, queue or confirm for them: events of {connections} connection(s)"
             );
             Condition::Degraded(format!("{text}, {alone} other message(s)"))
         } else {
