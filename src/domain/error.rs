@@ -95,6 +95,10 @@ reasons! {
     UpstreamUnreachable = "UPSTREAM_UNREACHABLE",
     /// The upstream gave no answer: the request may have taken effect.
     UpstreamUnanswered = "UPSTREAM_UNANSWERED",
+    /// The upstream as a whole fails: nothing is sent until it is back.
+    UpstreamPaused = "UPSTREAM_PAUSED",
+    /// The upstream fails for the requester organisation: its commands wait until it is served again.
+    RequesterPaused = "REQUESTER_PAUSED",
     /// A fault of the adapter itself.
     Internal = "INTERNAL",
 }
@@ -116,6 +120,8 @@ impl Reason {
                 | Self::UpstreamUnavailable
                 | Self::UpstreamUnreachable
                 | Self::UpstreamUnanswered
+                | Self::UpstreamPaused
+                | Self::RequesterPaused
                 | Self::Internal
         )
     }

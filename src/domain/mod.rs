@@ -26,6 +26,7 @@ pub mod record;
 pub mod reply;
 pub mod retry;
 pub mod trace;
+pub mod traffic;
 
 /// A point in time, UTC. Stores keep microseconds; whatever is finer is cut off on the way in.
 pub type Timestamp = chrono::DateTime<chrono::Utc>;

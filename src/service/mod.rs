@@ -3,6 +3,7 @@
 //! - [`archiver`]: the pipeline behind both doors
 //! - [`lanes`]: one command of a connection after another
 //! - [`load`]: how much the process may hold
+//! - [`gate`]: who may send to the upstream, and how much
 //! - [`board`]: who works on what, and who waits for it
 //! - [`worker`]: attempts under a claim, and its end
 //! - [`recovery`]: what nobody works on any more, and what is due again
@@ -16,6 +17,7 @@
 pub mod archiver;
 pub mod backlog;
 pub mod board;
+pub mod gate;
 pub mod heal;
 pub mod lanes;
 pub mod load;

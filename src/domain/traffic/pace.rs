@@ -1,0 +1,127 @@
+//! How many requests may be begun in a second, learnt from refusals.
+//!
+//! Nobody documents a limit, so there is none until the first 429. Then the rate is what was served in the last second,
+//! less a little; it comes back to where it was refused, lingers there, and goes beyond it only after a while, on the
+//! curve of CUBIC (RFC 9438), which spends most of its time just below the limit that it knows.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::Moment;
+
+/// The rate after a refusal, as a share of the rate at which it came.
+const CUT: f64 = 0.95;
+
+/// The same after a refusal soon after the last one: the limit is lower than it was taken for.
+const CUT_AGAIN: f64 = 0.8;
+
+/// What is soon.
+const AGAIN: Duration = Duration::from_secs(3);
+
+/// The curve's steepness, in shares of the known limit per cubic second: about 14 s until it is reached again, 10 s more until
+/// it is exceeded by 2 %, a minute until it is tripled.
+const STEEPNESS: f64 = 2e-5;
+
+/// A limit that was not met for so long is forgotten.
+const MEMORY: Duration = Duration::from_secs(600);
+
+/// The lowest rate, in requests per second.
+const RATE_MIN: f64 = 0.2;
+
+/// What was served within this time is a rate.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Requests that came late by this much may be made up for.
+const SLACK: Duration = Duration::from_millis(40);
+
+/// Entries of the last second that are kept, at most; what is faster than this is not learnt exactly.
+const SERVED_MAX: usize = 4_096;
+
+#[derive(Debug, Clone, Copy)]
+struct Learnt {
+    /// Where it was refused, per second.
+    limit: f64,
+    /// By how much it was cut.
+    cut: f64,
+    /// Since when the rate rises.
+    since: Moment,
+}
+
+/// The pace of one organisation.
+#[derive(Debug, Clone, Default)]
+pub struct Pace {
+    learnt: Option<Learnt>,
+    /// When the next request is due if they are spread evenly.
+    next: Moment,
+    /// When requests were served in the last second.
+    served: VecDeque<Moment>,
+}
+
+impl Pace {
+    /// When the next request may be begun.
+    #[must_use]
+    pub fn next(&self, now: Moment) -> Moment {
+        match self.learnt {
+            Some(_) => self.next.max(now),
+            None => now,
+        }
+    }
+
+    /// The rate, in requests per second, if one is learnt.
+    #[must_use]
+    pub fn rate(&self, now: Moment) -> Option<f64> {
+        let learnt = self.learnt?;
+        let elapsed = now.saturating_sub(learnt.since).as_secs_f64();
+        let back_after = ((1.0 - learnt.cut) / STEEPNESS).cbrt();
+        let rate = learnt.limit * (1.0 + STEEPNESS * (elapsed - back_after).powi(3));
+        Some(rate.max(RATE_MIN))
+    }
+
+    /// A request is begun.
+    pub fn begin(&mut self, now: Moment) {
+        if self.learnt.is_some_and(|learnt| now.saturating_sub(learnt.since) > MEMORY) {
+            self.learnt = None;
+        }
+        if let Some(rate) = self.rate(now) {
+            self.next = self.next.max(now.saturating_sub(SLACK)) + Duration::from_secs_f64(1.0 / rate);
+        }
+    }
+
+    /// A request was served.
+    pub fn serve(&mut self, now: Moment) {
+        self.forget(now);
+        if self.served.len() == SERVED_MAX {
+            self.served.pop_front();
+        }
+        self.served.push_back(now);
+    }
+
+    /// A request that was begun at `begun` was refused, for there were too many. None will be begun before `resume`.
+    pub fn limit(&mut self, now: Moment, begun: Moment, resume: Moment) {
+        self.forget(now);
+        // What was begun before the rate was cut says nothing of the rate as it is.
+        if self.learnt.is_some_and(|learnt| begun < learnt.since) {
+            return;
+        }
+        #[allow(clippy::cast_precision_loss, reason = "a few thousand at most")]
+        let served = self.served.len() as f64;
+        let (limit, cut) = match (self.rate(now), self.learnt) {
+            (Some(rate), Some(learnt)) if now.saturating_sub(learnt.since) < AGAIN => (rate, CUT_AGAIN),
+            (Some(rate), _) => (rate.min(served.max(rate / 2.0)), CUT),
+            (None, _) => (served.max(1.0), CUT),
+        };
+        let since = resume.max(now);
+        self.learnt = Some(Learnt { limit, cut, since });
+        self.next = since;
+    }
+
+    fn forget(&mut self, now: Moment) {
+        while self.served.front().is_some_and(|at| *at + SECOND <= now) {
+            self.served.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "pace_tests.rs"]
+mod tests;

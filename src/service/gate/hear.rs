@@ -1,0 +1,228 @@
+//! What is learnt of a result.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::Ticket;
+use super::requester::Requester;
+use super::state::State;
+use crate::domain::command::OrganizationId;
+use crate::domain::error::Reason;
+use crate::domain::reply::Unauthorized;
+use crate::domain::traffic::breaker::{Change, Failure};
+use crate::domain::traffic::{Heard, Moment};
+
+/// A pause that was asked for is stretched by up to this share, as a divisor, so that instances which were told the same do
+/// not come back in the same instant.
+const PAUSE_STRETCH: u32 = 20;
+
+/// Requests under way to begin with for one that is served again.
+const RAMP_FIRST: usize = 1;
+
+/// From so many on it counts as usual again.
+const RAMP_LAST: usize = 64;
+
+impl State {
+    /// A request was not sent.
+    pub(super) fn give_back(&mut self, ticket: Ticket, now: Moment) {
+        self.release(ticket);
+        if let Some((requester, upstream)) = self.pair(ticket.requester) {
+            if ticket.tries_requester {
+                requester.breaker.give_back(now);
+            }
+            if ticket.tries_upstream {
+                upstream.breaker.give_back(now);
+                self.list_all(ticket.requester);
+            }
+        }
+        self.list(ticket.requester);
+    }
+
+    /// A request ended.
+    pub(super) fn hear(&mut self, ticket: Ticket, latency: Duration, heard: Heard, now: Moment, jitter: f64) {
+        self.release(ticket);
+        let id = ticket.requester;
+        let Some((requester, upstream)) = self.pair(id) else { return };
+        let is_general = matches!(heard, Heard::Failed { is_general: true, .. });
+        if !is_general {
+            upstream.concurrency.note(now, id, latency, heard.is_pressure());
+        }
+        let (own, all) = match heard {
+            Heard::Served => {
+                requester.serve(now);
+                let own = requester.breaker.succeed(now, ticket.tries_requester);
+                (own, upstream.breaker.succeed(now, ticket.tries_upstream))
+            }
+            Heard::Limited { retry_after } => {
+                requester.limit(now, ticket.granted, retry_after, jitter);
+                self.grants.is_changed |= retry_after.is_some();
+                let Some((requester, upstream)) = self.pair(id) else { return };
+                let own = requester.breaker.succeed(now, ticket.tries_requester);
+                (own, upstream.breaker.succeed(now, ticket.tries_upstream))
+            }
+            Heard::Unauthorized => {
+                requester.cause = Reason::UpstreamUnauthenticated;
+                let failure = Failure { source: id, is_general: false, retry_after: None };
+                let own = requester.breaker.fail(now, failure, ticket.tries_requester, jitter);
+                (own, upstream.breaker.succeed(now, ticket.tries_upstream))
+            }
+            Heard::Failed { retry_after, is_general } => {
+                let failure = Failure { source: id, is_general, retry_after };
+                self.fail(ticket, failure, now, jitter)
+            }
+        };
+        self.changed(id, own, all, now);
+    }
+
+    /// There is no token for a requester.
+    pub(super) fn unauthorized(&mut self, id: OrganizationId, why: &Unauthorized, now: Moment, jitter: f64) {
+        let Some((requester, _)) = self.pair(id) else { return };
+        let own = match why {
+            Unauthorized::NotConfigured | Unauthorized::Refused => {
+                requester.cause = Reason::UpstreamUnauthenticated;
+                requester.breaker.trip(now, jitter)
+            }
+            Unauthorized::Unavailable { retry_after } => {
+                requester.cause = Reason::UpstreamUnavailable;
+                // Its own back-off says when it is asked for again.
+                let until = now + retry_after.unwrap_or_default();
+                requester.paused_until = requester.paused_until.max(Some(until));
+                None
+            }
+        };
+        self.turn_away(id, now);
+        self.changed(id, own, None, now);
+    }
+
+    /// A failure is the requester's, or, if it is the only one, the upstream's. What fails for a requester that is known to be
+    /// broken says nothing more of the upstream.
+    fn fail(&mut self, ticket: Ticket, failure: Failure, now: Moment, jitter: f64) -> (Option<Change>, Option<Change>) {
+        let Some((requester, upstream)) = self.pair(failure.source) else { return (None, None) };
+        let cause = if failure.is_general { Reason::UpstreamUnreachable } else { Reason::UpstreamUnavailable };
+        let counts = requester.breaker.is_closed() || failure.is_general || ticket.tries_upstream;
+        let all = if counts {
+            upstream.breaker.fail(now, failure, ticket.tries_upstream, jitter)
+        } else {
+            None
+        };
+        let own = if all.is_none() && upstream.breaker.is_closed() && upstream.requesters > 1 {
+            requester.breaker.fail(now, failure, ticket.tries_requester, jitter)
+        } else {
+            if ticket.tries_requester {
+                requester.breaker.give_back(now);
+            }
+            None
+        };
+        if own.is_some() {
+            requester.cause = cause;
+        }
+        if all.is_some() {
+            upstream.cause = cause;
+        }
+        (own, all)
+    }
+
+    /// Sees to it that a change of breakers has its consequences.
+    fn changed(&mut self, id: OrganizationId, own: Option<Change>, all: Option<Change>, now: Moment) {
+        match all {
+            Some(Change::Opened) => self.went_down(id, now),
+            Some(Change::Closed) => self.came_back(id, now),
+            None => {}
+        }
+        let Some((requester, _)) = self.pair(id) else { return };
+        match own {
+            Some(Change::Opened) => {
+                let is_new = requester.down_since.is_none();
+                requester.down_since.get_or_insert(now);
+                let cause = requester.cause.as_str();
+                if is_new {
+                    warn!(organization = %id, cause, "the upstream fails for a requester organisation; its commands wait");
+                }
+                self.grants.is_changed = true;
+                self.turn_away(id, now);
+            }
+            Some(Change::Closed) => {
+                requester.down_since = None;
+                requester.ramp = Some(RAMP_FIRST);
+                info!(organization = %id, "a requester organisation is served again");
+                self.reopen(id);
+            }
+            None => {}
+        }
+        self.list(id);
+    }
+
+    fn went_down(&mut self, id: OrganizationId, now: Moment) {
+        let Some((requester, upstream)) = self.pair(id) else { return };
+        let name = Arc::clone(&requester.upstream);
+        if upstream.down_since.is_none() {
+            warn!(cause = upstream.cause.as_str(), "the upstream fails; nothing is sent until it is back");
+        }
+        upstream.down_since.get_or_insert(now);
+        for id in self.requesters_of(&name) {
+            // It was the upstream, not they.
+            if let Some(requester) = self.requesters.get_mut(&id) {
+                requester.breaker.reset();
+                requester.down_since = None;
+            }
+            self.turn_away(id, now);
+        }
+        self.grants.is_changed = true;
+    }
+
+    fn came_back(&mut self, id: OrganizationId, now: Moment) {
+        let Some((requester, upstream)) = self.pair(id) else { return };
+        let name = Arc::clone(&requester.upstream);
+        let outage = upstream.down_since.take().map(|since| now.saturating_sub(since));
+        upstream.concurrency.restart();
+        info!(?outage, "the upstream is back");
+        for id in self.requesters_of(&name) {
+            self.reopen(id);
+        }
+    }
+
+    fn release(&mut self, ticket: Ticket) {
+        if let Some((requester, upstream)) = self.pair(ticket.requester) {
+            requester.in_flight = requester.in_flight.saturating_sub(1);
+            upstream.in_flight = upstream.in_flight.saturating_sub(1);
+        }
+    }
+
+    fn requesters_of(&self, upstream: &Arc<str>) -> Vec<OrganizationId> {
+        let of = self.requesters.iter().filter(|(_, requester)| requester.upstream == *upstream);
+        of.map(|(id, _)| *id).collect()
+    }
+
+    /// Looks again at everyone who waits for the upstream of `id`.
+    fn list_all(&mut self, id: OrganizationId) {
+        let Some(name) = self.requesters.get(&id).map(|requester| Arc::clone(&requester.upstream)) else { return };
+        for id in self.requesters_of(&name) {
+            self.list(id);
+        }
+    }
+
+    fn pair(&mut self, id: OrganizationId) -> Option<(&mut Requester, &mut super::state::Upstream)> {
+        let requester = self.requesters.get_mut(&id)?;
+        let upstream = self.upstreams.get_mut(&requester.upstream)?;
+        Some((requester, upstream))
+    }
+}
+
+impl Requester {
+    fn serve(&mut self, now: Moment) {
+        self.pace.serve(now);
+        self.deposit();
+        self.ramp = self.ramp.map(|ramp| ramp + 1).filter(|ramp| *ramp < RAMP_LAST);
+    }
+
+    fn limit(&mut self, now: Moment, begun: Moment, retry_after: Option<Duration>, jitter: f64) {
+        let pause = retry_after.map(|wait| wait + (wait / PAUSE_STRETCH).mul_f64(jitter));
+        let resume = now + pause.unwrap_or_default();
+        self.pace.limit(now, begun, resume);
+        if pause.is_some() {
+            self.paused_until = self.paused_until.max(Some(resume));
+        }
+    }
+}

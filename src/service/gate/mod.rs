@@ -1,0 +1,465 @@
+//! The gate before the upstream: who may send, how much, and when nobody may.
+//!
+//! Every attempt has a [`Pass`], and tells what came of it. From that the gate learns, for each upstream (a base URL), how many
+//! requests it bears at once and whether it works at all, and for each requester organisation its pace and whether it is
+//! served. Decisions are those of [`domain::traffic`](crate::domain::traffic); here they meet time, waiters and locks.
+//!
+//! - `mod`: passes, and what the doors and recovery ask
+//! - [`requester`](self): what is known of one organisation
+//! - [`state`](self): who is next
+//! - [`hear`](self): what is learnt of a result
+
+mod hear;
+mod requester;
+mod state;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::domain::command::OrganizationId;
+use crate::domain::error::{Reason, Refusal};
+use crate::domain::record::Door;
+use crate::domain::reply::Unauthorized;
+use crate::domain::retry::Backoff;
+use crate::domain::traffic::{Heard, Moment};
+use state::{Grants, State};
+
+/// A message waits in memory for a pause that is shorter than this; for a longer one it is put off.
+const PAUSE_SHORT: Duration = Duration::from_secs(5);
+
+/// How long the result of a try may take, for want of knowledge.
+const TRY_TIME: Duration = Duration::from_secs(1);
+
+/// A try is left to recovery for so long; then the queue's door may bring a command for it.
+const TRY_ELSEWHERE: Duration = Duration::from_secs(2);
+
+/// The share of the time of an outage, as a divisor, after which the queue's door may try again: each try brings messages
+/// that go back to the queue, and the broker counts that.
+const TRY_DIVISOR: u32 = 10;
+
+/// How often what stands still is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Numbers that the gate goes by.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Failures in a row that open a breaker.
+    pub failures_max: u32,
+    /// The share of failures that opens a breaker, from 0 to 1.
+    pub failure_share: f64,
+    /// How long a breaker stays open.
+    pub delay: Backoff,
+    /// Requests under way to one upstream, at most.
+    pub concurrency_max: usize,
+    /// Retries for each success, on average, from 0 to 1.
+    pub retry_share: f64,
+    /// Retries in a second besides.
+    pub retry_floor: u32,
+}
+
+/// What is configured of a requester organisation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Organization {
+    /// Its upstream: what has the same name fares alike.
+    pub upstream: String,
+    /// Its requests under way, at most.
+    pub in_flight_max: Option<usize>,
+    /// Its requests in a second, at most.
+    pub requests_per_second: Option<f64>,
+    /// Changes with its credentials: then what was learnt with the old ones is forgotten.
+    pub revision: u64,
+}
+
+/// Why a requester may not send now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The upstream as a whole fails.
+    Down,
+    /// Requests of this organisation fail.
+    Broken,
+    /// The upstream asked this organisation to wait.
+    Paused,
+}
+
+/// A requester may not send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed {
+    /// Why.
+    pub why: Why,
+    /// The last thing heard.
+    pub cause: Reason,
+    /// Until when, as far as is known.
+    pub until: Instant,
+    /// Whether no requester at all may send: then nothing more is to be taken in.
+    pub is_everyone: bool,
+}
+
+impl Closed {
+    /// What a caller is told.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        let (reason, text) = match self.why {
+            Why::Down => (Reason::UpstreamPaused, "the upstream fails; nothing is sent until it is back"),
+            Why::Broken => (
+                Reason::RequesterPaused,
+                "the upstream fails for this requester organisation; its commands wait until it is served again",
+            ),
+            Why::Paused => (
+                Reason::UpstreamRateLimited,
+                "the upstream asked this requester organisation to wait",
+            ),
+        };
+        let message = match self.why {
+            Why::Down | Why::Broken => format!("{text} (last failure: {})", self.cause),
+            Why::Paused => text.to_owned(),
+        };
+        Refusal::new(reason, message).retry_after(self.remaining())
+    }
+
+    /// How long it lasts, as far as is known.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+}
+
+/// How long someone is willing to wait while its requester may not send.
+#[derive(Debug, Clone, Copy)]
+pub enum Patience {
+    /// A call, which must be answered by then: a pause that is over before is waited for, a failure is not.
+    Call(Instant),
+    /// A message, or what recovery took up: a short pause is waited for.
+    Message,
+    /// Work that was begun already and has to end by then: it waits for the upstream to come back.
+    Claim(Instant),
+}
+
+impl Patience {
+    /// Whether it is worth waiting for the end of `closed`.
+    #[must_use]
+    pub fn bears(self, closed: &Closed, now: Instant) -> bool {
+        match (self, closed.why) {
+            (Self::Call(answer_by), Why::Paused) => closed.until < answer_by,
+            (Self::Message, Why::Paused) => closed.until < now + PAUSE_SHORT,
+            (Self::Claim(deadline), Why::Paused | Why::Down) => closed.until < deadline,
+            (Self::Call(_) | Self::Message, Why::Down | Why::Broken) | (Self::Claim(_), Why::Broken) => false,
+        }
+    }
+}
+
+/// What recovery may bring of a requester's commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appetite {
+    /// All of them.
+    Plenty,
+    /// A share: its requests wait for a limit of its own already.
+    Share,
+    /// One, to try.
+    One,
+    /// None until then.
+    Nothing(Instant),
+}
+
+/// The condition of the gate, for operators.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Condition {
+    /// Upstreams that fail.
+    pub down: Vec<String>,
+    /// Requesters that are broken or paused.
+    pub closed: Vec<OrganizationId>,
+}
+
+/// The gate. Cloning shares it.
+#[derive(Clone)]
+pub struct Gate {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    epoch: Instant,
+    state: Mutex<State>,
+    /// Woken when a time came nearer at which something may go on.
+    timer: Notify,
+    /// Told when commands that were put off may go on.
+    recovery: Arc<Notify>,
+    changes: watch::Sender<()>,
+}
+
+/// The right to send one request. Dropping it gives it back.
+pub struct Pass {
+    inner: Arc<Inner>,
+    ticket: Ticket,
+    is_told: bool,
+    /// How long it was waited for, and for what.
+    pub waited: Option<Waited>,
+}
+
+/// What a pass is a pass for.
+#[derive(Debug, Clone, Copy)]
+struct Ticket {
+    requester: OrganizationId,
+    granted: Moment,
+    /// It tries whether the upstream, or the requester, is served again.
+    tries_upstream: bool,
+    tries_requester: bool,
+}
+
+/// A wait at the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waited {
+    /// How long.
+    pub duration: Duration,
+    /// For what: `concurrency`, `rate`, `pause` or `outage`.
+    pub reason: &'static str,
+}
+
+impl Gate {
+    /// A gate that is open for everyone. `recovery` is told when commands that were put off may go on.
+    #[must_use]
+    pub fn new(settings: Settings, recovery: Arc<Notify>) -> Self {
+        let epoch = Instant::now();
+        let inner = Inner {
+            epoch,
+            state: Mutex::new(State::new(settings, epoch)),
+            timer: Notify::new(),
+            recovery,
+            changes: watch::Sender::new(()),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Takes over what is configured. Organisations that are not named any more are forgotten, and who waits is turned away.
+    pub fn configure(&self, organizations: &HashMap<OrganizationId, Organization>) {
+        self.change(|state, now| state.configure(organizations, now));
+    }
+
+    /// A pass without any wait, if there is one.
+    #[must_use]
+    pub fn try_enter(&self, requester: OrganizationId) -> Option<Pass> {
+        let granted = self.change(|state, now| state.grant_now(requester, now));
+        granted.map(|ticket| self.inner.pass(ticket, None))
+    }
+
+    /// A pass, as soon as it is this one's turn.
+    ///
+    /// # Errors
+    /// Why there will be none for longer than `patience` lasts.
+    pub async fn enter(
+        &self,
+        requester: OrganizationId,
+        door: Door,
+        patience: Patience,
+    ) -> Result<Pass, Closed> {
+        let (turn, granted) = oneshot::channel();
+        let asked = Instant::now();
+        let place = self.change(|state, now| state.join(requester, door, patience, turn, now));
+        let leaving = Leaving { inner: &self.inner, requester, place };
+        let granted = match patience {
+            Patience::Claim(deadline) => {
+                timeout(deadline.saturating_duration_since(asked), granted).await.ok()
+            }
+            Patience::Call(_) | Patience::Message => Some(granted.await),
+        };
+        drop(leaving);
+        match granted {
+            Some(Ok(granted)) => granted.map(|(ticket, reason)| {
+                let duration = asked.elapsed();
+                let waited = reason.map(|reason| Waited { duration, reason });
+                self.inner.pass(ticket, waited)
+            }),
+            // The time is over, or the organisation is not configured any more.
+            Some(Err(_)) | None => Err(self.closed(requester).unwrap_or(Closed {
+                why: Why::Paused,
+                cause: Reason::UpstreamRateLimited,
+                until: Instant::now() + TRY_TIME,
+                is_everyone: false,
+            })),
+        }
+    }
+
+    /// Whether and why a requester may not send now.
+    #[must_use]
+    pub fn closed(&self, requester: OrganizationId) -> Option<Closed> {
+        let now = self.inner.now();
+        self.inner.lock().closed(requester, now)
+    }
+
+    /// Whether a requester's commands that are under way wait for a limit that is its own, or fail: then more of them would only
+    /// stand in the way of others'.
+    #[must_use]
+    pub fn is_constrained(&self, requester: OrganizationId) -> bool {
+        let now = self.inner.now();
+        self.inner.lock().is_constrained(requester, now)
+    }
+
+    /// What recovery may bring of a requester's commands. `One` is said once; it is then for recovery to bring it.
+    #[must_use]
+    pub fn appetite(&self, requester: OrganizationId) -> Appetite {
+        let now = self.inner.now();
+        self.inner.lock().appetite(requester, now)
+    }
+
+    /// Requesters that are served again since this was asked last; their commands that were put off may go on.
+    #[must_use]
+    pub fn reopened(&self) -> HashSet<OrganizationId> {
+        std::mem::take(&mut self.inner.lock().reopened)
+    }
+
+    /// Whether a retry may be made now: no more than a share of what succeeds, and a few besides.
+    #[must_use]
+    pub fn may_retry(&self, requester: OrganizationId) -> bool {
+        self.inner.lock().may_retry(requester)
+    }
+
+    /// There is no token for a requester.
+    pub fn refuse(&self, requester: OrganizationId, why: &Unauthorized) {
+        let jitter = rand::random();
+        self.change(|state, now| state.unauthorized(requester, why, now, jitter));
+    }
+
+    /// Resolves when commands can be taken in: there is a requester that may send. While everyone may only try, it is left to
+    /// commands that were taken in before.
+    pub async fn available(&self) {
+        let mut changes = self.inner.changes.subscribe();
+        loop {
+            let now = self.inner.now();
+            let Some(wait) = self.inner.lock().unavailable(now) else { return };
+            // The wait is a guess while a try is under way.
+            let _ = timeout(wait.min(LOOK_INTERVAL), changes.changed()).await;
+        }
+    }
+
+    /// Changes with [`Self::condition`].
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.inner.changes.subscribe()
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        let now = self.inner.now();
+        self.inner.lock().condition(now)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State, Moment) -> T) -> T {
+        self.inner.change(change)
+    }
+}
+
+impl Inner {
+    fn now(&self) -> Moment {
+        self.epoch.elapsed()
+    }
+
+    fn instant(&self, moment: Moment) -> Instant {
+        self.epoch + moment
+    }
+
+    fn pass(self: &Arc<Self>, ticket: Ticket, waited: Option<Waited>) -> Pass {
+        Pass { inner: Arc::clone(self), ticket, is_told: false, waited }
+    }
+
+    /// Each change is complete before the lock is let go, so a poisoned lock guards sound data.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state, lets everyone pass who may now, and sees to the rest in time.
+    fn change<T>(self: &Arc<Self>, change: impl FnOnce(&mut State, Moment) -> T) -> T {
+        let now = self.now();
+        let mut state = self.lock();
+        let changed = change(&mut state, now);
+        let grants = state.pump(now);
+        let needs_timer = state.next_look().is_some();
+        let starts_timer = needs_timer && !std::mem::replace(&mut state.has_timer, needs_timer);
+        drop(state);
+        self.deliver(grants);
+        if starts_timer && let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(watch_time(Arc::downgrade(self)));
+        } else if needs_timer {
+            self.timer.notify_one();
+        }
+        changed
+    }
+
+    /// Outside of the lock: a pass that nobody takes comes back at once.
+    fn deliver(self: &Arc<Self>, grants: Grants) {
+        for (turn, ticket, reason) in grants.passes {
+            if turn.send(Ok((ticket, reason))).is_err() {
+                drop(self.pass(ticket, None));
+            }
+        }
+        for (turn, closed) in grants.turned_away {
+            // Who has left does not need to hear of it.
+            let _ = turn.send(Err(closed));
+        }
+        if grants.is_reopened {
+            self.recovery.notify_one();
+        }
+        if grants.is_changed {
+            self.changes.send_replace(());
+        }
+    }
+}
+
+/// Looks at the gate whenever something may go on by time alone, for as long as there is such a time.
+async fn watch_time(inner: Weak<Inner>) {
+    loop {
+        let Some(gate) = inner.upgrade() else { return };
+        let next = {
+            let mut state = gate.lock();
+            let next = state.next_look();
+            state.has_timer = next.is_some();
+            next
+        };
+        let Some(next) = next else { return };
+        tokio::select! {
+            () = sleep_until(gate.instant(next)) => {}
+            () = gate.timer.notified() => {}
+        }
+        let now = gate.now();
+        let grants = gate.lock().pump(now);
+        gate.deliver(grants);
+    }
+}
+
+/// Takes someone who does not wait any more out of the queue.
+struct Leaving<'a> {
+    inner: &'a Arc<Inner>,
+    requester: OrganizationId,
+    place: u64,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.inner.lock().leave(self.requester, self.place);
+    }
+}
+
+impl Pass {
+    /// The request ended after `latency` and told this.
+    pub fn tell(mut self, latency: Duration, heard: Heard) {
+        self.is_told = true;
+        let ticket = self.ticket;
+        let jitter = rand::random();
+        self.inner.change(|state, now| state.hear(ticket, latency, heard, now, jitter));
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if !self.is_told {
+            let ticket = self.ticket;
+            self.inner.change(|state, now| state.give_back(ticket, now));
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "gate_tests.rs"]
+mod tests;

@@ -1,0 +1,457 @@
+//! Who is next. Times are [`Moment`]s; nothing waits here.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::requester::{Requester, Turn, Waiter, terms};
+use super::{
+    Appetite, Closed, Condition, Organization, Patience, Settings, TRY_DIVISOR, TRY_ELSEWHERE, TRY_TIME,
+    Ticket, Why,
+};
+use crate::domain::command::OrganizationId;
+use crate::domain::error::Reason;
+use crate::domain::record::Door;
+use crate::domain::traffic::Moment;
+use crate::domain::traffic::breaker::{Admission, Breaker, Terms};
+use crate::domain::traffic::concurrency::Concurrency;
+
+/// The share of what may be under way that one of several requesters may have, as a divisor.
+const SHARE_DIVISOR: usize = 2;
+
+/// The same for one whose requests fail.
+const STRAINED_DIVISOR: usize = 4;
+
+/// Requesters named to operators, at most.
+const NAMED_MAX: usize = 8;
+
+/// An upstream: a base URL and what is known of what stands behind it.
+pub(super) struct Upstream {
+    pub(super) breaker: Breaker,
+    pub(super) cause: Reason,
+    pub(super) concurrency: Concurrency,
+    pub(super) in_flight: usize,
+    pub(super) requesters: usize,
+    /// Since when it fails.
+    pub(super) down_since: Option<Moment>,
+    /// Those with waiters that may be able to go on, in turn.
+    listed: VecDeque<OrganizationId>,
+    /// Until then a try is recovery's.
+    asked_until: Option<Moment>,
+}
+
+/// See [`Gate`](super::Gate).
+pub(super) struct State {
+    pub(super) settings: Settings,
+    pub(super) requesters: HashMap<OrganizationId, Requester>,
+    pub(super) upstreams: HashMap<Arc<str>, Upstream>,
+    pub(super) grants: Grants,
+    pub(super) reopened: HashSet<OrganizationId>,
+    pub(super) has_timer: bool,
+    epoch: Instant,
+    /// When to look again, and at whom.
+    looks: BinaryHeap<Reverse<(Moment, OrganizationId)>>,
+    place_next: u64,
+}
+
+/// What is to be told once the lock is let go.
+#[derive(Default)]
+pub(super) struct Grants {
+    pub(super) passes: Vec<(Turn, Ticket, Option<&'static str>)>,
+    pub(super) turned_away: Vec<(Turn, Closed)>,
+    pub(super) is_reopened: bool,
+    pub(super) is_changed: bool,
+}
+
+/// Why someone cannot go on.
+enum Obstacle {
+    /// The upstream bears no more at once: nobody can.
+    Full,
+    /// A limit of its own; it is looked at again when one of its requests ends.
+    Own,
+    /// A time.
+    Until(Moment, &'static str),
+    /// Someone tries; everyone is looked at again after it.
+    Trying,
+}
+
+impl Upstream {
+    fn new(settings: &Settings) -> Self {
+        Self {
+            breaker: Breaker::new(terms(settings)),
+            cause: Reason::UpstreamUnavailable,
+            concurrency: Concurrency::new(settings.concurrency_max),
+            in_flight: 0,
+            requesters: 0,
+            down_since: None,
+            listed: VecDeque::new(),
+            asked_until: None,
+        }
+    }
+
+    /// With several requesters the failures of one alone say nothing of the others.
+    fn count(&mut self, requesters: usize, settings: &Settings) {
+        self.requesters = requesters;
+        self.breaker.set_terms(Terms { is_shared: requesters > 1, ..terms(settings) });
+    }
+}
+
+impl State {
+    pub(super) fn new(settings: Settings, epoch: Instant) -> Self {
+        Self {
+            settings,
+            requesters: HashMap::new(),
+            upstreams: HashMap::new(),
+            grants: Grants::default(),
+            reopened: HashSet::new(),
+            has_timer: false,
+            epoch,
+            looks: BinaryHeap::new(),
+            place_next: 0,
+        }
+    }
+
+    pub(super) fn configure(&mut self, organizations: &HashMap<OrganizationId, Organization>, now: Moment) {
+        let stays = |id: &OrganizationId, known: &Requester| {
+            organizations.get(id).is_some_and(|organization| *organization.upstream == *known.upstream)
+        };
+        let gone: Vec<_> =
+            self.requesters.iter().filter(|(id, known)| !stays(id, known)).map(|(id, _)| *id).collect();
+        for id in gone {
+            self.remove(id);
+        }
+        for (id, organization) in organizations {
+            let was_shut = self.requesters.contains_key(id) && self.shut(*id, now).is_some();
+            self.enter(*id, Some(organization)).configure(Some(organization.clone()));
+            if was_shut && self.shut(*id, now).is_none() {
+                self.reopen(*id);
+            }
+            self.list(*id);
+        }
+        self.grants.is_changed = true;
+    }
+
+    /// Those who wait hear of it by the end of their channel.
+    fn remove(&mut self, id: OrganizationId) {
+        let Some(requester) = self.requesters.remove(&id) else { return };
+        let Some(upstream) = self.upstreams.get_mut(&requester.upstream) else { return };
+        upstream.in_flight = upstream.in_flight.saturating_sub(requester.in_flight);
+        upstream.count(upstream.requesters - 1, &self.settings);
+        upstream.listed.retain(|listed| *listed != id);
+        upstream.concurrency.forget(id);
+        if upstream.requesters == 0 {
+            self.upstreams.remove(&requester.upstream);
+        }
+    }
+
+    /// Enters a requester, with the limits that are configured or with none.
+    fn enter(&mut self, id: OrganizationId, configured: Option<&Organization>) -> &mut Requester {
+        let (settings, upstreams) = (&self.settings, &mut self.upstreams);
+        self.requesters.entry(id).or_insert_with(|| {
+            let name: Arc<str> = configured.map_or("", |organization| organization.upstream.as_str()).into();
+            let upstream = upstreams.entry(Arc::clone(&name)).or_insert_with(|| Upstream::new(settings));
+            upstream.count(upstream.requesters + 1, settings);
+            Requester::new(name, configured.cloned(), settings)
+        })
+    }
+
+    /// Lines up, or is turned away. Yields the place, by which to leave it.
+    pub(super) fn join(
+        &mut self,
+        id: OrganizationId,
+        door: Door,
+        patience: Patience,
+        turn: Turn,
+        now: Moment,
+    ) -> u64 {
+        let place = self.place_next;
+        self.place_next += 1;
+        self.enter(id, None);
+        match self.closed(id, now).filter(|closed| !patience.bears(closed, self.instant(now))) {
+            Some(closed) => self.grants.turned_away.push((turn, closed)),
+            None => {
+                let waiter = Waiter { place, patience, turn, reason: None };
+                if let Some(requester) = self.requesters.get_mut(&id) {
+                    requester.push(door, waiter);
+                }
+                self.list(id);
+            }
+        }
+        place
+    }
+
+    /// Does not wait any more.
+    pub(super) fn leave(&mut self, id: OrganizationId, place: u64) {
+        if let Some(requester) = self.requesters.get_mut(&id) {
+            requester.take(|waiter| waiter.place == place);
+        }
+    }
+
+    /// A ticket for one who does not wait, unless others do.
+    pub(super) fn grant_now(&mut self, id: OrganizationId, now: Moment) -> Option<Ticket> {
+        if self.enter(id, None).is_waited_for() {
+            return None;
+        }
+        self.grant(id, now).ok()
+    }
+
+    /// Puts a requester into its upstream's list if someone waits.
+    pub(super) fn list(&mut self, id: OrganizationId) {
+        let Some(requester) = self.requesters.get_mut(&id).filter(|requester| requester.is_waited_for()) else {
+            return;
+        };
+        if !std::mem::replace(&mut requester.is_listed, true)
+            && let Some(upstream) = self.upstreams.get_mut(&requester.upstream)
+        {
+            upstream.listed.push_back(id);
+        }
+    }
+
+    /// Lets everyone pass who may now.
+    pub(super) fn pump(&mut self, now: Moment) -> Grants {
+        while let Some(Reverse((at, id))) = self.looks.peek().copied()
+            && at <= now
+        {
+            self.looks.pop();
+            self.list(id);
+        }
+        let upstreams: Vec<_> = self
+            .upstreams
+            .iter()
+            .filter(|(_, upstream)| !upstream.listed.is_empty())
+            .map(|(name, _)| Arc::clone(name))
+            .collect();
+        for name in upstreams {
+            self.pump_upstream(&name, now);
+        }
+        std::mem::take(&mut self.grants)
+    }
+
+    fn pump_upstream(&mut self, name: &Arc<str>, now: Moment) {
+        while let Some(id) = self.upstreams.get_mut(name).and_then(|upstream| upstream.listed.pop_front()) {
+            let Some(requester) = self.requesters.get_mut(&id) else { continue };
+            requester.is_listed = false;
+            if !requester.is_waited_for() {
+                continue;
+            }
+            match self.grant(id, now) {
+                Ok(ticket) => {
+                    let Some(waiter) = self.requesters.get_mut(&id).and_then(Requester::pop) else { continue };
+                    self.grants.passes.push((waiter.turn, ticket, waiter.reason));
+                    self.list(id);
+                }
+                Err(Obstacle::Full) => {
+                    self.note_reason(id, "concurrency");
+                    if let Some(upstream) = self.upstreams.get_mut(name) {
+                        upstream.listed.push_front(id);
+                    }
+                    if let Some(requester) = self.requesters.get_mut(&id) {
+                        requester.is_listed = true;
+                    }
+                    return;
+                }
+                Err(Obstacle::Own) => self.note_reason(id, "concurrency"),
+                Err(Obstacle::Trying) => self.note_reason(id, "outage"),
+                Err(Obstacle::Until(at, reason)) => {
+                    self.note_reason(id, reason);
+                    self.looks.push(Reverse((at, id)));
+                }
+            }
+        }
+    }
+
+    fn note_reason(&mut self, id: OrganizationId, reason: &'static str) {
+        if let Some(requester) = self.requesters.get_mut(&id) {
+            requester.note_reason(reason);
+        }
+    }
+
+    /// A ticket, if nothing stands in the way.
+    fn grant(&mut self, id: OrganizationId, now: Moment) -> Result<Ticket, Obstacle> {
+        let Some(requester) = self.requesters.get_mut(&id) else { return Err(Obstacle::Own) };
+        let Some(upstream) = self.upstreams.get_mut(&requester.upstream) else { return Err(Obstacle::Own) };
+        let tries_upstream = tries(upstream.breaker.admission(now))?;
+        if let Some(until) = requester.paused_until.filter(|until| *until > now) {
+            return Err(Obstacle::Until(until, "pause"));
+        }
+        let tries_requester = tries(requester.breaker.admission(now))?;
+        let limit = upstream.concurrency.limit();
+        requester.is_constrained = false;
+        if requester.in_flight >= requester.in_flight_max() {
+            requester.is_constrained = true;
+            return Err(Obstacle::Own);
+        }
+        if requester.in_flight >= share(requester, upstream.requesters, limit) {
+            requester.is_constrained = true;
+            upstream.concurrency.reach();
+            return Err(Obstacle::Own);
+        }
+        if upstream.in_flight >= limit {
+            upstream.concurrency.reach();
+            return Err(Obstacle::Full);
+        }
+        let next = requester.pace.next(now);
+        let rate = if next > now { Err(next) } else { requester.take_rate(now) };
+        if let Err(next) = rate {
+            requester.is_constrained = true;
+            return Err(Obstacle::Until(next, "rate"));
+        }
+        requester.pace.begin(now);
+        requester.in_flight += 1;
+        upstream.in_flight += 1;
+        if tries_upstream {
+            upstream.breaker.begin_try();
+        }
+        if tries_requester {
+            requester.breaker.begin_try();
+        }
+        Ok(Ticket { requester: id, granted: now, tries_upstream, tries_requester })
+    }
+
+    /// Why and until when a requester may not send. One that may try is open.
+    pub(super) fn shut(&self, id: OrganizationId, now: Moment) -> Option<(Why, Reason, Moment)> {
+        let requester = self.requesters.get(&id)?;
+        let upstream = self.upstreams.get(&requester.upstream)?;
+        let until = |admission| match admission {
+            Admission::Free | Admission::Try => None,
+            Admission::Nothing(until) => Some(until.unwrap_or(now + TRY_TIME)),
+        };
+        let down = until(upstream.breaker.admission(now)).map(|until| (Why::Down, upstream.cause, until));
+        let paused = requester
+            .paused_until
+            .filter(|until| *until > now)
+            .map(|until| (Why::Paused, Reason::UpstreamRateLimited, until));
+        let broken = until(requester.breaker.admission(now)).map(|until| (Why::Broken, requester.cause, until));
+        down.or(broken).or(paused)
+    }
+
+    pub(super) fn closed(&self, id: OrganizationId, now: Moment) -> Option<Closed> {
+        let (why, cause, until) = self.shut(id, now)?;
+        let is_everyone = (why == Why::Down && self.upstreams.len() == 1)
+            || self.requesters.keys().all(|id| self.shut(*id, now).is_some());
+        Some(Closed { why, cause, until: self.instant(until), is_everyone })
+    }
+
+    pub(super) fn is_constrained(&self, id: OrganizationId, now: Moment) -> bool {
+        self.requesters.get(&id).is_some_and(|requester| {
+            let is_alone = self.upstreams.get(&requester.upstream).is_none_or(|upstream| upstream.requesters < 2);
+            let is_own = requester.is_constrained && requester.is_waited_for();
+            self.shut(id, now).is_some() || requester.breaker.is_strained() || (is_own && !is_alone)
+        })
+    }
+
+    pub(super) fn appetite(&mut self, id: OrganizationId, now: Moment) -> Appetite {
+        if let Some((_, _, until)) = self.shut(id, now) {
+            return Appetite::Nothing(self.instant(until));
+        }
+        let is_constrained = self.is_constrained(id, now);
+        let Some(requester) = self.requesters.get_mut(&id) else { return Appetite::Plenty };
+        let Some(upstream) = self.upstreams.get_mut(&requester.upstream) else { return Appetite::Plenty };
+        let asked = if upstream.breaker.admission(now) == Admission::Try {
+            &mut upstream.asked_until
+        } else if requester.breaker.admission(now) == Admission::Try {
+            &mut requester.asked_until
+        } else if is_constrained {
+            return Appetite::Share;
+        } else {
+            return Appetite::Plenty;
+        };
+        if let Some(until) = asked.filter(|until| *until > now) {
+            return Appetite::Nothing(self.epoch + until);
+        }
+        *asked = Some(now + TRY_TIME);
+        Appetite::One
+    }
+
+    /// How long to wait until something can be taken in, for want of anyone who may send.
+    pub(super) fn unavailable(&self, now: Moment) -> Option<Moment> {
+        let mut wait: Option<Moment> = None;
+        for id in self.requesters.keys() {
+            let until = match self.shut(*id, now) {
+                Some((_, _, until)) => until,
+                None => match self.tries_since(*id, now) {
+                    Some(since) if since > now => since,
+                    _ => return None,
+                },
+            };
+            wait = Some(wait.map_or(until, |wait| wait.min(until)));
+        }
+        wait.map(|until| until.saturating_sub(now))
+    }
+
+    /// From when on the queue's door may bring a command for a try, if one is wanted.
+    fn tries_since(&self, id: OrganizationId, now: Moment) -> Option<Moment> {
+        let requester = self.requesters.get(&id)?;
+        let upstream = self.upstreams.get(&requester.upstream)?;
+        let breakers = [(&upstream.breaker, upstream.down_since), (&requester.breaker, requester.down_since)];
+        let (breaker, since) = breakers.into_iter().find(|(breaker, _)| !breaker.is_closed())?;
+        let outage = now.saturating_sub(since.unwrap_or(now));
+        Some(breaker.tries_at()? + TRY_ELSEWHERE.max(outage / TRY_DIVISOR))
+    }
+
+    pub(super) fn may_retry(&self, id: OrganizationId) -> bool {
+        self.requesters.get(&id).is_none_or(Requester::withdraw)
+    }
+
+    /// When to look again.
+    pub(super) fn next_look(&self) -> Option<Moment> {
+        self.looks.peek().map(|Reverse((at, _))| *at)
+    }
+
+    pub(super) fn condition(&self, now: Moment) -> Condition {
+        let down = self.upstreams.iter().filter(|(_, upstream)| !upstream.breaker.is_closed());
+        let closed = self.requesters.keys().filter(|id| {
+            let is_broken = self.requesters.get(id).is_some_and(|requester| !requester.breaker.is_closed());
+            is_broken || self.shut(**id, now).is_some_and(|(why, ..)| why == Why::Paused)
+        });
+        Condition {
+            down: down.map(|(name, _)| name.to_string()).take(NAMED_MAX).collect(),
+            closed: closed.copied().take(NAMED_MAX).collect(),
+        }
+    }
+
+    /// A requester is served again: what was put off may go on.
+    pub(super) fn reopen(&mut self, id: OrganizationId) {
+        self.reopened.insert(id);
+        self.grants.is_reopened = true;
+        self.grants.is_changed = true;
+        self.list(id);
+    }
+
+    /// Turns away those of a requester who do not want to wait for its being served again.
+    pub(super) fn turn_away(&mut self, id: OrganizationId, now: Moment) {
+        let Some(closed) = self.closed(id, now) else { return };
+        let at = self.instant(now);
+        let Some(requester) = self.requesters.get_mut(&id) else { return };
+        let leaving = requester.take(|waiter| !waiter.patience.bears(&closed, at));
+        self.grants.turned_away.extend(leaving.into_iter().map(|waiter| (waiter.turn, closed)));
+        self.list(id);
+    }
+
+    fn instant(&self, moment: Moment) -> Instant {
+        self.epoch + moment
+    }
+}
+
+/// Whether a request would be a try.
+fn tries(admission: Admission) -> Result<bool, Obstacle> {
+    match admission {
+        Admission::Free => Ok(false),
+        Admission::Try => Ok(true),
+        Admission::Nothing(Some(until)) => Err(Obstacle::Until(until, "outage")),
+        Admission::Nothing(None) => Err(Obstacle::Trying),
+    }
+}
+
+/// How many of `limit` one of several requesters may have under way: never so many that nothing is left for the others,
+/// should its requests begin to hang.
+fn share(requester: &Requester, requesters: usize, limit: usize) -> usize {
+    let divisor = match requesters {
+        0 | 1 => 1,
+        _ if requester.breaker.is_strained() => STRAINED_DIVISOR,
+        _ => SHARE_DIVISOR,
+    };
+    limit.div_ceil(divisor)
+}
