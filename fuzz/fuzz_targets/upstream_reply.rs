@@ -67,6 +67,8 @@ fn acceptance(input: &Input<'_>) -> Acceptance {
         trace: TraceContext::default(),
         correlation_id: None,
         reply: Some(ReplyAddress { reply_to: "replies".to_owned(), correlation_id: None }),
+        is_owned: true,
+        put_off: None,
     }
 }
 

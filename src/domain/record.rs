@@ -1,5 +1,6 @@
 //! A command as it is kept: its state, its history and its outcome.
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -214,6 +215,10 @@ pub struct CommandRecord {
     pub due_time: Option<Timestamp>,
     /// It waits for another command of its connection or for a quiet time, not for the upstream.
     pub waiting: bool,
+    /// Since when it is put off without having been begun: its requester is paused, or the API is down.
+    pub paused_since: Option<Timestamp>,
+    /// How long it was put off before that, in all. Does not count towards `give_up_after`.
+    pub paused: TimeDelta,
     /// When it became final.
     pub finished_time: Option<Timestamp>,
     /// The last thing heard; absent before the first attempt.

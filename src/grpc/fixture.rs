@@ -1,5 +1,6 @@
 //! A record for tests.
 
+use chrono::TimeDelta;
 use uuid::Uuid;
 
 use crate::domain::Timestamp;
@@ -35,6 +36,8 @@ pub fn record(state: State) -> CommandRecord {
         accepted_time: Timestamp::UNIX_EPOCH,
         due_time: None,
         waiting: false,
+        paused_since: None,
+        paused: TimeDelta::zero(),
         finished_time: None,
         outcome: None,
         event: None,

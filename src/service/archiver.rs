@@ -246,8 +246,16 @@ impl Shared {
         let connection = command.connection;
         let id = CommandId(Uuid::now_v7());
         let trace_of = trace.clone();
-        let acceptance =
-            Acceptance { command, id, door, trace: trace_of, correlation_id, reply, is_owned: true };
+        let acceptance = Acceptance {
+            command,
+            id,
+            door,
+            trace: trace_of,
+            correlation_id,
+            reply,
+            is_owned: true,
+            put_off: None,
+        };
         let asked = Instant::now();
         let entry = |place, accepted| Entry { door, connection, trace, place, accepted, asked };
         // What the store holds for this lane came first.

@@ -1,5 +1,7 @@
 //! What the loop needs of the outside: a store, an upstream, a publisher and a clock.
 
+use std::time::Duration;
+
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -8,7 +10,7 @@ use crate::domain::Timestamp;
 use crate::domain::command::{CommandId, IdempotencyKey, OrganizationId};
 use crate::domain::connection::Connection;
 use crate::domain::heal::{self, Heal, Healed};
-use crate::domain::lifecycle::{Acceptance, Finish};
+use crate::domain::lifecycle::{Acceptance, Finish, PutOff};
 use crate::domain::message::Message;
 use crate::domain::record::CommandRecord;
 use crate::domain::reply::{Reply, Unauthorized};
@@ -27,7 +29,8 @@ pub type StoreFuture<T> = BoxFuture<'static, Result<T, StoreError>>;
 /// The answer to [`Store::accept`].
 #[derive(Debug, Clone)]
 pub enum Accepted {
-    /// New work, durable. The claim is there if it was asked for together with the acceptance.
+    /// New work, durable. The claim is there if it was asked for together with the acceptance, unless the command was put
+    /// off: then it is recovery's at its due time.
     Fresh(CommandRecord, Option<Begun>),
     /// The key is known and its command not final: wait for it.
     InProgress(CommandRecord),
@@ -50,6 +53,17 @@ pub enum Begun {
     Unavailable(CommandRecord),
 }
 
+/// The answer to [`Store::put_off`].
+#[derive(Debug, Clone)]
+pub enum PutOffAnswer {
+    /// It is put off; recovery takes it up at its due time.
+    Waiting(CommandRecord),
+    /// It ended without a PATCH: superseded or expired.
+    Ended(CommandRecord),
+    /// Someone else holds the claim, or it was final already.
+    Unavailable(CommandRecord),
+}
+
 /// The answer to [`Store::finish`].
 #[derive(Debug, Clone)]
 pub enum Finished {
@@ -64,6 +78,8 @@ pub enum Finished {
 pub struct Due {
     /// Which command.
     pub id: CommandId,
+    /// On whose behalf.
+    pub requester: OrganizationId,
     /// Its connection, for the lane.
     pub connection: Connection,
     /// The trace that it belongs to.
@@ -84,6 +100,9 @@ pub struct DueCursor {
     /// Its arrival number.
     pub arrival: i64,
 }
+
+/// Commands that [`Store::put_off_due`] and [`Store::resume`] change at once, so that they hold up no others for long.
+pub const BULK_LENGTH_MAX: u64 = 10_000;
 
 /// A row of the outbox.
 #[derive(Debug, Clone, PartialEq)]
@@ -128,6 +147,25 @@ pub trait Store: Send + Sync + 'static {
 
     /// Asks for the claim on a command at the head of its lane. `caller_waits` tells whether a caller hears of its end.
     fn begin(&self, id: CommandId, event_id: Uuid, caller_waits: bool) -> StoreFuture<Begun>;
+
+    /// Puts off a command at the head of its lane that is not to be begun now, without counting an attempt. `event_id` is
+    /// for an event that ending it may emit; `caller_waits` tells whether a caller hears of its end.
+    fn put_off(
+        &self,
+        id: CommandId,
+        event_id: Uuid,
+        caller_waits: bool,
+        put_off: PutOff,
+    ) -> StoreFuture<PutOffAnswer>;
+
+    /// Puts off the deferred commands of a requester, or of all, that stand in no line and whose due time has come: they are
+    /// due after `delay`, and are paused since they were due. Yields how many; [`BULK_LENGTH_MAX`] means that there may be
+    /// more.
+    fn put_off_due(&self, requester: Option<OrganizationId>, delay: Duration) -> StoreFuture<u64>;
+
+    /// Makes the commands of a requester, or of all, that are put off due now; of a line the first. Yields how many;
+    /// [`BULK_LENGTH_MAX`] means that there may be more.
+    fn resume(&self, requester: Option<OrganizationId>) -> StoreFuture<u64>;
 
     /// Ends a claim.
     fn finish(&self, finish: Finish) -> StoreFuture<Finished>;

@@ -127,6 +127,7 @@ impl Wish {
             correlation_id: Some("conversation".to_owned()),
             reply: self.reply,
             is_owned: true,
+            put_off: None,
         }
     }
 }

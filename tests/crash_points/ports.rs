@@ -9,14 +9,14 @@ use guest_connection_adapter::domain::Timestamp;
 use guest_connection_adapter::domain::command::{CommandId, IdempotencyKey, OrganizationId};
 use guest_connection_adapter::domain::connection::Connection;
 use guest_connection_adapter::domain::heal::{self, Heal, Healed};
-use guest_connection_adapter::domain::lifecycle::{Acceptance, Finish};
+use guest_connection_adapter::domain::lifecycle::{Acceptance, Finish, PutOff};
 use guest_connection_adapter::domain::message::Message;
 use guest_connection_adapter::domain::record::CommandRecord;
 use guest_connection_adapter::domain::reply::{Reply, Unauthorized};
 use guest_connection_adapter::domain::trace::TraceContext;
 use guest_connection_adapter::service::ports::{
     Accepted, Authorization, Begun, Books, Due, DueCursor, Finished, OutboxRow, Patch, Publication,
-    Publisher, Store, StoreFuture, Upstream,
+    Publisher, PutOffAnswer, Store, StoreFuture, Upstream,
 };
 use tokio::time::sleep;
 use uuid::Uuid;
@@ -100,6 +100,26 @@ impl Store for Gated<dyn Store> {
 
     fn begin(&self, id: CommandId, event_id: Uuid, caller_waits: bool) -> StoreFuture<Begun> {
         self.effect(Effect::Begin, move |store| store.begin(id, event_id, caller_waits), |_, _| {})
+    }
+
+    // Nobody is paused for long in these tests, so what follows has no points of its own.
+
+    fn put_off(
+        &self,
+        id: CommandId,
+        event_id: Uuid,
+        caller_waits: bool,
+        put_off: PutOff,
+    ) -> StoreFuture<PutOffAnswer> {
+        self.question(move |store| store.put_off(id, event_id, caller_waits, put_off))
+    }
+
+    fn put_off_due(&self, requester: Option<OrganizationId>, delay: Duration) -> StoreFuture<u64> {
+        self.question(move |store| store.put_off_due(requester, delay))
+    }
+
+    fn resume(&self, requester: Option<OrganizationId>) -> StoreFuture<u64> {
+        self.question(move |store| store.resume(requester))
     }
 
     fn finish(&self, finish: Finish) -> StoreFuture<Finished> {

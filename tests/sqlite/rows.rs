@@ -51,6 +51,7 @@ prop_compose! {
             correlation_id,
             reply: reply.map(|(reply_to, correlation_id)| ReplyAddress { reply_to, correlation_id }),
             is_owned: true,
+            put_off: None,
         }
     }
 }

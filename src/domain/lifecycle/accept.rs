@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 
 use super::Terms;
 use super::begin::LINE_WAIT;
+use super::put_off::PutOff;
 use crate::domain::Timestamp;
 use crate::domain::command::{Command, CommandId};
 use crate::domain::connection::ConnectionRecord;
@@ -31,12 +32,16 @@ pub struct Acceptance {
     pub reply: Option<ReplyAddress>,
     /// Whether the one who accepts it sets it to work. Otherwise it is recovery's as soon as it is the first in line.
     pub is_owned: bool,
+    /// Its requester is paused: if it is new it is put off at once, out of the line. There is no place yet that it could
+    /// keep.
+    pub put_off: Option<PutOff>,
 }
 
 /// What becomes of an [`Acceptance`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Accepted {
-    /// It is new, or its key had failed before: work for the one who brought it. Both rows are to be written.
+    /// It is new, or its key had failed before: work for the one who brought it, unless it is put off. Both rows are to be
+    /// written.
     Fresh(CommandRecord, ConnectionRecord),
     /// The key is known and not final. The record is to be written if it differs from the stored one.
     InProgress(CommandRecord),
@@ -94,14 +99,25 @@ pub fn accept(
             record.finished_time = None;
             record.outcome = None;
             record.waiting = false;
-            Accepted::Fresh(record, connection.clone())
+            record.paused_since = None;
+            record.paused = TimeDelta::zero();
+            Accepted::Fresh(born(record, request.put_off.as_ref(), now), connection.clone())
         }
-        State::Deferred if !record.waiting => {
+        State::Deferred if !record.waiting && request.put_off.is_none() => {
             record.due_time = Some(now);
             Accepted::InProgress(record)
         }
         _ => Accepted::InProgress(record),
     }
+}
+
+/// A new command whose requester is paused begins its life put off.
+fn born(mut record: CommandRecord, put_off: Option<&PutOff>, now: Timestamp) -> CommandRecord {
+    if let Some(put_off) = put_off {
+        record.state = State::Deferred;
+        put_off.apply(&mut record, now);
+    }
+    record
 }
 
 fn fresh(
@@ -134,9 +150,11 @@ fn fresh(
         accepted_time: now,
         due_time: Some(due_time),
         waiting: false,
+        paused_since: None,
+        paused: TimeDelta::zero(),
         finished_time: None,
         outcome: None,
         event: None,
     };
-    Accepted::Fresh(record, connection)
+    Accepted::Fresh(born(record, request.put_off.as_ref(), now), connection)
 }

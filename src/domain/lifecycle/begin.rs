@@ -46,30 +46,12 @@ pub fn begin(
     event_id: Uuid,
     terms: &Terms,
 ) -> Begun {
-    if record.state.is_final() {
+    if !take(&mut record, &mut connection, now) {
         return Begun::Unavailable(record);
     }
-    if record.state == State::InFlight {
-        if record.due_time.is_some_and(|lease_end| lease_end > now) {
-            return Begun::Unavailable(record);
-        }
-        // A lease that ended counts as sent, and what it sent may take effect until its quiet time is over.
-        record.maybe_applied = true;
-        let quiet_until = connection.quiet.map(|quiet| quiet.until);
-        connection.settle_until = connection.settle_until.max(quiet_until);
-    }
-    let close = Close { now, event_id, caller_waits: situation.caller_waits };
-    if !record.maybe_applied {
-        if record.command.expire_time.is_some_and(|expires| expires <= now) {
-            let outcome =
-                unsent(&record, Reason::CommandExpired, "expire_time passed before the command was sent");
-            return Begun::Ended(end(record, connection, State::Failed, outcome, close));
-        }
-        if connection.applied.is_some_and(|applied| record.version() < applied.version) {
-            let text = "a newer command of the connection was applied, or may have been";
-            let outcome = unsent(&record, Reason::Superseded, text);
-            return Begun::Ended(end(record, connection, State::Superseded, outcome, close));
-        }
+    if let Some((state, outcome)) = unsent_end(&record, &connection, now) {
+        let close = Close { now, event_id, caller_waits: situation.caller_waits };
+        return Begun::Ended(end(record, connection, state, outcome, close));
     }
     let quiet = connection.quiet.filter(|quiet| quiet.command_id != record.id && quiet.until > now);
     let blocked_until = situation.blocker.map(|other| other.due_time.unwrap_or(now));
@@ -84,10 +66,51 @@ pub fn begin(
     record.state = State::InFlight;
     record.epoch += 1;
     record.waiting = false;
+    if let Some(since) = record.paused_since.take() {
+        // The clock may have been set back meanwhile.
+        record.paused += (now - since).max(TimeDelta::zero());
+    }
     let lease_end = now + terms.lease;
     record.due_time = Some(lease_end);
     connection.quiet = Some(Quiet { until: lease_end + terms.settle, command_id: record.id });
     Begun::Claimed(record, connection)
+}
+
+/// Whether nobody else has the claim on `record` and there is work left. A claim that was lost is noted.
+pub(super) fn take(record: &mut CommandRecord, connection: &mut ConnectionRecord, now: Timestamp) -> bool {
+    if record.state.is_final() {
+        return false;
+    }
+    if record.state == State::InFlight {
+        if record.due_time.is_some_and(|lease_end| lease_end > now) {
+            return false;
+        }
+        // A lease that ended counts as sent, and what it sent may take effect until its quiet time is over.
+        record.maybe_applied = true;
+        let quiet_until = connection.quiet.map(|quiet| quiet.until);
+        connection.settle_until = connection.settle_until.max(quiet_until);
+    }
+    true
+}
+
+/// How a command ends that must not be sent any more, if that is so.
+pub(super) fn unsent_end(
+    record: &CommandRecord,
+    connection: &ConnectionRecord,
+    now: Timestamp,
+) -> Option<(State, Outcome)> {
+    if record.maybe_applied {
+        return None;
+    }
+    if record.command.expire_time.is_some_and(|expires| expires <= now) {
+        let text = "expire_time passed before the command was sent";
+        return Some((State::Failed, unsent(record, Reason::CommandExpired, text)));
+    }
+    if connection.applied.is_some_and(|applied| record.version() < applied.version) {
+        let text = "a newer command of the connection was applied, or may have been";
+        return Some((State::Superseded, unsent(record, Reason::Superseded, text)));
+    }
+    None
 }
 
 /// A command behind another one in line is woken when it is the first. This is when it is looked at in any case: far off,

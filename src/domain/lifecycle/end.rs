@@ -7,7 +7,7 @@ use crate::domain::connection::{Applied, ConnectionRecord, Suspicion};
 use crate::domain::message::{CommandSummary, DeadLetter, Event, EventKind, Message, Reply};
 use crate::domain::record::{CommandRecord, Door, EventRef, Outcome, State};
 
-/// The rows and messages of a command that became final, or deferred.
+/// The rows and messages of a command that became final, was deferred or put off.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settlement {
     /// The command.
@@ -50,6 +50,7 @@ pub(super) fn end(
     record.outcome = Some(outcome);
     record.due_time = None;
     record.waiting = false;
+    record.paused_since = None;
     record.finished_time = Some(now);
     let kind = match (state, record.command.archived) {
         (State::Succeeded, true) => Some(EventKind::Archived),

@@ -78,7 +78,7 @@ pub fn finish(
         Verdict::Transient { outcome, .. } => {
             if finish.caller_waits && record.door == Door::Grpc && !record.maybe_applied {
                 (State::Failed, outcome)
-            } else if now - record.accepted_time < terms.give_up_after {
+            } else if now - record.accepted_time - record.paused < terms.give_up_after {
                 return Finished::Settled(defer(record, connection, outcome, now, span(finish.defer_delay)));
             } else {
                 (State::Abandoned, abandoned(outcome))
@@ -105,7 +105,8 @@ pub(in crate::domain) fn end_claim(
 const SPAN_MAX: TimeDelta = TimeDelta::days(36_500);
 
 /// A span too long for the clock is as good as for ever.
-pub(in crate::domain) fn span(duration: Duration) -> TimeDelta {
+#[must_use]
+pub fn span(duration: Duration) -> TimeDelta {
     TimeDelta::from_std(duration).unwrap_or(SPAN_MAX).min(SPAN_MAX)
 }
 

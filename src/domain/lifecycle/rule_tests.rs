@@ -46,6 +46,7 @@ fn request(number: u128, guest: u128, key: &str) -> Acceptance {
         correlation_id: None,
         reply: None,
         is_owned: true,
+        put_off: None,
     }
 }
 

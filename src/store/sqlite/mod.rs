@@ -7,13 +7,14 @@
 //! - `schema`: connections and migrations
 //! - `task`: a request on its way, and its answer on the way back
 //! - `writer`, `reader`, `checkpoint`: the threads
-//! - `operations`, `queries`: what they do
+//! - `operations`, `pauses`, `queries`: what they do
 //! - `rows`: records to rows and back
 
 mod checkpoint;
 mod error;
 mod files;
 mod operations;
+mod pauses;
 mod queries;
 mod reader;
 mod rows;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use futures::FutureExt as _;
@@ -42,11 +44,12 @@ use crate::domain::Timestamp;
 use crate::domain::command::{CommandId, IdempotencyKey, OrganizationId};
 use crate::domain::connection::Connection;
 use crate::domain::heal::{self, Heal, Healed};
-use crate::domain::lifecycle::{Acceptance, Finish, Terms};
+use crate::domain::lifecycle::{Acceptance, Finish, PutOff, Terms};
 use crate::domain::record::CommandRecord;
 use crate::domain::trace::TraceContext;
 use crate::service::ports::{
-    Accepted, Begun, Books, Clock, Due, DueCursor, Finished, OutboxRow, Store, StoreError, StoreFuture,
+    Accepted, Begun, Books, Clock, Due, DueCursor, Finished, OutboxRow, PutOffAnswer, Store, StoreError,
+    StoreFuture,
 };
 
 /// Where the store is and how much may wait for it.
@@ -188,6 +191,25 @@ impl Store for SqliteStore {
 
     fn begin(&self, id: CommandId, event_id: Uuid, caller_waits: bool) -> StoreFuture<Begun> {
         self.write(move |scope| operations::begin(scope, id, Ask { event_id, caller_waits }))
+    }
+
+    fn put_off(
+        &self,
+        id: CommandId,
+        event_id: Uuid,
+        caller_waits: bool,
+        put_off: PutOff,
+    ) -> StoreFuture<PutOffAnswer> {
+        let ask = Ask { event_id, caller_waits };
+        self.write(move |scope| operations::put_off(scope, id, ask, &put_off))
+    }
+
+    fn put_off_due(&self, requester: Option<OrganizationId>, delay: Duration) -> StoreFuture<u64> {
+        self.write(move |scope| pauses::put_off_due(scope, requester, delay))
+    }
+
+    fn resume(&self, requester: Option<OrganizationId>) -> StoreFuture<u64> {
+        self.write(move |scope| pauses::resume(scope, requester))
     }
 
     fn finish(&self, finish: Finish) -> StoreFuture<Finished> {

@@ -11,11 +11,11 @@ use crate::domain::Timestamp;
 use crate::domain::command::CommandId;
 use crate::domain::connection::{Connection, ConnectionRecord};
 use crate::domain::heal::{self, Heal, Healed};
-use crate::domain::lifecycle::{self, Acceptance, Finish, Settlement, Situation};
+use crate::domain::lifecycle::{self, Acceptance, Finish, PutOff, Settlement, Situation};
 use crate::domain::message::Message;
-use crate::domain::record::CommandRecord;
+use crate::domain::record::{CommandRecord, State};
 use crate::domain::trace::TraceContext;
-use crate::service::ports::{Accepted, Begun, Finished};
+use crate::service::ports::{Accepted, Begun, Finished, PutOffAnswer};
 
 /// Registers a command, or finds what is known under its key; with `claim` a new one is begun at once.
 pub(super) fn accept(
@@ -38,7 +38,7 @@ pub(super) fn accept(
     };
     match lifecycle::accept(existing, &stored.record, request, is_behind, now, &terms) {
         lifecycle::Accepted::Fresh(mut record, connection) => {
-            let Some(event_id) = claim else {
+            let Some(event_id) = claim.filter(|_| record.state == State::Accepted) else {
                 save(scope, &mut record, &stored, &connection)?;
                 return Ok(Accepted::Fresh(record, None));
             };
@@ -99,13 +99,11 @@ fn begin_record(
     ask: Ask,
     now: Timestamp,
 ) -> Result<Begun, Fault> {
-    let (mut blocker, mut is_behind) = (None, false);
-    if let Some(number) = stored.number {
-        // What has no arrival number yet comes after all others.
-        let arrival = if record.arrival == 0 { i64::MAX } else { record.arrival };
-        blocker = rows::blocker(scope.connection, number, record.id)?;
-        is_behind = rows::is_behind(scope.connection, number, arrival)?;
-    }
+    let is_behind = is_behind(scope, &record, stored)?;
+    let blocker = match stored.number {
+        Some(number) => rows::blocker(scope.connection, number, record.id)?,
+        None => None,
+    };
     let situation = Situation { blocker: blocker.as_ref(), is_behind, caller_waits: ask.caller_waits };
     let unclaimed = connection.clone();
     match lifecycle::begin(record, connection, situation, now, ask.event_id, &scope.shared.terms) {
@@ -119,6 +117,37 @@ fn begin_record(
         }
         lifecycle::Begun::Ended(settlement) => Ok(Begun::Ended(settle(scope, settlement, stored)?)),
         lifecycle::Begun::Unavailable(record) => Ok(Begun::Unavailable(record)),
+    }
+}
+
+/// Whether a command that arrived before `record` stands in the line of its connection.
+fn is_behind(scope: &Scope<'_>, record: &CommandRecord, stored: &StoredConnection) -> Result<bool, Fault> {
+    let Some(number) = stored.number else { return Ok(false) };
+    // What has no arrival number yet comes after all others.
+    let arrival = if record.arrival == 0 { i64::MAX } else { record.arrival };
+    rows::is_behind(scope.connection, number, arrival)
+}
+
+/// Puts off a command that is not to be begun now.
+pub(super) fn put_off(
+    scope: &mut Scope<'_>,
+    id: CommandId,
+    ask: Ask,
+    put_off: &PutOff,
+) -> Result<PutOffAnswer, Fault> {
+    let now = scope.now();
+    let record = rows::command_by_id(scope.connection, id)?.ok_or(Fault::Unknown(id))?;
+    let stored = rows::connection(scope.connection, record.command.connection)?;
+    let is_behind = is_behind(scope, &record, &stored)?;
+    let situation = Situation { blocker: None, is_behind, caller_waits: ask.caller_waits };
+    let connection = stored.record.clone();
+    match lifecycle::put_off(record, connection, situation, put_off, now, ask.event_id) {
+        lifecycle::PutOffAnswer::Settled(settlement) => {
+            let record = settle(scope, settlement, &stored)?;
+            let is_final = record.state.is_final();
+            Ok(if is_final { PutOffAnswer::Ended(record) } else { PutOffAnswer::Waiting(record) })
+        }
+        lifecycle::PutOffAnswer::Unavailable(record) => Ok(PutOffAnswer::Unavailable(record)),
     }
 }
 

@@ -15,7 +15,8 @@ use crate::service::ports::{Books, Due, DueCursor, OutboxRow};
 /// Commands whose due time has come, the longest due ones first.
 pub(super) fn due(scope: &Scope<'_>, after: DueCursor, limit: usize) -> Result<Vec<Due>, Fault> {
     let mut statement = scope.connection.prepare_cached(
-        "SELECT c.id, n.target, n.guest, c.due_time, c.arrival, c.traceparent, c.tracestate, c.in_line, c.waiting
+        "SELECT c.id, n.target, n.guest, c.due_time, c.arrival, c.traceparent, c.tracestate, c.in_line, c.waiting,
+             c.requester
          FROM commands c JOIN connections n ON n.number = c.connection
          WHERE c.due_time <= ?1 AND (c.due_time, c.arrival) > (?2, ?3)
          ORDER BY c.due_time, c.arrival LIMIT ?4",
@@ -27,7 +28,8 @@ pub(super) fn due(scope: &Scope<'_>, after: DueCursor, limit: usize) -> Result<V
 /// The first in the line of a connection, in order of arrival.
 pub(super) fn line(scope: &Scope<'_>, connection: Connection, limit: usize) -> Result<Vec<Due>, Fault> {
     let mut statement = scope.connection.prepare_cached(
-        "SELECT c.id, n.target, n.guest, c.due_time, c.arrival, c.traceparent, c.tracestate, c.in_line, c.waiting
+        "SELECT c.id, n.target, n.guest, c.due_time, c.arrival, c.traceparent, c.tracestate, c.in_line, c.waiting,
+             c.requester
          FROM connections n JOIN commands c ON c.connection = n.number
          WHERE n.target = ?1 AND n.guest = ?2 AND c.in_line = 1 ORDER BY c.arrival LIMIT ?3",
     )?;
@@ -40,6 +42,7 @@ fn read_due(mut found: rusqlite::Rows<'_>) -> Result<Vec<Due>, Fault> {
     while let Some(row) = found.next()? {
         due.push(Due {
             id: CommandId(rows::uuid(row, 0)?),
+            requester: OrganizationId(rows::uuid(row, 9)?),
             connection: read_connection(row, 1)?,
             trace: TraceContext { traceparent: row.get(5)?, tracestate: row.get(6)? },
             in_line: row.get(7)?,

@@ -18,6 +18,7 @@ const APPLICATION_ID: i64 = 0x6763_6164;
 const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/sqlite/0001_commands.sql"),
     include_str!("../migrations/sqlite/0002_line.sql"),
+    include_str!("../migrations/sqlite/0003_pauses.sql"),
 ];
 
 /// A file up to this length is looked through at start, which takes about a second for each GiB. For a larger one that

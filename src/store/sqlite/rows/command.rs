@@ -1,5 +1,6 @@
 //! Rows of the table `commands`.
 
+use chrono::TimeDelta;
 use rusqlite::{CachedStatement, Connection as Database, Row};
 use uuid::Uuid;
 
@@ -17,7 +18,7 @@ macro_rules! select_command {
             "SELECT c.arrival, c.id, c.requester, c.key, n.target, n.guest, c.archived, c.issue_time, c.expire_time,
              c.door, c.traceparent, c.tracestate, c.correlation_id, c.replies, c.state, c.generation, c.epoch,
              c.attempts, c.maybe_applied, c.effective_time, c.accepted_time, c.due_time, c.waiting, c.finished_time,
-             c.outcome, c.event_id, c.event_sequence, c.event_confirmed_time
+             c.outcome, c.event_id, c.event_sequence, c.event_confirmed_time, c.paused_since, c.paused
              FROM commands c JOIN connections n ON n.number = c.connection WHERE ",
             $condition
         )
@@ -118,6 +119,8 @@ fn read_command(row: &Row<'_>) -> Result<CommandRecord, Fault> {
         accepted_time: time(row.get(20)?)?,
         due_time: optional_time(row, 21)?,
         waiting: row.get(22)?,
+        paused_since: optional_time(row, 28)?,
+        paused: TimeDelta::microseconds(row.get(29)?),
         finished_time: optional_time(row, 23)?,
         outcome: outcome.map(|text| from_json("outcome", &text)).transpose()?,
         event,
@@ -143,11 +146,11 @@ fn insert_identity(database: &Database, record: &mut CommandRecord, connection: 
         "INSERT INTO commands (id, requester, key, connection, archived, issue_time, correlation_id, effective_time,
              expire_time, door, traceparent, tracestate, replies, state, generation, epoch, attempts, maybe_applied,
              blocking, waiting, in_line, accepted_time, due_time, finished_time, outcome, event_id, event_sequence,
-             event_confirmed_time)
+             event_confirmed_time, paused_since, paused)
          VALUES (:id, :requester, :key, :connection, :archived, :issue_time, :correlation_id, :effective_time,
              :expire_time, :door, :traceparent, :tracestate, :replies, :state, :generation, :epoch, :attempts,
              :maybe_applied, :blocking, :waiting, :in_line, :accepted_time, :due_time, :finished_time, :outcome,
-             :event_id, :event_sequence, :event_confirmed_time)",
+             :event_id, :event_sequence, :event_confirmed_time, :paused_since, :paused)",
     )?;
     bind(&mut statement, ":id", record.id.0.as_bytes())?;
     bind(&mut statement, ":requester", command.requester.0.as_bytes())?;
@@ -169,8 +172,9 @@ fn update_command(database: &Database, record: &CommandRecord) -> Result<(), Fau
         "UPDATE commands SET expire_time = :expire_time, door = :door, traceparent = :traceparent,
              tracestate = :tracestate, replies = :replies, state = :state, generation = :generation, epoch = :epoch,
              attempts = :attempts, maybe_applied = :maybe_applied, blocking = :blocking, waiting = :waiting,
-             in_line = :in_line, accepted_time = :accepted_time, due_time = :due_time, finished_time = :finished_time, outcome = :outcome,
-             event_id = :event_id, event_sequence = :event_sequence, event_confirmed_time = :event_confirmed_time
+             in_line = :in_line, paused_since = :paused_since, paused = :paused, accepted_time = :accepted_time,
+             due_time = :due_time, finished_time = :finished_time, outcome = :outcome, event_id = :event_id,
+             event_sequence = :event_sequence, event_confirmed_time = :event_confirmed_time
          WHERE arrival = :arrival",
     )?;
     bind(&mut statement, ":arrival", record.arrival)?;
@@ -197,6 +201,8 @@ fn bind_changing(statement: &mut CachedStatement<'_>, record: &CommandRecord) ->
     bind(statement, ":blocking", record.blocks())?;
     bind(statement, ":waiting", record.waiting)?;
     bind(statement, ":in_line", record.in_line())?;
+    bind(statement, ":paused_since", record.paused_since.map(micros))?;
+    bind(statement, ":paused", record.paused.num_microseconds().unwrap_or(i64::MAX))?;
     bind(statement, ":accepted_time", micros(record.accepted_time))?;
     bind(statement, ":due_time", record.due_time.map(micros))?;
     bind(statement, ":finished_time", record.finished_time.map(micros))?;
