@@ -17,6 +17,7 @@ use super::pause::Pause;
 use super::publish::BrokerPublisher;
 use super::settings::Settings;
 use super::{fault, topology};
+use crate::domain::error::{Reason, Refusal};
 use crate::service::archiver::Archiver;
 use crate::service::readiness::{Condition, Part, Readiness};
 
@@ -48,7 +49,7 @@ enum Stop {
     /// It was asked to.
     Shutdown,
     /// Nothing can be taken for now.
-    Suspended(String),
+    Suspended(Refusal),
     /// Something is wrong; what was prefetched goes back.
     Fault(String),
 }
@@ -97,10 +98,7 @@ impl Consumer {
                 match stop {
                     Stop::Shutdown => {}
                     Stop::Fault(reason) => link.fault(reason).await,
-                    Stop::Suspended(reason) => {
-                        link.fault(format!("suspended: {reason}")).await;
-                        (self.resume)().await;
-                    }
+                    Stop::Suspended(refusal) => self.suspend(&refusal).await,
                 }
             };
             tokio::select! {
@@ -109,6 +107,14 @@ impl Consumer {
             }
         }
         self.part.set(Condition::NotReady("shutting down".to_owned()));
+    }
+
+    /// Waits until messages can be taken again.
+    async fn suspend(&self, refusal: &Refusal) {
+        tracing::warn!(reason = refusal.reason.as_str(), "amqp: consuming is suspended");
+        self.part.set(suspended(refusal));
+        sleep(self.settings.backoff.deferral(1, None, rand::random())).await;
+        (self.resume)().await;
     }
 
     /// Opens the channels and consumes. The bound on prefetching comes first, on each new channel.
@@ -136,9 +142,8 @@ impl Consumer {
         let Tap { channel, consumer, .. } = tap;
         match &stop {
             Stop::Shutdown => self.part.set(Condition::NotReady("shutting down".to_owned())),
-            Stop::Suspended(reason) | Stop::Fault(reason) => {
-                self.part.set(Condition::NotReady(reason.clone()));
-            }
+            Stop::Suspended(refusal) => self.part.set(suspended(refusal)),
+            Stop::Fault(reason) => self.part.set(Condition::NotReady(reason.clone())),
         }
         if session.is_connected() && channel.status().connected() {
             let cancel = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
@@ -183,7 +188,8 @@ impl Consumer {
             pause.note(load.obstacle(), &self.part);
             // What was prefetched is held like any other delivery, and no longer.
             if let Some(why) = load.obstacle().filter(|_| pause.is_over(hold)) {
-                return Stop::Suspended(format!("no room for more: {why}"));
+                let text = format!("no room for more: {why}");
+                return Stop::Suspended(Refusal::new(Reason::Overloaded, text));
             }
             tokio::select! {
                 () = shutdown.cancelled() => return Stop::Shutdown,
@@ -220,5 +226,14 @@ impl Consumer {
                 },
             }
         }
+    }
+}
+
+/// That the upstream is away is no fault of this instance: it still answers calls, if only to say so.
+fn suspended(refusal: &Refusal) -> Condition {
+    let text = format!("consuming is suspended: {refusal}");
+    match refusal.reason {
+        Reason::UpstreamPaused => Condition::Degraded(text),
+        _ => Condition::NotReady(text),
     }
 }

@@ -40,7 +40,7 @@ pub enum Ending {
     /// Nothing is left to do on this channel.
     Settled,
     /// Nothing can be taken for now, and why.
-    Suspend(String),
+    Suspend(Refusal),
     /// Its dead letter cannot be placed, and why.
     Stuck(String),
     /// It is left as it is, until the channel closes.
@@ -151,7 +151,7 @@ impl Work {
                     self.ack().await
                 }
                 (Settlement::DeadLetter, Err(refusal)) => self.refuse(refusal).await,
-                (Settlement::Suspend, Err(refusal)) => Ending::Suspend(refusal.to_string()),
+                (Settlement::Suspend, Err(refusal)) => Ending::Suspend(refusal),
                 (Settlement::Verify | Settlement::DeadLetter | Settlement::Suspend, _) => {
                     self.verify(&command).await
                 }

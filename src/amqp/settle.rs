@@ -46,7 +46,9 @@ pub const fn refused(reason: Reason) -> Settlement {
         | Reason::UpstreamNotFound
         | Reason::UpstreamConflict
         | Reason::UpstreamRejected => Settlement::DeadLetter,
-        Reason::StoreUnavailable | Reason::Draining | Reason::Overloaded => Settlement::Suspend,
+        Reason::StoreUnavailable | Reason::Draining | Reason::Overloaded | Reason::UpstreamPaused => {
+            Settlement::Suspend
+        }
         // Not refusals of a submission to a queue's door: what became of the command is looked up.
         Reason::DeadlineTooShort
         | Reason::UpstreamUnauthenticated
@@ -54,6 +56,7 @@ pub const fn refused(reason: Reason) -> Settlement {
         | Reason::UpstreamUnavailable
         | Reason::UpstreamUnreachable
         | Reason::UpstreamUnanswered
+        | Reason::RequesterPaused
         | Reason::Internal => Settlement::Verify,
     }
 }

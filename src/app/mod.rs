@@ -17,6 +17,7 @@ use crate::amqp::{BrokerPublisher, Consumer};
 use crate::config::{Config, Faults};
 use crate::mycreditapp::{self, MyCreditApp};
 use crate::service::archiver::Archiver;
+use crate::service::gate::Gate;
 use crate::service::ports::{Clock, Publisher, Store, StoreError, SystemClock};
 use crate::service::readiness::{Condition, Part, Readiness};
 use crate::service::relay::{Relay, Share};
@@ -29,6 +30,9 @@ const STORE_PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A store that takes longer than this for one small write is not ready.
 const STORE_ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How often it is looked at whether the upstream may be called, besides when that changes.
+const UPSTREAM_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 const STORE_SILENT_TEXT: &str = "the store has not answered a small write and a question for some seconds: its disk is \
                                  slow or hangs, or another program holds the file locked";
@@ -80,6 +84,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let store = open_store(&config, clock.clone()).await?;
     let upstream = Arc::new(MyCreditApp::new(config.upstream()?)?);
     let archiver = Archiver::new(config.service(), store.clone(), upstream, clock);
+    archiver.configure(&config.gate_organizations()?);
     let readiness = Readiness::default();
     let stops = Stops::default();
 
@@ -96,6 +101,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let (ready, stop) = (readiness.clone(), stops.admin.clone());
     parts.spawn(async move { admin::serve(admin_listener, ready, stop).await.map_err(Error::Admin) });
     parts.spawn(done(watch_store(store.clone(), readiness.part("store"), stops.doors.clone())));
+    parts.spawn(done(watch_gate(archiver.gate().clone(), readiness.part("upstream"), stops.doors.clone())));
     parts.spawn(done(retention::run(store.clone(), stops.doors.clone())));
     let recovery = archiver.clone();
     parts.spawn(async move { done(recovery.recover()).await });
@@ -201,12 +207,13 @@ fn open_publisher(
     let publisher = BrokerPublisher::new(settings.clone(), readiness);
     let (links, stop) = (publisher.clone(), stops.broker.clone());
     tasks.parts.spawn(async move { done(links.run(stop)).await });
-    let (store, load) = (store.clone(), archiver.load().clone());
+    let (store, load, gate) = (store.clone(), archiver.load().clone(), archiver.gate().clone());
     let resume: Resume = Arc::new(move || {
-        let (store, load) = (store.clone(), load.clone());
+        let (store, load, gate) = (store.clone(), load.clone(), gate.clone());
         Box::pin(async move {
             takes_data(store).await;
             load.room().await;
+            gate.available().await;
         })
     });
     let consumer = Consumer::new(settings, archiver.clone(), publisher.clone(), readiness, resume);
@@ -237,6 +244,23 @@ async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn St
 async fn takes_and_gives(store: &Arc<dyn Store>) -> Result<(), StoreError> {
     store.probe().await?;
     store.due_next().await.map(drop)
+}
+
+/// Tells for whom the upstream is not called. That is no reason to send calls elsewhere: there it is the same.
+async fn watch_gate(gate: Gate, part: Part, stop: CancellationToken) {
+    let mut changes = gate.changes();
+    let watching = async {
+        loop {
+            changes.mark_unchanged();
+            part.set(settings::upstream_condition(&gate.condition()));
+            // A pause ends without a word.
+            let _ = timeout(UPSTREAM_LOOK_INTERVAL, changes.changed()).await;
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = watching => {}
+    }
 }
 
 /// Tells whether the store takes and gives data, also while it only keeps one waiting.

@@ -1,14 +1,17 @@
 //! What the parts are given of the configuration, for those parts that the configuration must not know.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::TimeDelta;
 
 use crate::config::sections::{EventMode, WhenUnroutable};
 use crate::config::{Config, Fault, Faults};
+use crate::domain::command::OrganizationId;
 use crate::domain::lifecycle::Terms;
 use crate::domain::retry::Backoff;
 use crate::grpc::deadline::Bounds;
+use crate::service::readiness::Condition;
 use crate::wire::cloudevents::Origin;
 use crate::{amqp, grpc, service};
 
@@ -20,6 +23,19 @@ const DRAIN_NOTICE: Duration = Duration::from_millis(100);
 
 /// The longest wait of a call, whatever deadline it brings.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(300);
+
+/// For whom the upstream is not called.
+pub(super) fn upstream_condition(condition: &service::gate::Condition) -> Condition {
+    let mut texts = Vec::new();
+    if !condition.down.is_empty() {
+        texts.push(format!("the upstream fails, nothing is sent until it is back: {}", condition.down.join(", ")));
+    }
+    if !condition.closed.is_empty() {
+        let names: Vec<_> = condition.closed.iter().map(ToString::to_string).collect();
+        texts.push(format!("nothing is sent for requester organisations that fail or are to wait: {}", names.join(", ")));
+    }
+    if texts.is_empty() { Condition::Ready } else { Condition::Degraded(texts.join("; ")) }
+}
 
 /// The configuration's rules keep spans far below what this cannot hold.
 fn span(duration: Duration) -> TimeDelta {
@@ -41,9 +57,36 @@ impl Config {
                 commands_max: self.limits.in_flight_max,
                 bytes_max: self.limits.in_flight_bytes_max,
                 backlog_max: self.limits.backlog_max,
+                calls_max: self.grpc.in_flight_max,
+                messages_max: self.amqp.as_ref().map_or(0, |amqp| usize::from(amqp.prefetch)),
+                recovered_max: self.limits.in_flight_max.div_ceil(RECOVERY_DIVISOR),
             },
-            recovery_max: self.limits.in_flight_max.div_ceil(RECOVERY_DIVISOR),
+            gate: service::gate::Settings {
+                failures_max: upstream.breaker_failures,
+                failure_share: upstream.breaker_failure_share,
+                delay: Backoff {
+                    delay_base: upstream.breaker_delay_base,
+                    delay_max: upstream.breaker_delay_max,
+                },
+                concurrency_max: upstream.in_flight_max,
+                retry_share: upstream.retry_share,
+                retry_floor: upstream.retry_floor,
+            },
         }
+    }
+
+    /// The requester organisations and their limits.
+    pub(super) fn gate_organizations(&self) -> Result<HashMap<OrganizationId, service::gate::Organization>, Faults> {
+        let organizations = self.upstream()?.organizations.into_keys().map(|id| {
+            let organization = service::gate::Organization {
+                upstream: self.upstream.base_url.clone(),
+                in_flight_max: None,
+                requests_per_second: None,
+                revision: 0,
+            };
+            (id, organization)
+        });
+        Ok(organizations.collect())
     }
 
     pub(super) fn retention(&self) -> TimeDelta {

@@ -46,6 +46,11 @@ fn numbers(config: &Config, faults: &mut Faults) {
     within("grpc.message_length_max", config.grpc.message_length_max, 1024, LENGTH_MAX, faults);
     within("upstream.body_length_max", config.upstream.body_length_max, 1024, LENGTH_MAX, faults);
     within("upstream.idle_connections_max", config.upstream.idle_connections_max, 0, 10_000, faults);
+    within("upstream.in_flight_max", config.upstream.in_flight_max, 1, 100_000, faults);
+    within("upstream.retry_share", config.upstream.retry_share, 0.0, 1.0, faults);
+    within("upstream.retry_floor", config.upstream.retry_floor, 0, 1_000, faults);
+    within("upstream.breaker_failures", config.upstream.breaker_failures, 1, 1_000, faults);
+    within("upstream.breaker_failure_share", config.upstream.breaker_failure_share, 0.05, 1.0, faults);
     let limits = &config.limits;
     within("limits.in_flight_max", limits.in_flight_max, 1, 1_000_000, faults);
     within("limits.in_flight_bytes_max", limits.in_flight_bytes_max, 64 * 1024, 64 * LENGTH_MAX, faults);
@@ -53,8 +58,14 @@ fn numbers(config: &Config, faults: &mut Faults) {
     within("limits.backlog_max", limits.backlog_max, 1, 1_000_000_000, faults);
     within("relay.batch", config.relay.batch, 1, 10_000, faults);
     within("telemetry.sample_ratio", config.telemetry.sample_ratio, 0.0, 1.0, faults);
-    if config.telemetry.sample_ratio.is_nan() {
-        faults.push("telemetry.sample_ratio", "is not a number");
+    for (key, share) in [
+        ("telemetry.sample_ratio", config.telemetry.sample_ratio),
+        ("upstream.retry_share", config.upstream.retry_share),
+        ("upstream.breaker_failure_share", config.upstream.breaker_failure_share),
+    ] {
+        if share.is_nan() {
+            faults.push(key, "is not a number");
+        }
     }
     if let Some(amqp) = &config.amqp {
         within("amqp.prefetch", amqp.prefetch, 1, u16::MAX, faults);
@@ -128,6 +139,11 @@ fn relations(config: &Config, faults: &mut Faults) {
     less(
         ("upstream.defer_delay_base", upstream.defer_delay_base),
         ("upstream.defer_delay_max", upstream.defer_delay_max),
+        true,
+    );
+    less(
+        ("upstream.breaker_delay_base", upstream.breaker_delay_base),
+        ("upstream.breaker_delay_max", upstream.breaker_delay_max),
         true,
     );
     less(

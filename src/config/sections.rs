@@ -107,6 +107,27 @@ pub struct Upstream {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub retry_delay_max: Duration,
+    /// Retries of an organisation's PATCHes for each that succeeds, on average, from 0 to 1, so that retries cannot
+    /// multiply an outage. A command whose retry is beyond it is deferred, or fails.
+    pub retry_share: f64,
+    /// Retries of an organisation in a second, besides.
+    pub retry_floor: u32,
+    /// PATCHes in flight to one base URL, at most. The limit that is kept adapts below it: it grows while the API answers
+    /// as fast as usual, and shrinks on 429, 5xx and slow answers.
+    pub in_flight_max: usize,
+    /// Failures in a row after which nothing is sent for a while: of an organisation, if others are served, or of all.
+    pub breaker_failures: u32,
+    /// The share of failures that has the same effect, from 0 to 1, if there were 20 PATCHes or more in the last 5 to 10
+    /// seconds.
+    pub breaker_failure_share: f64,
+    /// The upper bound of the time until one PATCH tries again; it doubles from failure to failure.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub breaker_delay_base: Duration,
+    /// The upper bound of every such time, unless the API's `Retry-After` asks for more; of that, 30 s are believed.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub breaker_delay_max: Duration,
     /// The upper bound of the wait before a deferred command first runs again; it doubles from time to time.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]

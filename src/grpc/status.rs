@@ -52,7 +52,9 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::UpstreamUnauthenticated
         | Reason::UpstreamUnavailable
         | Reason::UpstreamUnreachable
-        | Reason::UpstreamUnanswered => Code::Unavailable,
+        | Reason::UpstreamUnanswered
+        | Reason::UpstreamPaused
+        | Reason::RequesterPaused => Code::Unavailable,
         Reason::Internal => Code::Internal,
     }
 }
@@ -69,6 +71,8 @@ pub const fn retry_delay(reason: Reason) -> Option<Duration> {
         | Reason::UpstreamUnavailable
         | Reason::UpstreamUnreachable
         | Reason::UpstreamUnanswered
+        | Reason::UpstreamPaused
+        | Reason::RequesterPaused
         | Reason::Internal => Some(Duration::from_secs(5)),
         Reason::UpstreamRateLimited => Some(Duration::from_secs(10)),
         Reason::UpstreamUnauthenticated => Some(Duration::from_secs(30)),

@@ -51,6 +51,7 @@ impl MyCreditApp {
             return Reply::Unreachable;
         };
         let span = http::span("PATCH", &url, &self.template, patch.resend_count);
+        http::note_waits(&span, patch.retry_wait, patch.gate_wait);
         let serial = authorization.serial;
         let request = self
             .client
@@ -80,6 +81,10 @@ impl MyCreditApp {
 impl Upstream for MyCreditApp {
     fn knows(&self, requester: OrganizationId) -> bool {
         self.settings.organizations.contains_key(&requester)
+    }
+
+    fn is_ready(&self, requester: OrganizationId) -> bool {
+        self.tokens.is_ready(requester)
     }
 
     fn authorize(&self, requester: OrganizationId) -> BoxFuture<'_, Result<Authorization, Unauthorized>> {

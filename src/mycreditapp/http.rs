@@ -11,6 +11,7 @@ use url::Url;
 use super::{Error, Settings, wire};
 use crate::domain::reply::Answer;
 use crate::domain::trace::TraceContext;
+use crate::service::ports::Waited;
 use crate::telemetry::context;
 
 /// Why there is no answer.
@@ -64,11 +65,28 @@ pub fn span(method: &'static str, url: &Url, template: &str, resend_count: u32) 
         url.full = %shown(url),
         url.template = template,
         error.type = Empty,
+        retry.delay_ms = Empty,
+        retry.reason = Empty,
+        gate.delay_ms = Empty,
+        gate.reason = Empty,
     );
     if resend_count > 0 {
         span.record("http.request.resend_count", resend_count);
     }
     span
+}
+
+/// Writes into a span how long its request was waited with, and why.
+pub fn note_waits(span: &Span, retry: Option<Waited>, gate: Option<Waited>) {
+    let ms = |waited: Waited| u64::try_from(waited.duration.as_millis()).unwrap_or(u64::MAX);
+    if let Some(waited) = retry {
+        span.record("retry.delay_ms", ms(waited));
+        span.record("retry.reason", waited.reason);
+    }
+    if let Some(waited) = gate {
+        span.record("gate.delay_ms", ms(waited));
+        span.record("gate.reason", waited.reason);
+    }
 }
 
 /// The address without what may be secret.

@@ -100,6 +100,14 @@ impl Tokens {
         fetched.unwrap_or(Err(Unauthorized::Unavailable { retry_after: None }))
     }
 
+    /// Whether there is a good token, so that [`Self::authorize`] would not wait.
+    pub(super) fn is_ready(&self, requester: OrganizationId) -> bool {
+        let Some((slot, _)) = self.slot(requester) else { return false };
+        let now = Instant::now();
+        slot.pause.as_ref().is_none_or(|(until, _)| *until <= now)
+            && slot.token.as_ref().is_some_and(|token| token.usable_until.is_none_or(|until| until > now))
+    }
+
     fn look(&self, requester: OrganizationId) -> Held {
         let Some((mut slot, credentials)) = self.slot(requester) else {
             return Held::Known(Err(Unauthorized::NotConfigured));

@@ -1,9 +1,12 @@
 //! The pipeline behind both doors.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -12,16 +15,17 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::board::{Board, Notice};
+use super::gate::{Closed, Gate, Organization, Pass, Patience};
 use super::lanes::{Lanes, Ticket};
 use super::load::{Hold, Load};
-use super::ports::{Accepted, Begun, Clock, Store, StoreError, StoreFuture, Upstream};
-use super::worker::{Caller, Job};
+use super::ports::{Accepted, Clock, Store, StoreError, Upstream};
+use super::worker::{Caller, Claim, Job};
 use super::{Settings, Shared, backlog, heal, recovery};
 use crate::domain::Timestamp;
 use crate::domain::command::{Command, CommandId, IdempotencyKey, OrganizationId};
 use crate::domain::connection::Connection;
 use crate::domain::error::{Reason, Refusal};
-use crate::domain::lifecycle::Acceptance;
+use crate::domain::lifecycle::{Acceptance, PutOff};
 use crate::domain::record::{CommandRecord, Door, ReplyAddress, State};
 use crate::domain::trace::TraceContext;
 
@@ -81,9 +85,10 @@ impl Archiver {
         upstream: Arc<dyn Upstream>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let recovery = Arc::default();
+        let recovery: Arc<tokio::sync::Notify> = Arc::default();
         let lanes = Lanes::new(settings.lane_depth_max, Arc::clone(&recovery));
         let load = Load::new(settings.load);
+        let gate = Gate::new(settings.gate, Arc::clone(&recovery));
         let shared = Shared {
             settings,
             store,
@@ -91,6 +96,7 @@ impl Archiver {
             clock,
             lanes,
             load,
+            gate,
             board: Board::default(),
             healing: heal::UnderWay::default(),
             recovery,
@@ -182,6 +188,17 @@ impl Archiver {
         &self.shared.load
     }
 
+    /// Whether the upstream may be called, and for whom.
+    #[must_use]
+    pub fn gate(&self) -> &Gate {
+        &self.shared.gate
+    }
+
+    /// Takes over which requester organisations there are, and their limits. May be called again at any time.
+    pub fn configure(&self, organizations: &HashMap<OrganizationId, Organization>) {
+        self.shared.gate.configure(organizations);
+    }
+
     /// Keeps [`Self::load`] told of the store's backlog, until the adapter drains.
     pub async fn watch_backlog(&self) {
         backlog::run(&self.shared).await;
@@ -211,7 +228,7 @@ struct Entry {
     trace: TraceContext,
     /// Absent if there was no room for it: then the store keeps the command until there is.
     place: Option<Place>,
-    accepted: StoreFuture<Accepted>,
+    accepted: Accepting,
     asked: Instant,
 }
 
@@ -219,6 +236,8 @@ struct Entry {
 struct Place {
     ticket: Ticket,
     hold: Hold,
+    /// Given to the head of a lane, if the gate was open: then the claim is asked for with the acceptance.
+    pass: Option<Pass>,
 }
 
 /// An accepted submission.
@@ -235,8 +254,9 @@ impl Shared {
         if self.draining.is_cancelled() {
             return Err(draining());
         }
-        let Submission { command, door, trace, correlation_id, reply, message_length, .. } = submission;
-        if !self.upstream.knows(command.requester) {
+        let Submission { command, door, trace, correlation_id, reply, message_length, answer_by } = submission;
+        let requester = command.requester;
+        if !self.upstream.knows(requester) {
             let text = "the requester organisation has no credentials here";
             return Err(Refusal::new(Reason::RequesterNotConfigured, text));
         }
@@ -246,32 +266,37 @@ impl Shared {
         let connection = command.connection;
         let id = CommandId(Uuid::now_v7());
         let trace_of = trace.clone();
-        let acceptance = Acceptance {
-            command,
-            id,
-            door,
-            trace: trace_of,
-            correlation_id,
-            reply,
-            is_owned: true,
-            put_off: None,
-        };
+        let acceptance =
+            Acceptance { command, id, door, trace: trace_of, correlation_id, reply, is_owned: true, put_off: None };
         let asked = Instant::now();
         let entry = |place, accepted| Entry { door, connection, trace, place, accepted, asked };
+        let patience = patience(door, answer_by);
+        if let Some(closed) = self.gate.closed(requester).filter(|closed| !patience.bears(closed, asked)) {
+            return self.enter_closed(acceptance, closed).map(|accepted| entry(None, accepted));
+        }
+        if self.gate.is_constrained(requester) && self.load.is_beyond_share(requester, door.into()) {
+            return self.enter_beyond_share(acceptance).map(|accepted| entry(None, accepted));
+        }
         // What the store holds for this lane came first.
         let hold = if door == Door::Amqp && self.lanes.has_more(connection) {
             None
         } else {
-            self.load.hold(message_length)
+            self.load.hold(requester, door, message_length)
         };
         let Some(hold) = hold else {
             return self
                 .enter_store(acceptance, "too much is under way")
                 .map(|accepted| entry(None, accepted));
         };
-        let arrive = |is_head: bool| self.store.accept(acceptance.clone(), is_head.then(Uuid::now_v7));
-        if let Ok((ticket, accepted)) = self.lanes.enter(connection, arrive) {
-            return Ok(entry(Some(Place { ticket, hold }), accepted));
+        let arrive = |is_head: bool| {
+            let is_ready = is_head && self.upstream.is_ready(requester);
+            let pass = if is_ready { self.gate.try_enter(requester) } else { None };
+            let claim = pass.is_some().then(Uuid::now_v7);
+            (self.store.accept(acceptance.clone(), claim), pass)
+        };
+        if let Ok((ticket, (accepted, pass))) = self.lanes.enter(connection, arrive) {
+            let accepted = accepted.map(|accepted| accepted.map_err(|error| store_unavailable(&error))).boxed();
+            return Ok(entry(Some(Place { ticket, hold, pass }), accepted));
         }
         let text = "too many commands of this connection wait";
         self.enter_store(acceptance, text).map(|accepted| entry(None, accepted))
@@ -279,17 +304,65 @@ impl Shared {
 
     /// A message without a place goes to the store all the same, and is out of the broker's hands: it would hold up those
     /// of other connections. A call is refused; its caller can come again.
-    fn enter_store(&self, acceptance: Acceptance, text: &str) -> Result<StoreFuture<Accepted>, Refusal> {
+    fn enter_store(&self, acceptance: Acceptance, text: &str) -> Result<Accepting, Refusal> {
         match acceptance.door {
-            Door::Amqp => Ok(self.store.accept(Acceptance { is_owned: false, ..acceptance }, None)),
+            Door::Amqp => Ok(self.accept_unowned(acceptance)),
             Door::Grpc => Err(overloaded(text)),
         }
+    }
+
+    /// Its requester is not served now. A call is refused, but hears what is known of its key. A message is put off, unless
+    /// nobody is served: then it is left in the queue.
+    fn enter_closed(&self, acceptance: Acceptance, closed: Closed) -> Result<Accepting, Refusal> {
+        let refusal = closed.refusal();
+        match acceptance.door {
+            Door::Grpc => Ok(self.accept_known(acceptance, refusal)),
+            Door::Amqp if closed.is_everyone => Err(Refusal { reason: Reason::UpstreamPaused, ..refusal }),
+            Door::Amqp => {
+                let put_off = PutOff { delay: closed.remaining(), keeps_place: false, refusal };
+                Ok(self.accept_unowned(Acceptance { put_off: Some(put_off), ..acceptance }))
+            }
+        }
+    }
+
+    /// Its requester has as much under way as it may while it has reached a limit of its own, or fails.
+    fn enter_beyond_share(&self, acceptance: Acceptance) -> Result<Accepting, Refusal> {
+        let text = "too many commands of this requester organisation are under way";
+        if acceptance.door == Door::Amqp && self.gate.is_strained(acceptance.command.requester) {
+            let delay = self.settings.deferral.deferral(1, None, rand::random());
+            let refusal = Refusal::new(Reason::RequesterPaused, text).retry_after(delay);
+            let put_off = PutOff { delay, keeps_place: false, refusal };
+            return Ok(self.accept_unowned(Acceptance { put_off: Some(put_off), ..acceptance }));
+        }
+        self.enter_store(acceptance, text)
+    }
+
+    fn accept_unowned(&self, acceptance: Acceptance) -> Accepting {
+        let accepted = self.store.accept(Acceptance { is_owned: false, ..acceptance }, None);
+        accepted.map(|accepted| accepted.map_err(|error| store_unavailable(&error))).boxed()
+    }
+
+    /// Refuses what is new with `refusal`.
+    fn accept_known(&self, acceptance: Acceptance, refusal: Refusal) -> Accepting {
+        let store = Arc::clone(&self.store);
+        async move {
+            let (requester, key) = (acceptance.command.requester, acceptance.command.key.clone());
+            let known = store.command_by_key(requester, key).await.map_err(|error| store_unavailable(&error))?;
+            if known.is_none_or(|record| record.state == State::Failed) {
+                return Err(refusal);
+            }
+            let put_off =
+                PutOff { delay: refusal.retry_after.unwrap_or_default(), keeps_place: false, refusal };
+            let acceptance = Acceptance { is_owned: false, put_off: Some(put_off), ..acceptance };
+            store.accept(acceptance, None).await.map_err(|error| store_unavailable(&error))
+        }
+        .boxed()
     }
 
     /// Waits until the command is durable and sets it to work.
     async fn admit(self: Arc<Self>, entry: Entry, caller: Caller) -> Result<Admitted, Refusal> {
         let Entry { door, connection, trace, place, accepted, asked } = entry;
-        match accepted.await.map_err(|error| store_unavailable(&error))? {
+        match accepted.await? {
             Accepted::Conflict => {
                 let text = "the idempotency key names a command with other parameters";
                 Err(Refusal::new(Reason::IdempotencyKeyReused, text))
@@ -308,13 +381,17 @@ impl Shared {
             }
             Accepted::Fresh(record, begun) => {
                 let listener = self.board.listen(record.id);
-                let Some(Place { ticket, hold }) = place else {
+                let Some(Place { ticket, hold, pass }) = place else {
+                    if record.state == State::Deferred {
+                        return Ok(Admitted::Known(Answer::Deferred(record)));
+                    }
                     self.lanes.note_more(connection);
                     return Ok(Admitted::Known(Answer::Waiting(record)));
                 };
-                let claim = begun.map(|begun: Begun| (begun, asked));
+                let claim = begun.map(|begun| Claim { begun, asked, pass });
                 let caller = (door == Door::Grpc).then_some(caller);
-                let job = Job { id: record.id, trace, ticket, claim, caller };
+                let requester = record.command.requester;
+                let job = Job { id: record.id, requester, door, trace, ticket, claim, caller };
                 self.spawn_work(job, hold);
                 Ok(Admitted::UnderWay { door, id: record.id, listener, first: true })
             }
@@ -369,6 +446,17 @@ impl Shared {
             _ if record.waiting && door == Door::Amqp => Some(Answer::Waiting(record)),
             _ => None,
         })
+    }
+}
+
+/// A command on its way into the store.
+type Accepting = BoxFuture<'static, Result<Accepted, Refusal>>;
+
+/// How long a door waits for a requester that may not send.
+const fn patience(door: Door, answer_by: Instant) -> Patience {
+    match door {
+        Door::Grpc => Patience::Call(answer_by),
+        Door::Amqp => Patience::Message,
     }
 }
 

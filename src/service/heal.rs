@@ -7,12 +7,14 @@ use tokio::time::{Instant, sleep};
 use tracing::{Instrument as _, Span, info, info_span, warn};
 
 use super::Shared;
+use super::gate::Patience;
 use super::lanes::Ticket;
 use super::ports::Patch;
 use super::worker::{Attempts, STORE_RETRY_DELAY, hint};
 use crate::domain::connection::Connection;
 use crate::domain::heal::{Finish, Heal, Healed};
-use crate::domain::reply::{self, Verdict};
+use crate::domain::record::Door;
+use crate::domain::reply::{self, Reply, Verdict};
 use crate::domain::trace::TraceContext;
 use crate::telemetry;
 
@@ -61,14 +63,23 @@ pub(super) async fn heal(shared: &Shared, connection: Connection, mut ticket: Ti
 async fn attempt(shared: &Shared, heal: Heal, asked: Instant) {
     let lease_end = asked + shared.settings.lease;
     let deadline = asked + shared.settings.command_timeout;
-    let patch = Patch {
-        requester: heal.requester,
-        connection: heal.connection,
-        archived: heal.archived,
-        resend_count: 0,
-    };
     let mut attempts = Attempts::default();
-    let (reply, authorization) = shared.send(patch, &mut attempts, deadline, lease_end).await;
+    let (reply, authorization) =
+        match shared.pass(heal.requester, Door::Amqp, Patience::Claim(deadline)).await {
+            Ok(pass) => {
+                let patch = Patch {
+                    requester: heal.requester,
+                    connection: heal.connection,
+                    archived: heal.archived,
+                    resend_count: 0,
+                    retry_wait: None,
+                    gate_wait: pass.waited,
+                };
+                shared.send(patch, pass, &mut attempts, deadline, lease_end).await
+            }
+            // Nothing was sent.
+            Err(_) => (Reply::Unreachable, None),
+        };
     let verdict = reply::classify(&reply, heal.archived);
     if let Verdict::Transient { token_refused: true, .. } = verdict
         && let Some(authorization) = &authorization

@@ -1,14 +1,24 @@
 //! What the process holds, and how much it may: commands under way and their bytes, and the store's backlog.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::domain::command::OrganizationId;
+use crate::domain::record::Door;
 
 /// Bytes are counted in units of this many.
 const UNIT_LENGTH: usize = 256;
 
 /// The least that a command takes, whatever its message: its task, its place in the lane, its record.
 const COMMAND_LENGTH_MIN: usize = 2_048;
+
+/// The part of what may be held, as a divisor, that messages leave to calls: those wait for an answer.
+const CALLS_DIVISOR: usize = 4;
+
+/// The part, as a divisor, that one requester may have which has reached a limit of its own, or fails.
+const SHARE_DIVISOR: usize = 4;
 
 /// Bounds of what is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +29,60 @@ pub struct Limits {
     pub bytes_max: usize,
     /// Commands in the store that are not final.
     pub backlog_max: u64,
+    /// Calls that the gRPC door serves at once.
+    pub calls_max: usize,
+    /// Messages that the broker hands out at once.
+    pub messages_max: usize,
+    /// Commands that recovery works on at once, besides.
+    pub recovered_max: usize,
+}
+
+/// By what way a command came to be under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// By a call.
+    Call,
+    /// By a message.
+    Message,
+    /// From the store.
+    Recovered,
+}
+
+impl From<Door> for Way {
+    fn from(door: Door) -> Self {
+        match door {
+            Door::Grpc => Self::Call,
+            Door::Amqp => Self::Message,
+        }
+    }
+}
+
+/// How many commands of each requester are under way, by [`Way`].
+type Counts = Arc<Mutex<HashMap<OrganizationId, [usize; 3]>>>;
+
+/// A command under way of a requester. Dropping it takes it out of the count.
+#[derive(Debug)]
+pub struct Counted {
+    counts: Counts,
+    requester: OrganizationId,
+    way: Way,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut counts = lock(&self.counts);
+        if let Some(count) = counts.get_mut(&self.requester) {
+            count[self.way as usize] -= 1;
+            if *count == [0; 3] {
+                counts.remove(&self.requester);
+            }
+        }
+    }
+}
+
+/// Each change is complete before the lock is let go, so a poisoned lock guards sound data.
+fn lock(counts: &Counts) -> MutexGuard<'_, HashMap<OrganizationId, [usize; 3]>> {
+    counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What is held. Cloning shares it.
@@ -27,6 +91,7 @@ pub struct Load {
     limits: Limits,
     commands: Arc<Semaphore>,
     units: Arc<Semaphore>,
+    counts: Counts,
     /// Whether the store's backlog is as long as it may be, or was and has not shrunk enough since.
     backlog_is_full: watch::Sender<bool>,
 }
@@ -36,6 +101,7 @@ pub struct Load {
 pub struct Hold {
     _command: OwnedSemaphorePermit,
     _units: OwnedSemaphorePermit,
+    _counted: Counted,
 }
 
 impl Load {
@@ -45,18 +111,48 @@ impl Load {
         Self {
             commands: Arc::new(Semaphore::new(limits.commands_max.min(Semaphore::MAX_PERMITS))),
             units: Arc::new(Semaphore::new((limits.bytes_max / UNIT_LENGTH).min(Semaphore::MAX_PERMITS))),
+            counts: Counts::default(),
             backlog_is_full: watch::Sender::new(false),
             limits,
         }
     }
 
-    /// Room for one more command whose message has `length` bytes; nothing if there is none.
+    /// Room for one more command of `requester`, whose message has `length` bytes; nothing if there is none.
     #[must_use]
-    pub fn hold(&self, length: usize) -> Option<Hold> {
+    pub fn hold(&self, requester: OrganizationId, door: Door, length: usize) -> Option<Hold> {
+        if door == Door::Amqp && self.commands.available_permits() <= self.reserve() {
+            return None;
+        }
         let units = u32::try_from(length.max(COMMAND_LENGTH_MIN).div_ceil(UNIT_LENGTH)).ok()?;
         let command = self.commands.clone().try_acquire_owned().ok()?;
         let units = self.units.clone().try_acquire_many_owned(units).ok()?;
-        Some(Hold { _command: command, _units: units })
+        let counted = self.count(requester, door.into());
+        Some(Hold { _command: command, _units: units, _counted: counted })
+    }
+
+    /// Counts a command of `requester` for as long as the answer is kept.
+    #[must_use]
+    pub fn count(&self, requester: OrganizationId, way: Way) -> Counted {
+        lock(&self.counts).entry(requester).or_default()[way as usize] += 1;
+        Counted { counts: Arc::clone(&self.counts), requester, way }
+    }
+
+    /// Whether a requester has a quarter or more of what may be under way by this way.
+    #[must_use]
+    pub fn is_beyond_share(&self, requester: OrganizationId, way: Way) -> bool {
+        let Limits { commands_max, calls_max, messages_max, recovered_max, .. } = self.limits;
+        let all = match way {
+            Way::Call => calls_max.min(commands_max),
+            Way::Message => messages_max.min(commands_max - self.reserve()),
+            Way::Recovered => recovered_max,
+        };
+        let held = lock(&self.counts).get(&requester).map_or(0, |count| count[way as usize]);
+        held >= all.div_ceil(SHARE_DIVISOR)
+    }
+
+    /// Places that messages leave to calls.
+    fn reserve(&self) -> usize {
+        self.limits.commands_max / CALLS_DIVISOR
     }
 
     /// Notes how many commands in the store are not final. After it was full it counts as full until a tenth of it is
@@ -73,13 +169,13 @@ impl Load {
         *self.backlog_is_full.borrow()
     }
 
-    /// Why nothing more should be taken in for now, if so.
+    /// Why no more messages should be taken in for now, if so.
     #[must_use]
     pub fn obstacle(&self) -> Option<String> {
-        let Limits { commands_max, bytes_max, backlog_max } = self.limits;
+        let Limits { commands_max, bytes_max, backlog_max, .. } = self.limits;
         if self.backlog_is_full() {
             Some(format!("the store holds about {backlog_max} commands that are not final"))
-        } else if self.commands.available_permits() == 0 {
+        } else if self.commands.available_permits() <= self.reserve() {
             Some(format!("{commands_max} commands are under way"))
         } else if self.units.available_permits() < COMMAND_LENGTH_MIN / UNIT_LENGTH {
             Some(format!("commands of {bytes_max} bytes are under way"))
@@ -94,7 +190,8 @@ impl Load {
         while self.obstacle().is_some() {
             // Neither the sender nor the semaphores go away while `self` is there. What is acquired is given back.
             let _ = backlog_is_full.wait_for(|is_full| !is_full).await;
-            let _ = self.commands.acquire().await;
+            let places = u32::try_from(self.reserve() + 1).unwrap_or(u32::MAX);
+            let _ = self.commands.acquire_many(places).await;
             let least = u32::try_from(COMMAND_LENGTH_MIN / UNIT_LENGTH).unwrap_or(u32::MAX);
             let _ = self.units.acquire_many(least).await;
         }
@@ -105,20 +202,63 @@ impl Load {
 mod tests {
     use futures::FutureExt as _;
 
+    use uuid::Uuid;
+
     use super::*;
+
+    fn limits(commands_max: usize, bytes_max: usize) -> Limits {
+        let (calls_max, messages_max, recovered_max) = (8, 8, 8);
+        Limits { commands_max, bytes_max, backlog_max: 10, calls_max, messages_max, recovered_max }
+    }
+
+    fn requester(n: u128) -> OrganizationId {
+        OrganizationId(Uuid::from_u128(n))
+    }
+
+    fn hold(load: &Load, length: usize) -> Option<Hold> {
+        load.hold(requester(1), Door::Amqp, length)
+    }
+
+    #[test]
+    fn messages_leave_room_for_calls() {
+        let load = Load::new(limits(8, 1 << 20));
+        let messages: Vec<_> = std::iter::from_fn(|| hold(&load, 1)).collect();
+        assert_eq!(messages.len(), 6);
+        assert!(load.obstacle().is_some() && load.room().now_or_never().is_none());
+        let calls: Vec<_> = std::iter::from_fn(|| load.hold(requester(1), Door::Grpc, 0)).collect();
+        assert_eq!(calls.len(), 2);
+        drop(calls);
+        assert!(load.room().now_or_never().is_none());
+        drop(messages);
+        assert!(load.room().now_or_never().is_some());
+    }
+
+    #[test]
+    fn the_share_of_a_requester_is_a_quarter_of_what_its_door_may_hold() {
+        let load = Load::new(limits(100, 1 << 20));
+        let first = hold(&load, 1).expect("room");
+        assert!(!load.is_beyond_share(requester(1), Way::Message));
+        let second = hold(&load, 1).expect("room");
+        assert!(load.is_beyond_share(requester(1), Way::Message));
+        assert!(!load.is_beyond_share(requester(1), Way::Call));
+        assert!(!load.is_beyond_share(requester(2), Way::Message));
+        drop((first, second));
+        assert!(!load.is_beyond_share(requester(1), Way::Message));
+        assert!(lock(&load.counts).is_empty());
+    }
 
     #[test]
     fn commands_bytes_and_backlog_are_bounded_each() {
-        let load = Load::new(Limits { commands_max: 2, bytes_max: 16_384, backlog_max: 10 });
-        let first = load.hold(10).expect("room");
-        assert!(load.hold(16_384).is_none(), "too many bytes beside the first");
-        let second = load.hold(8_192).expect("room");
-        assert!(load.hold(1).is_none());
+        let load = Load::new(limits(2, 16_384));
+        let first = hold(&load, 10).expect("room");
+        assert!(hold(&load, 16_384).is_none(), "too many bytes beside the first");
+        let second = hold(&load, 8_192).expect("room");
+        assert!(hold(&load, 1).is_none());
         assert!(load.obstacle().is_some_and(|why| why.contains("2 commands")));
         assert!(load.room().now_or_never().is_none());
         drop(first);
         assert!(load.room().now_or_never().is_some());
-        let third = load.hold(8_192).expect("room");
+        let third = hold(&load, 8_192).expect("room");
         drop(second);
         assert_eq!(load.obstacle(), None);
         load.note_backlog(10);
@@ -133,8 +273,8 @@ mod tests {
 
     #[test]
     fn bytes_alone_fill_it_too() {
-        let load = Load::new(Limits { commands_max: 100, bytes_max: 4_096, backlog_max: 10 });
-        let _first = load.hold(4_000).expect("room");
+        let load = Load::new(limits(100, 4_096));
+        let _first = hold(&load, 4_000).expect("room");
         assert!(load.obstacle().is_some_and(|why| why.contains("4096 bytes")));
     }
 }

@@ -57,8 +57,8 @@ pub struct Settings {
     pub lane_depth_max: usize,
     /// What the process may hold.
     pub load: load::Limits,
-    /// Commands that recovery works on at once.
-    pub recovery_max: usize,
+    /// What is sent to the upstream.
+    pub gate: gate::Settings,
 }
 
 /// What the parts of the loop share.
@@ -69,6 +69,7 @@ struct Shared {
     clock: Arc<dyn ports::Clock>,
     lanes: lanes::Lanes,
     load: load::Load,
+    gate: gate::Gate,
     board: board::Board,
     healing: heal::UnderWay,
     /// Woken when a command may have become due.

@@ -245,12 +245,28 @@ pub struct Patch {
     pub archived: bool,
     /// Which attempt of the command's this is, from 0.
     pub resend_count: u32,
+    /// The wait between the attempt before and this one, and why it was what it was.
+    pub retry_wait: Option<Waited>,
+    /// The wait for permission to send, and for what.
+    pub gate_wait: Option<Waited>,
+}
+
+/// A wait before a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waited {
+    /// How long.
+    pub duration: Duration,
+    /// Why: a stable name.
+    pub reason: &'static str,
 }
 
 /// The upstream API.
 pub trait Upstream: Send + Sync + 'static {
     /// Whether a requester organisation has credentials here.
     fn knows(&self, requester: OrganizationId) -> bool;
+
+    /// Whether there is a good token of the requester's, so that [`Self::authorize`] would not wait.
+    fn is_ready(&self, requester: OrganizationId) -> bool;
 
     /// Gets a token, from the cache if there is a good one. May wait, so it is done before the claim is checked.
     ///

@@ -12,14 +12,16 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::board::Notice;
+use super::gate::{Closed, Pass, Patience};
 use super::lanes::Ticket;
-use super::ports::{Authorization, Begun, Finished, Patch};
-use crate::domain::command::CommandId;
-use crate::domain::error::Reason;
-use crate::domain::lifecycle::Finish;
-use crate::domain::record::{CommandRecord, Outcome, State};
+use super::ports::{Authorization, Begun, Finished, Patch, PutOffAnswer, Waited};
+use crate::domain::command::{CommandId, OrganizationId};
+use crate::domain::error::{Reason, Refusal};
+use crate::domain::lifecycle::{Finish, PutOff};
+use crate::domain::record::{CommandRecord, Door, Outcome, State};
 use crate::domain::reply::{self, Reply, Unauthorized, Verdict};
 use crate::domain::trace::TraceContext;
+use crate::domain::traffic::Heard;
 use crate::telemetry;
 
 /// The pause between tries while the store is away.
@@ -52,19 +54,53 @@ impl Caller {
 pub struct Job {
     /// Which.
     pub id: CommandId,
+    /// On whose behalf.
+    pub requester: OrganizationId,
+    /// By which door it came; what recovery takes up stands with the messages.
+    pub door: Door,
     /// The trace that its span joins.
     pub trace: TraceContext,
     /// Its place in the lane.
     pub ticket: Ticket,
-    /// The claim, if it came with the acceptance, and when it was asked for.
-    pub claim: Option<(Begun, Instant)>,
+    /// The claim, if it came with the acceptance.
+    pub claim: Option<Claim>,
     /// Who waits for it.
     pub caller: Option<Caller>,
+}
+
+/// The answer to the wish for a claim.
+pub struct Claim {
+    /// The answer.
+    pub begun: Begun,
+    /// When it was asked for.
+    pub asked: Instant,
+    /// The right to send its first request, which was there before it was asked for.
+    pub pass: Option<Pass>,
+}
+
+impl Job {
+    /// How long it waits for a requester that may not send, while it has no claim.
+    fn patience(&self) -> Patience {
+        match self.caller.as_ref().filter(|caller| caller.waits()) {
+            Some(caller) => Patience::Call(caller.answer_by),
+            None => Patience::Message,
+        }
+    }
+}
+
+/// Why there is no pass.
+enum Turned {
+    /// Its requester may not send.
+    Away(Closed),
+    /// The adapter drains.
+    Draining,
 }
 
 /// The attempts of a claim.
 #[derive(Default)]
 pub(super) struct Attempts {
+    /// Those for which there was no token included.
+    tries: u32,
     pub(super) sent: u32,
     pub(super) maybe_applied: bool,
     pub(super) unanswered_at: Option<Instant>,
@@ -88,42 +124,110 @@ impl Shared {
     /// Works on `job` until it is final, deferred or waiting, and tells the board.
     pub(super) async fn work(&self, mut job: Job) {
         let Some(_running) = self.board.run(job.id) else { return };
-        let Some((begun, asked)) = self.claim(&mut job).await else { return };
+        let Some(Claim { begun, asked, pass }) = self.claim(&mut job).await else { return };
         match begun {
             Begun::Claimed(record) => {
                 let span = command_span(&record, &job.trace);
-                self.execute(&job, &record, asked).instrument(span).await;
+                self.execute(&job, &record, asked, pass).instrument(span).await;
             }
+            other => {
+                drop(pass);
+                self.not_begun(job.id, other);
+            }
+        }
+    }
+
+    /// Tells what became of a command that could not be begun.
+    fn not_begun(&self, id: CommandId, begun: Begun) {
+        match begun {
             Begun::Waiting(record) => {
                 self.recovery.notify_one();
-                self.board.tell(job.id, Notice::Waiting(record));
+                self.board.tell(id, waiting(record));
             }
             Begun::Ended(record) => {
                 self.outbox.send_replace(());
                 self.recovery.notify_one();
-                self.board.tell(job.id, Notice::Final(record));
+                self.board.tell(id, Notice::Final(record));
             }
             Begun::Unavailable(record) if record.state.is_final() => {
-                self.board.tell(job.id, Notice::Final(record));
+                self.board.tell(id, Notice::Final(record));
             }
-            Begun::Unavailable(_) => {}
+            Begun::Claimed(_) | Begun::Unavailable(_) => {}
         }
     }
 
-    /// The claim, as it came with the acceptance or as it is given at the head of the lane.
-    async fn claim(&self, job: &mut Job) -> Option<(Begun, Instant)> {
+    /// The claim, as it came with the acceptance or as it is given at the head of the lane. It is asked for when it can be
+    /// made use of: a command that waits for the upstream has none.
+    async fn claim(&self, job: &mut Job) -> Option<Claim> {
         if let Some(claim) = job.claim.take() {
             return Some(claim);
         }
-        tokio::select! {
+        let turned = tokio::select! {
             biased;
-            () = self.draining.cancelled() => {
-                self.board.tell(job.id, Notice::Left(Reason::Draining));
-                return None;
+            () = self.draining.cancelled() => Err(Turned::Draining),
+            pass = async {
+                job.ticket.turn().await;
+                self.pass(job.requester, job.door, job.patience()).await
+            } => pass.map_err(Turned::Away),
+        };
+        match turned {
+            Ok(pass) => {
+                let (begun, asked) = self.ask(job).await?;
+                Some(Claim { begun, asked, pass: Some(pass) })
             }
-            () = job.ticket.turn() => {}
+            Err(Turned::Draining) => {
+                self.board.tell(job.id, Notice::Left(Reason::Draining));
+                None
+            }
+            Err(Turned::Away(closed)) => {
+                self.turn_away(job, closed).await;
+                None
+            }
         }
-        self.ask(job).await
+    }
+
+    /// The right to send one request. The token comes first, so that nobody holds a place who waits for one.
+    pub(super) async fn pass(
+        &self,
+        requester: OrganizationId,
+        door: Door,
+        patience: Patience,
+    ) -> Result<Pass, Closed> {
+        let closed = self.gate.closed(requester);
+        if closed.is_none()
+            && !self.upstream.is_ready(requester)
+            && let Err(why) = self.upstream.authorize(requester).await
+        {
+            self.gate.refuse(requester, &why);
+        }
+        self.gate.enter(requester, door, patience).await
+    }
+
+    /// Its requester may not send now: a caller that waits is told so, everything else is put off.
+    async fn turn_away(&self, job: &Job, closed: Closed) {
+        let (id, refusal) = (job.id, closed.refusal());
+        if job.caller.as_ref().is_some_and(Caller::waits) {
+            let Some((begun, asked)) = self.ask(job).await else { return };
+            let Begun::Claimed(record) = begun else { return self.not_begun(id, begun) };
+            let span = command_span(&record, &job.trace);
+            let verdict = unsent(refusal);
+            return self.end(job, &record, asked, (verdict, Attempts::default())).instrument(span).await;
+        }
+        let put_off = PutOff { delay: self.put_off_delay(&closed), keeps_place: closed.is_everyone, refusal };
+        match self.store.put_off(id, Uuid::now_v7(), false, put_off).await {
+            Ok(PutOffAnswer::Waiting(record)) => self.not_begun(id, Begun::Waiting(record)),
+            Ok(PutOffAnswer::Ended(record)) => self.not_begun(id, Begun::Ended(record)),
+            Ok(PutOffAnswer::Unavailable(record)) => self.not_begun(id, Begun::Unavailable(record)),
+            Err(error) => {
+                warn!(command.id = %id, %error, "a command could not be put off");
+                self.board.tell(id, Notice::Left(Reason::StoreUnavailable));
+            }
+        }
+    }
+
+    /// A little later than the requester may send again, so that not everything comes at once.
+    fn put_off_delay(&self, closed: &Closed) -> Duration {
+        closed.remaining() + self.settings.retry.delay_base.mul_f64(rand::random())
     }
 
     /// Asks for the claim, again and again while the store is away, and for no longer than until recovery does so too.
@@ -148,11 +252,12 @@ impl Shared {
         }
     }
 
-    async fn execute(&self, job: &Job, record: &CommandRecord, asked: Instant) {
+    async fn execute(&self, job: &Job, record: &CommandRecord, asked: Instant, pass: Option<Pass>) {
         let lease_end = asked + self.settings.lease;
-        let attempted = AssertUnwindSafe(self.attempt(job, record, asked, lease_end)).catch_unwind().await;
-        let (verdict, attempts) = attempted.unwrap_or_else(|_| panicked(record));
-        if let Verdict::Applied { drifts, .. } = &verdict {
+        let attempting = self.attempt(job, record, asked, lease_end, pass);
+        let attempted = AssertUnwindSafe(attempting).catch_unwind().await;
+        let ended = attempted.unwrap_or_else(|_| panicked(record));
+        if let Verdict::Applied { drifts, .. } = &ended.0 {
             for drift in drifts {
                 warn!(
                     field = drift.field,
@@ -161,6 +266,18 @@ impl Shared {
                 );
             }
         }
+        self.end(job, record, asked, ended).await;
+    }
+
+    /// Ends a claim with what is known.
+    async fn end(&self, job: &Job, record: &CommandRecord, asked: Instant, ended: (Verdict, Attempts)) {
+        let (verdict, attempts) = ended;
+        let hint = hint(&verdict);
+        let defer_delay = match self.gate.closed(job.requester) {
+            // When it may go on is known, and what was told of it is no guess.
+            Some(closed) => self.put_off_delay(&closed).max(hint.unwrap_or_default()),
+            None => self.settings.deferral.deferral(record.attempts + attempts.sent, hint, rand::random()),
+        };
         let finish = Finish {
             id: record.id,
             epoch: record.epoch,
@@ -168,15 +285,11 @@ impl Shared {
             maybe_applied: attempts.maybe_applied,
             unanswered_ago: attempts.unanswered_at.map(|at| at.elapsed()),
             caller_waits: job.caller.as_ref().is_some_and(Caller::waits),
-            defer_delay: self.settings.deferral.deferral(
-                record.attempts + attempts.sent,
-                hint(&verdict),
-                rand::random(),
-            ),
+            defer_delay,
             event_id: Uuid::now_v7(),
             verdict,
         };
-        self.finish(finish, lease_end).await;
+        self.finish(finish, asked + self.settings.lease).await;
     }
 
     /// Writes the end of a claim, again and again until the lease is over: what was sent must not be forgotten for a store
@@ -233,45 +346,89 @@ impl Shared {
         record: &CommandRecord,
         asked: Instant,
         lease_end: Instant,
+        mut pass: Option<Pass>,
     ) -> (Verdict, Attempts) {
         let deadline = self.attempts_end(job, record, asked);
         let mut attempts = Attempts::default();
-        let mut tries = 0;
         let mut token_renewed = false;
-        let verdict = loop {
-            tries += 1;
+        let mut last = None;
+        let mut retry_wait = None;
+        loop {
+            let entered = match pass.take() {
+                Some(pass) => Ok(pass),
+                None => self.pass_again(job, deadline).await,
+            };
+            let pass = match entered {
+                Ok(pass) => pass,
+                Err(refusal) => break (last.unwrap_or_else(|| unsent(refusal)), attempts),
+            };
             let patch = Patch {
                 requester: record.command.requester,
                 connection: record.command.connection,
                 archived: record.command.archived,
                 resend_count: record.attempts + attempts.sent,
+                retry_wait: retry_wait.take(),
+                gate_wait: pass.waited,
             };
-            let (reply, authorization) = self.send(patch, &mut attempts, deadline, lease_end).await;
+            let (reply, authorization) = self.send(patch, pass, &mut attempts, deadline, lease_end).await;
             let verdict = reply::classify(&reply, record.command.archived);
-            let Verdict::Transient { maybe_applied, unanswered, token_refused, .. } = verdict else {
-                break verdict;
-            };
-            attempts.maybe_applied |= maybe_applied;
-            if unanswered {
-                attempts.unanswered_at = Some(Instant::now());
-            }
+            attempts.note(&verdict);
+            let Verdict::Transient { token_refused, .. } = verdict else { break (verdict, attempts) };
             if token_refused && let Some(authorization) = authorization {
                 self.upstream.refuse(record.command.requester, &authorization);
                 if token_renewed || self.draining.is_cancelled() || Instant::now() > deadline {
-                    break verdict;
+                    break (verdict, attempts);
                 }
                 token_renewed = true;
+                retry_wait = Some(Waited { duration: Duration::ZERO, reason: "token_refused" });
+                last = Some(verdict);
                 continue;
             }
-            if matches!(reply, Reply::Unauthorized(Unauthorized::NotConfigured | Unauthorized::Refused)) {
-                break verdict;
+            match self.wait_for_retry(&reply, &verdict, attempts.tries, deadline, job.requester).await {
+                Some(waited) => retry_wait = Some(waited),
+                None => break (verdict, attempts),
             }
-            let delay = self.settings.retry.delay(tries, hint(&verdict), rand::random());
-            if Instant::now() + delay + ATTEMPT_TIME_MIN > deadline || self.pause(delay).await.is_err() {
-                break verdict;
-            }
+            last = Some(verdict);
+        }
+    }
+
+    /// The right to send once more, within the time of the claim.
+    async fn pass_again(&self, job: &Job, deadline: Instant) -> Result<Pass, Refusal> {
+        let patience = match job.patience() {
+            Patience::Call(answer_by) => Patience::Call(answer_by.min(deadline)),
+            Patience::Message | Patience::Claim(_) => Patience::Claim(deadline),
         };
-        (verdict, attempts)
+        let entering = timeout_at(deadline, self.gate.enter(job.requester, job.door, patience));
+        let draining = || Refusal::new(Reason::Draining, "the adapter is shutting down");
+        let late = || Refusal::new(Reason::UpstreamUnavailable, "the upstream could not be called in time");
+        tokio::select! {
+            () = self.draining.cancelled() => Err(draining()),
+            entered = entering => match entered {
+                Ok(entered) => entered.map_err(|closed| closed.refusal()),
+                Err(_) => Err(late()),
+            },
+        }
+    }
+
+    /// Waits before a retry, if one is to be made under this claim.
+    async fn wait_for_retry(
+        &self,
+        reply: &Reply,
+        verdict: &Verdict,
+        tries: u32,
+        deadline: Instant,
+        requester: OrganizationId,
+    ) -> Option<Waited> {
+        if matches!(reply, Reply::Unauthorized(Unauthorized::NotConfigured | Unauthorized::Refused)) {
+            return None;
+        }
+        let hint = hint(verdict);
+        let duration = self.settings.retry.delay(tries, hint, rand::random());
+        let is_in_time = Instant::now() + duration + ATTEMPT_TIME_MIN <= deadline;
+        if !is_in_time || !self.gate.may_retry(requester) || self.pause(duration).await.is_err() {
+            return None;
+        }
+        Some(Waited { duration, reason: if hint.is_some() { "retry_after" } else { "backoff" } })
     }
 
     /// When the last attempt of a claim is to have begun. What certainly was not applied is not sent past its expiry; it is
@@ -302,23 +459,61 @@ impl Shared {
     pub(super) async fn send(
         &self,
         patch: Patch,
+        pass: Pass,
         attempts: &mut Attempts,
         deadline: Instant,
         lease_end: Instant,
     ) -> (Reply, Option<Authorization>) {
-        let authorization = match timeout_at(deadline, self.upstream.authorize(patch.requester)).await {
+        attempts.tries += 1;
+        let requester = patch.requester;
+        let authorization = match timeout_at(deadline, self.upstream.authorize(requester)).await {
             Ok(Ok(authorization)) => authorization,
-            Ok(Err(why)) => return (Reply::Unauthorized(why), None),
+            Ok(Err(why)) => {
+                drop(pass);
+                self.gate.refuse(requester, &why);
+                return (Reply::Unauthorized(why), None);
+            }
             Err(_) => return (Reply::Unauthorized(Unauthorized::Unavailable { retry_after: None }), None),
         };
         let request: BoxFuture<'_, Reply> = self.upstream.patch(patch, authorization.clone());
-        if Instant::now() + self.settings.attempt_timeout >= lease_end {
+        let sent_at = Instant::now();
+        if sent_at + self.settings.attempt_timeout >= lease_end {
             // Not sent, so certainly not applied by this attempt.
             return (Reply::Unreachable, None);
         }
         attempts.sent += 1;
-        (request.await, Some(authorization))
+        let reply = request.await;
+        if let Some(heard) = Heard::of(&reply) {
+            pass.tell(sent_at.elapsed(), heard);
+        }
+        (reply, Some(authorization))
     }
+}
+
+impl Attempts {
+    fn note(&mut self, verdict: &Verdict) {
+        if let Verdict::Transient { maybe_applied, unanswered, .. } = verdict {
+            self.maybe_applied |= maybe_applied;
+            if *unanswered {
+                self.unanswered_at = Some(Instant::now());
+            }
+        }
+    }
+}
+
+/// How a command is told of that waits: one that left its line is deferred.
+fn waiting(record: CommandRecord) -> Notice {
+    if record.state == State::Deferred && !record.waiting {
+        Notice::Deferred(record)
+    } else {
+        Notice::Waiting(record)
+    }
+}
+
+/// What is known of a command that was not sent.
+fn unsent(refusal: Refusal) -> Verdict {
+    let outcome = Outcome { refusal: Some(refusal), ..Outcome::default() };
+    Verdict::Transient { outcome, maybe_applied: false, unanswered: false, token_refused: false }
 }
 
 pub(super) fn hint(verdict: &Verdict) -> Option<Duration> {
@@ -337,7 +532,7 @@ fn panicked(record: &CommandRecord) -> (Verdict, Attempts) {
     let outcome =
         Outcome::refused(None, Reason::Internal, "the adapter failed while it worked on the command");
     let verdict = Verdict::Transient { outcome, maybe_applied: true, unanswered: true, token_refused: false };
-    (verdict, Attempts { sent: 1, maybe_applied: true, unanswered_at: Some(Instant::now()) })
+    (verdict, Attempts { tries: 1, sent: 1, maybe_applied: true, unanswered_at: Some(Instant::now()) })
 }
 
 fn command_span(record: &CommandRecord, trace: &TraceContext) -> Span {

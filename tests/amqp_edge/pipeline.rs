@@ -75,6 +75,10 @@ impl Upstream for Applying {
         true
     }
 
+    fn is_ready(&self, _: OrganizationId) -> bool {
+        true
+    }
+
     fn authorize(&self, requester: OrganizationId) -> BoxFuture<'_, Result<Authorization, Unauthorized>> {
         let header = http::HeaderValue::from_static("Bearer token");
         async move {
@@ -156,8 +160,22 @@ impl Pipeline {
             deferral: backoff,
             retention,
             lane_depth_max: 1000,
-            load: service::load::Limits { commands_max: 1_000, bytes_max: 16 << 20, backlog_max: 10_000 },
-            recovery_max: 16,
+            load: service::load::Limits {
+                commands_max: 1_000,
+                bytes_max: 16 << 20,
+                backlog_max: 10_000,
+                calls_max: 1_000,
+                messages_max: 1_000,
+                recovered_max: 16,
+            },
+            gate: service::gate::Settings {
+                failures_max: 5,
+                failure_share: 0.5,
+                delay: Backoff { delay_base: Duration::from_millis(100), delay_max: Duration::from_secs(1) },
+                concurrency_max: 256,
+                retry_share: 0.2,
+                retry_floor: 2,
+            },
         };
         let archiver = Archiver::new(service, Arc::new(store), upstream.clone(), clock);
         let readiness = Readiness::default();

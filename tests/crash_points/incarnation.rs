@@ -81,8 +81,22 @@ fn settings() -> Settings {
         deferral: backoff(20, 60),
         retention: RETENTION,
         lane_depth_max: 16,
-        load: Limits { commands_max: 64, bytes_max: 1 << 20, backlog_max: 1_000 },
-        recovery_max: 16,
+        load: Limits {
+            commands_max: 64,
+            bytes_max: 1 << 20,
+            backlog_max: 1_000,
+            calls_max: 64,
+            messages_max: 64,
+            recovered_max: 16,
+        },
+        gate: gate::Settings {
+            failures_max: 5,
+            failure_share: 0.5,
+            delay: Backoff { delay_base: Duration::from_millis(1), delay_max: Duration::from_millis(2) },
+            concurrency_max: 64,
+            retry_share: 0.2,
+            retry_floor: 100,
+        },
     }
 }
 

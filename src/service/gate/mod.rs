@@ -26,6 +26,7 @@ use crate::domain::record::Door;
 use crate::domain::reply::Unauthorized;
 use crate::domain::retry::Backoff;
 use crate::domain::traffic::{Heard, Moment};
+use crate::service::ports::Waited;
 use state::{Grants, State};
 
 /// A message waits in memory for a pause that is shorter than this; for a longer one it is put off.
@@ -160,8 +161,10 @@ pub enum Appetite {
     Share,
     /// One, to try.
     One,
-    /// None until then.
-    Nothing(Instant),
+    /// None for the moment: the one that tries is asked for already.
+    Later,
+    /// None for as long as this lasts.
+    Closed(Closed),
 }
 
 /// The condition of the gate, for operators.
@@ -194,7 +197,7 @@ pub struct Pass {
     inner: Arc<Inner>,
     ticket: Ticket,
     is_told: bool,
-    /// How long it was waited for, and for what.
+    /// How long it was waited for, and for what: `concurrency`, `rate`, `pause` or `outage`.
     pub waited: Option<Waited>,
 }
 
@@ -206,15 +209,6 @@ struct Ticket {
     /// It tries whether the upstream, or the requester, is served again.
     tries_upstream: bool,
     tries_requester: bool,
-}
-
-/// A wait at the gate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Waited {
-    /// How long.
-    pub duration: Duration,
-    /// For what: `concurrency`, `rate`, `pause` or `outage`.
-    pub reason: &'static str,
 }
 
 impl Gate {
@@ -286,6 +280,19 @@ impl Gate {
     pub fn closed(&self, requester: OrganizationId) -> Option<Closed> {
         let now = self.inner.now();
         self.inner.lock().closed(requester, now)
+    }
+
+    /// Whether and why nobody may send now.
+    #[must_use]
+    pub fn everyone_closed(&self) -> Option<Closed> {
+        let now = self.inner.now();
+        self.inner.lock().everyone_closed(now)
+    }
+
+    /// Whether requests of a requester fail, though not so many that nothing is sent any more.
+    #[must_use]
+    pub fn is_strained(&self, requester: OrganizationId) -> bool {
+        self.inner.lock().is_strained(requester)
     }
 
     /// Whether a requester's commands that are under way wait for a limit that is its own, or fail: then more of them would only

@@ -329,9 +329,23 @@ impl State {
 
     pub(super) fn closed(&self, id: OrganizationId, now: Moment) -> Option<Closed> {
         let (why, cause, until) = self.shut(id, now)?;
-        let is_everyone = (why == Why::Down && self.upstreams.len() == 1)
-            || self.requesters.keys().all(|id| self.shut(*id, now).is_some());
+        let is_everyone =
+            (why == Why::Down && self.upstreams.len() == 1) || self.everyone_closed(now).is_some();
         Some(Closed { why, cause, until: self.instant(until), is_everyone })
+    }
+
+    pub(super) fn everyone_closed(&self, now: Moment) -> Option<Closed> {
+        let mut first = None;
+        for id in self.requesters.keys() {
+            let (why, cause, until) = self.shut(*id, now)?;
+            let closed = Closed { why, cause, until: self.instant(until), is_everyone: true };
+            first = first.filter(|first: &Closed| first.until <= closed.until).or(Some(closed));
+        }
+        first
+    }
+
+    pub(super) fn is_strained(&self, id: OrganizationId) -> bool {
+        self.requesters.get(&id).is_some_and(|requester| requester.breaker.is_strained())
     }
 
     pub(super) fn is_constrained(&self, id: OrganizationId, now: Moment) -> bool {
@@ -343,8 +357,8 @@ impl State {
     }
 
     pub(super) fn appetite(&mut self, id: OrganizationId, now: Moment) -> Appetite {
-        if let Some((_, _, until)) = self.shut(id, now) {
-            return Appetite::Nothing(self.instant(until));
+        if let Some(closed) = self.closed(id, now) {
+            return Appetite::Closed(closed);
         }
         let is_constrained = self.is_constrained(id, now);
         let Some(requester) = self.requesters.get_mut(&id) else { return Appetite::Plenty };
@@ -358,8 +372,8 @@ impl State {
         } else {
             return Appetite::Plenty;
         };
-        if let Some(until) = asked.filter(|until| *until > now) {
-            return Appetite::Nothing(self.epoch + until);
+        if asked.is_some_and(|until| until > now) {
+            return Appetite::Later;
         }
         *asked = Some(now + TRY_TIME);
         Appetite::One
