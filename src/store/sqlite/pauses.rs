@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::error::Fault;
-use super::rows::{self, micros};
+use super::rows::micros;
 use super::task::Scope;
 use crate::domain::command::OrganizationId;
 use crate::domain::lifecycle;
