@@ -178,8 +178,10 @@ pub async fn what_must_not_be_sent_any_more_ends_instead_of_being_put_off<H: Har
     world.advance(TimeDelta::seconds(1));
     world.done(wish(1, "newer"), applied()).await;
     let older = world.fresh(wish(1, "older").issued(old)).await;
-    let expired = world.fresh(wish(2, "expired").by_amqp().expires(world.now())).await;
-    let maybe = world.done(wish(3, "maybe").expires(world.now()), broken()).await;
+    let soon = world.now() + TimeDelta::seconds(1);
+    let expired = world.fresh(wish(2, "expired").by_amqp().expires(soon)).await;
+    let maybe = world.done(wish(3, "maybe").expires(soon), broken()).await;
+    world.advance(TimeDelta::seconds(1));
     for (record, state) in [(older, State::Superseded), (expired, State::Failed)] {
         let PutOffAnswer::Ended(ended) = world.answer_put_off(&record, paused()).await else {
             panic!("not ended")
