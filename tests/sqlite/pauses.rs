@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::{SqliteHarness, open};
-use crate::conformance::world::{Harness as _, ManualClock, World, applied, unreachable, wish};
+use crate::conformance::world::{ManualClock, World, applied, unreachable, wish};
 
 const REQUESTER: OrganizationId = OrganizationId(Uuid::from_u128(1));
 

@@ -19,12 +19,12 @@ fn the_statements_read_nothing_but_their_index() {
     ] {
         let mut statement = database.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         let plan: Vec<String> =
-            statement.query_map([], |row| row.get(3)).unwrap().collect::<Result<_, _>>().unwrap();
+            statement.raw_query().mapped(|row| row.get(3)).collect::<Result<_, _>>().unwrap();
         let expected = |step: &str| {
             step == read
                 || step == "SEARCH commands USING INTEGER PRIMARY KEY (rowid=?)"
                 || step == "SEARCH ahead USING INDEX commands_in_line (connection=? AND arrival<?)"
-                || step.contains("SUBQUERY")
+                || !(step.starts_with("SEARCH") || step.starts_with("SCAN"))
         };
         assert!(plan.iter().any(|step| step == read), "{plan:?}");
         assert!(plan.iter().all(|step| expected(step)), "{plan:?}");
