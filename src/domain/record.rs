@@ -213,7 +213,8 @@ pub struct CommandRecord {
     /// When recovery may take it up: end of the holder's grace (accepted), of the lease (in flight), of the
     /// deferral (deferred); absent when final.
     pub due_time: Option<Timestamp>,
-    /// It waits for another command of its connection or for a quiet time, not for the upstream.
+    /// It waits for another command of its connection, for a quiet time, or in its place for the API to come back; not for
+    /// its own turn with the upstream.
     pub waiting: bool,
     /// Since when it is put off without having been begun: its requester is paused, or the API is down.
     pub paused_since: Option<Timestamp>,

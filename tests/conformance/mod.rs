@@ -8,6 +8,7 @@ pub mod finishing;
 pub mod healing;
 pub mod keeping;
 pub mod lining;
+pub mod pausing;
 pub mod walk;
 pub mod world;
 
@@ -61,6 +62,16 @@ macro_rules! store_conformance {
             the_line_lists_what_is_not_begun_in_order_of_arrival,
             what_nobody_sets_to_work_is_due_when_it_is_the_first_in_line,
             after_a_crash_the_first_of_each_line_is_due);
+        crate::conformance::store_conformance!($harness, pausing: a_new_command_of_a_paused_requester_waits_beside_the_line,
+            a_repeat_leaves_a_paused_command_where_it_is,
+            a_failed_command_that_comes_again_has_no_pauses_of_earlier,
+            a_paused_command_leaves_the_line_to_those_behind,
+            while_the_api_is_down_commands_keep_their_place,
+            only_what_nobody_works_on_is_put_off,
+            what_must_not_be_sent_any_more_ends_instead_of_being_put_off,
+            paused_time_does_not_count_towards_give_up_after,
+            deferred_commands_that_are_due_are_put_off_together,
+            what_was_put_off_is_resumed);
         crate::conformance::store_conformance!($harness, healing: a_suspect_connection_is_healed_once_and_without_an_event,
             healing_waits_for_a_command_in_flight,
             healing_that_died_with_its_process_is_done_again);

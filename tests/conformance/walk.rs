@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use guest_connection_adapter::domain::command::OrganizationId;
 use guest_connection_adapter::domain::connection::{Connection, Version};
-use guest_connection_adapter::domain::lifecycle::Finish;
+use guest_connection_adapter::domain::error::{Reason, Refusal};
+use guest_connection_adapter::domain::lifecycle::{Acceptance, Finish, PutOff};
 use guest_connection_adapter::domain::message::Message;
 use guest_connection_adapter::domain::record::{CommandRecord, State};
-use guest_connection_adapter::service::ports::{Accepted, Begun, Finished};
+use guest_connection_adapter::service::ports::{Accepted, Begun, Finished, PutOffAnswer};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use uuid::Uuid;
@@ -35,7 +37,8 @@ pub async fn a_random_walk_keeps_the_books_and_the_rules<H: Harness>(mut world: 
     let mut walk = Walk::default();
     for step in 0..STEPS {
         match random.random_range(0..100) {
-            0..30 => accept(&world, &mut walk, &mut random).await,
+            0..26 => accept(&world, &mut walk, &mut random).await,
+            26..30 => put_off(&world, &mut random).await,
             30..50 => begin_due(&world, &mut walk).await,
             50..80 => finish(&world, &mut walk, &mut random).await,
             80..90 => confirm(&world, &mut random).await,
@@ -70,7 +73,9 @@ async fn accept<H: Harness>(world: &World<H>, walk: &mut Walk, random: &mut StdR
         wish = wish.issued(world.now() - TimeDelta::seconds(random.random_range(-5..20)));
     }
     let claim = random.random::<bool>().then(Uuid::now_v7);
-    match world.store().accept(wish.acceptance(), claim).await.unwrap() {
+    let put_off = (random.random_range(0..8) == 0).then(|| pause(random));
+    let request = Acceptance { put_off, ..wish.acceptance() };
+    match world.store().accept(request, claim).await.unwrap() {
         Accepted::Fresh(record, begun) => {
             walk.known.push(record);
             if let Some(Begun::Claimed(record)) = begun {
@@ -80,6 +85,28 @@ async fn accept<H: Harness>(world: &World<H>, walk: &mut Walk, random: &mut StdR
         Accepted::InProgress(record) => assert!(!record.state.is_final()),
         Accepted::Replayed(record) => assert!(record.state.is_replayed()),
         Accepted::Conflict => {}
+    }
+}
+
+fn pause(random: &mut StdRng) -> PutOff {
+    let delay = Duration::from_secs(random.random_range(0..60));
+    let refusal = Refusal::new(Reason::UpstreamUnavailable, "paused");
+    PutOff { delay, keeps_place: random.random(), refusal }
+}
+
+/// One or many, put off or resumed.
+async fn put_off<H: Harness>(world: &World<H>, random: &mut StdRng) {
+    let store = world.store();
+    let requester = random.random::<bool>().then_some(OrganizationId(Uuid::from_u128(1)));
+    match random.random_range(0..4) {
+        0 => drop(store.put_off_due(requester, Duration::from_secs(20)).await.unwrap()),
+        1 => drop(store.resume(requester).await.unwrap()),
+        _ => {
+            for due in store.due(<_>::default(), 3).await.unwrap() {
+                let answer = store.put_off(due.id, Uuid::now_v7(), true, pause(random)).await.unwrap();
+                assert!(!matches!(answer, PutOffAnswer::Unavailable(_)), "{answer:?}");
+            }
+        }
     }
 }
 

@@ -6,12 +6,14 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 
 use super::*;
+use crate::domain::error::Refusal;
 use crate::domain::lifecycle;
 
 /// Every transition drawn in the state machine; a command that waits stays in its state.
-const DRAWN: [(State, State); 15] = [
+const DRAWN: [(State, State); 17] = [
     (State::Accepted, State::Accepted),
     (State::Accepted, State::InFlight),
+    (State::Accepted, State::Deferred),
     (State::Accepted, State::Superseded),
     (State::Accepted, State::Failed),
     (State::InFlight, State::InFlight),
@@ -25,9 +27,14 @@ const DRAWN: [(State, State); 15] = [
     (State::Deferred, State::Superseded),
     (State::Deferred, State::Failed),
     (State::Failed, State::Accepted),
+    (State::Failed, State::Deferred),
 ];
 
 const GUESTS: u128 = 3;
+const REQUESTERS: u128 = 2;
+
+/// The longest time for which something is put off.
+const DELAY_MAX: TimeDelta = TimeDelta::seconds(200);
 
 /// What the one who accepts a command does with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +46,11 @@ enum Work {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Accept { guest: u128, key: u8, work: Work, expires: Option<u16>, issued_ago: Option<u16> },
+    Accept { guest: u128, key: u8, work: Work, expires: Option<u16>, issued_ago: Option<u16>, paused: bool },
     Begin { pick: usize },
+    PutOff { pick: usize, seconds: u8, keeps_place: bool },
+    PutOffDue { requester: Option<u128>, seconds: u8 },
+    Resume { requester: Option<u128> },
     Finish { pick: usize, ending: usize, caller_waits: bool },
     Advance { milliseconds: u32 },
 }
@@ -48,9 +58,18 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let seconds = proptest::option::weighted(0.2, 0u16..30);
     let work = prop_oneof![Just(Work::Claim), Just(Work::Own), Just(Work::Leave)];
+    let requester = proptest::option::of(0..REQUESTERS);
+    let delay = 0u8..200;
     prop_oneof![
-        4 => (0..GUESTS, 0u8..12, work, seconds.clone(), seconds).prop_map(
-            |(guest, key, work, expires, issued_ago)| Step::Accept { guest, key, work, expires, issued_ago }),
+        4 => (0..GUESTS, 0u8..12, work, seconds.clone(), seconds, proptest::bool::weighted(0.2)).prop_map(
+            |(guest, key, work, expires, issued_ago, paused)| {
+                Step::Accept { guest, key, work, expires, issued_ago, paused }
+            }),
+        2 => (any::<usize>(), delay.clone(), any::<bool>())
+            .prop_map(|(pick, seconds, keeps_place)| Step::PutOff { pick, seconds, keeps_place }),
+        1 => (requester.clone(), delay)
+            .prop_map(|(requester, seconds)| Step::PutOffDue { requester, seconds }),
+        1 => requester.prop_map(|requester| Step::Resume { requester }),
         4 => any::<usize>().prop_map(|pick| Step::Begin { pick }),
         5 => (any::<usize>(), 0..ENDINGS.len(), any::<bool>())
             .prop_map(|(pick, ending, caller_waits)| Step::Finish { pick, ending, caller_waits }),
@@ -87,20 +106,27 @@ impl Model {
     fn run(&mut self, step: &Step) {
         match *step {
             Step::Advance { milliseconds } => self.now += TimeDelta::milliseconds(milliseconds.into()),
-            Step::Accept { guest, key, work, expires, issued_ago } => {
+            Step::Accept { guest, key, work, expires, issued_ago, paused } => {
                 let mut request = request(self.commands.len() as u128, guest, &format!("{guest}-{key}"));
                 request.command.expire_time = expires.map(|s| self.now + TimeDelta::seconds(s.into()));
                 request.command.issue_time = issued_ago.map(|s| self.now - TimeDelta::seconds(s.into()));
+                request.command.requester = requester(guest % REQUESTERS);
+                request.put_off = paused.then(|| put_off(10, false));
                 request.is_owned = work != Work::Leave;
                 self.accept(request, work == Work::Claim);
             }
             Step::Begin { pick } => {
-                let open: Vec<_> =
-                    self.commands.iter().filter(|c| !c.state.is_final()).map(|c| c.id).collect();
-                if !open.is_empty() {
-                    self.begin(open[pick % open.len()]);
+                if let Some(id) = self.pick_open(pick) {
+                    self.begin(id);
                 }
             }
+            Step::PutOff { pick, seconds, keeps_place } => {
+                if let Some(id) = self.pick_open(pick) {
+                    self.put_off(id, &put_off(seconds, keeps_place));
+                }
+            }
+            Step::PutOffDue { requester: of, seconds } => self.put_off_due(of.map(requester), seconds),
+            Step::Resume { requester: of } => self.resume(of.map(requester)),
             Step::Finish { pick, ending: how, caller_waits } => {
                 if !self.claims.is_empty() {
                     let claim = self.claims.swap_remove(pick % self.claims.len());
@@ -116,7 +142,12 @@ impl Model {
         }
     }
 
-    /// The first in line is due soon, unless it is another command's end that wakes it: nothing stalls.
+    fn pick_open(&self, pick: usize) -> Option<CommandId> {
+        let open: Vec<_> = self.commands.iter().filter(|c| !c.state.is_final()).map(|c| c.id).collect();
+        (!open.is_empty()).then(|| open[pick % open.len()])
+    }
+
+    /// The first in line is due soon, or after its pause, unless it is another command's end that wakes it: nothing stalls.
     fn check_line(&self, at: Connection) {
         let of_connection = || self.commands.iter().filter(|c| c.command.connection == at);
         let Some(first) = of_connection().filter(|c| c.in_line()).min_by_key(|c| c.arrival) else { return };
@@ -125,6 +156,7 @@ impl Model {
         }
         let quiet_until = self.connections[&at].quiet.map(|quiet| quiet.until);
         let latest = quiet_until.max(Some(self.now)).map(|time| time + TERMS.hold + WAIT_MIN);
+        let latest = latest.max(first.paused_since.map(|_| self.now + DELAY_MAX));
         assert!(first.due_time <= latest, "{:?} is due too late, it is {}", first.due_time, self.now);
     }
 
@@ -136,9 +168,9 @@ impl Model {
         let is_behind = line.any(|c| c.arrival < arrival);
         match accept(existing.clone(), &self.connections[&at], request, is_behind, self.now, &TERMS) {
             Accepted::Fresh(record, connection) => {
-                let id = record.id;
+                let (id, state) = (record.id, record.state);
                 self.write(record, Some(connection));
-                if claim {
+                if claim && state == State::Accepted {
                     self.begin(id);
                 }
             }
@@ -175,6 +207,60 @@ impl Model {
             Begun::Unavailable(record) => {
                 assert!(!was_accepted, "a store that begins what it accepts relies on it");
                 assert_eq!(&record, self.command(id));
+            }
+        }
+    }
+
+    fn put_off(&mut self, id: CommandId, put_off: &PutOff) {
+        let record = self.command(id).clone();
+        let before = record.clone();
+        let at = record.command.connection;
+        let earlier =
+            |c: &&CommandRecord| c.command.connection == at && c.arrival < record.arrival && c.in_line();
+        let is_behind = self.commands.iter().any(|c| earlier(&c));
+        let situation = Situation { blocker: None, is_behind, caller_waits: true };
+        let connection = self.connections[&at].clone();
+        match lifecycle::put_off(record, connection, situation, put_off, self.now, Uuid::now_v7()) {
+            PutOffAnswer::Settled(settlement) => {
+                let after = &settlement.record;
+                assert_eq!((after.epoch, after.attempts), (before.epoch, before.attempts));
+                if !after.state.is_final() {
+                    assert!(after.due_time >= Some(self.now) && after.paused_since.is_some());
+                    assert_eq!(after.in_line(), before.in_line() && put_off.keeps_place);
+                }
+                self.settle(settlement);
+            }
+            PutOffAnswer::Unavailable(record) => {
+                assert_eq!(record.state, State::InFlight);
+                assert_eq!(record, before);
+            }
+        }
+    }
+
+    fn put_off_due(&mut self, of: Option<OrganizationId>, seconds: u8) {
+        let due_time = self.now + TimeDelta::seconds(seconds.into());
+        let chosen = |c: &&mut CommandRecord| of.is_none_or(|of| c.command.requester == of);
+        for command in self.commands.iter_mut().filter(chosen) {
+            let is_due = command.due_time.is_some_and(|due_time| due_time <= self.now);
+            if command.state == State::Deferred && !command.waiting && is_due {
+                command.paused_since = command.paused_since.or(command.due_time);
+                command.due_time = Some(due_time);
+            }
+        }
+    }
+
+    fn resume(&mut self, of: Option<OrganizationId>) {
+        for index in 0..self.commands.len() {
+            let command = &self.commands[index];
+            let chosen = of.is_none_or(|of| command.command.requester == of);
+            let is_paused = command.paused_since.is_some() && command.due_time > Some(self.now);
+            let ahead = |c: &CommandRecord| {
+                c.command.connection == command.command.connection
+                    && c.in_line()
+                    && c.arrival < command.arrival
+            };
+            if chosen && is_paused && !(command.in_line() && self.commands.iter().any(ahead)) {
+                self.commands[index].due_time = Some(self.now);
             }
         }
     }
@@ -216,6 +302,10 @@ impl Model {
     fn write(&mut self, record: CommandRecord, connection: Option<ConnectionRecord>) {
         assert_eq!(record.due_time.is_none(), record.state.is_final());
         assert_eq!(record.finished_time.is_some(), record.state.is_final());
+        let may_be_paused = matches!(record.state, State::Accepted | State::Deferred);
+        assert!(may_be_paused || record.paused_since.is_none(), "paused, and {:?}", record.state);
+        let paused = record.paused + record.paused_since.map_or(TimeDelta::zero(), |since| self.now - since);
+        assert!(paused <= self.now - record.accepted_time, "paused longer than it is there");
         if let Some(connection) = connection {
             let before = &self.connections[&connection.connection];
             assert!(
@@ -227,7 +317,7 @@ impl Model {
             self.connections.insert(connection.connection, connection);
         }
         let Some(index) = self.commands.iter().position(|c| c.id == record.id) else {
-            assert_eq!(record.state, State::Accepted);
+            assert_eq!(record.state == State::Deferred, record.paused_since.is_some());
             let arrival = i64::try_from(self.commands.len()).unwrap() + 1;
             self.commands.push(CommandRecord { arrival, ..record });
             return;
@@ -249,6 +339,15 @@ impl Model {
     fn command(&self, id: CommandId) -> &CommandRecord {
         self.commands.iter().find(|c| c.id == id).unwrap()
     }
+}
+
+fn requester(number: u128) -> OrganizationId {
+    OrganizationId(Uuid::from_u128(number))
+}
+
+fn put_off(seconds: u8, keeps_place: bool) -> PutOff {
+    let refusal = Refusal::new(Reason::UpstreamUnavailable, "paused");
+    PutOff { delay: Duration::from_secs(seconds.into()), keeps_place, refusal }
 }
 
 proptest! {

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::error::Refusal;
 use crate::domain::lifecycle;
 
 /// Times around the start, some far away.
@@ -100,6 +101,32 @@ proptest! {
             }
             other => prop_assert!(false, "{:?}", other),
         }
+    }
+
+    /// What is put off is due no sooner than asked for, and nothing is counted; its pauses add up and are never negative.
+    #[test]
+    fn a_pause_lasts_until_the_claim_whatever_the_numbers(
+        delays in proptest::collection::vec((duration(), any::<bool>(), 0i64..100_000), 1..6), back in 0i64..100_000,
+    ) {
+        let (mut record, mut known) = fresh(request(1, 1, "k"), &ConnectionRecord::new(connection(1)), start());
+        let mut now = start();
+        for (delay, keeps_place, seconds) in delays {
+            let refusal = Refusal::new(Reason::UpstreamUnavailable, "paused");
+            let pause = PutOff { delay, keeps_place, refusal };
+            let was_in_line = record.in_line();
+            let answer = lifecycle::put_off(record, known, Situation::default(), &pause, now, Uuid::nil());
+            let PutOffAnswer::Settled(settlement) = answer else { panic!("nobody holds it") };
+            (record, known) = (settlement.record, settlement.connection);
+            prop_assert!(record.due_time >= Some(now) && record.paused_since == Some(start()));
+            prop_assert_eq!((record.epoch, record.attempts, record.paused), (0, 0, TimeDelta::zero()));
+            prop_assert_eq!(record.in_line(), was_in_line && keeps_place);
+            prop_assert_eq!(settlement.wake_time.is_some(), was_in_line && !keeps_place);
+            now += TimeDelta::seconds(seconds);
+        }
+        now -= TimeDelta::seconds(back);
+        let (record, _) = claim(record, known, now);
+        prop_assert_eq!(record.paused, (now - start()).max(TimeDelta::zero()));
+        prop_assert_eq!(record.paused_since, None);
     }
 
     /// A claim ends in a state that fits what was heard, with one event if it is known or doubtful, whatever the numbers.

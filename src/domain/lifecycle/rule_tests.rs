@@ -264,6 +264,9 @@ mod properties;
 #[path = "history_tests.rs"]
 mod histories;
 
+#[path = "put_off_tests.rs"]
+mod pauses;
+
 #[test]
 fn a_message_that_joins_a_call_is_not_left_with_its_failure() {
     let (record, connection) = claimed();

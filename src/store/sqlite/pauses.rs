@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::error::Fault;
-use super::rows::{self, micros};
+use super::rows::micros;
 use super::task::Scope;
 use crate::domain::command::OrganizationId;
 use crate::domain::lifecycle;
@@ -22,12 +22,12 @@ macro_rules! put_off_due {
 }
 
 /// `?1` is the present, `?2` the limit, and `?3` the requester if there is one. One that stands behind another in line is
-/// woken when it is the first.
+/// woken when it is the first. Left to itself SQLite would read all that is due later, however little of it is put off.
 macro_rules! resume {
     ($of:literal) => {
         concat!(
             "UPDATE commands SET due_time = ?1 WHERE arrival IN (
-                 SELECT arrival FROM commands AS c WHERE paused_since IS NOT NULL AND due_time > ?1
+                 SELECT arrival FROM commands AS c INDEXED BY commands_paused WHERE paused_since IS NOT NULL AND due_time > ?1
                      AND (in_line = 0 OR NOT EXISTS (SELECT 1 FROM commands AS ahead
                          WHERE ahead.connection = c.connection AND ahead.in_line = 1 AND ahead.arrival < c.arrival))",
             $of,
@@ -76,3 +76,7 @@ pub(super) fn resume(scope: &Scope<'_>, requester: Option<OrganizationId>) -> Re
 const fn limit() -> i64 {
     BULK_LENGTH_MAX.cast_signed()
 }
+
+#[cfg(test)]
+#[path = "pauses_tests.rs"]
+mod tests;

@@ -15,7 +15,7 @@ pub(super) const BUSY_TIME_MAX: Duration = Duration::from_secs(5);
 const APPLICATION_ID: i64 = 0x6763_6164;
 
 /// The schema's steps, forward only. The version of a database is the number of steps it has taken.
-const MIGRATIONS: &[&str] = &[
+pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/sqlite/0001_commands.sql"),
     include_str!("../migrations/sqlite/0002_line.sql"),
     include_str!("../migrations/sqlite/0003_pauses.sql"),
