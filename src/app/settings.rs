@@ -28,11 +28,17 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(300);
 pub(super) fn upstream_condition(condition: &service::gate::Condition) -> Condition {
     let mut texts = Vec::new();
     if !condition.down.is_empty() {
-        texts.push(format!("the upstream fails, nothing is sent until it is back: {}", condition.down.join(", ")));
+        texts.push(format!(
+            "the upstream fails, nothing is sent until it is back: {}",
+            condition.down.join(", ")
+        ));
     }
     if !condition.closed.is_empty() {
         let names: Vec<_> = condition.closed.iter().map(ToString::to_string).collect();
-        texts.push(format!("nothing is sent for requester organisations that fail or are to wait: {}", names.join(", ")));
+        texts.push(format!(
+            "nothing is sent for requester organisations that fail or are to wait: {}",
+            names.join(", ")
+        ));
     }
     if texts.is_empty() { Condition::Ready } else { Condition::Degraded(texts.join("; ")) }
 }
@@ -76,7 +82,9 @@ impl Config {
     }
 
     /// The requester organisations and their limits.
-    pub(super) fn gate_organizations(&self) -> Result<HashMap<OrganizationId, service::gate::Organization>, Faults> {
+    pub(super) fn gate_organizations(
+        &self,
+    ) -> Result<HashMap<OrganizationId, service::gate::Organization>, Faults> {
         let organizations = self.upstream()?.organizations.into_keys().map(|id| {
             let organization = service::gate::Organization {
                 upstream: self.upstream.base_url.clone(),

@@ -254,7 +254,8 @@ impl Shared {
         if self.draining.is_cancelled() {
             return Err(draining());
         }
-        let Submission { command, door, trace, correlation_id, reply, message_length, answer_by } = submission;
+        let Submission { command, door, trace, correlation_id, reply, message_length, answer_by } =
+            submission;
         let requester = command.requester;
         if !self.upstream.knows(requester) {
             let text = "the requester organisation has no credentials here";
@@ -266,8 +267,16 @@ impl Shared {
         let connection = command.connection;
         let id = CommandId(Uuid::now_v7());
         let trace_of = trace.clone();
-        let acceptance =
-            Acceptance { command, id, door, trace: trace_of, correlation_id, reply, is_owned: true, put_off: None };
+        let acceptance = Acceptance {
+            command,
+            id,
+            door,
+            trace: trace_of,
+            correlation_id,
+            reply,
+            is_owned: true,
+            put_off: None,
+        };
         let asked = Instant::now();
         let entry = |place, accepted| Entry { door, connection, trace, place, accepted, asked };
         let patience = patience(door, answer_by);
@@ -295,7 +304,8 @@ impl Shared {
             (self.store.accept(acceptance.clone(), claim), pass)
         };
         if let Ok((ticket, (accepted, pass))) = self.lanes.enter(connection, arrive) {
-            let accepted = accepted.map(|accepted| accepted.map_err(|error| store_unavailable(&error))).boxed();
+            let accepted =
+                accepted.map(|accepted| accepted.map_err(|error| store_unavailable(&error))).boxed();
             return Ok(entry(Some(Place { ticket, hold, pass }), accepted));
         }
         let text = "too many commands of this connection wait";
@@ -347,7 +357,8 @@ impl Shared {
         let store = Arc::clone(&self.store);
         async move {
             let (requester, key) = (acceptance.command.requester, acceptance.command.key.clone());
-            let known = store.command_by_key(requester, key).await.map_err(|error| store_unavailable(&error))?;
+            let known =
+                store.command_by_key(requester, key).await.map_err(|error| store_unavailable(&error))?;
             if known.is_none_or(|record| record.state == State::Failed) {
                 return Err(refusal);
             }

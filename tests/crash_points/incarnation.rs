@@ -89,7 +89,7 @@ fn settings() -> Settings {
             messages_max: 64,
             recovered_max: 16,
         },
-        gate: gate::Settings {
+        gate: guest_connection_adapter::service::gate::Settings {
             failures_max: 5,
             failure_share: 0.5,
             delay: Backoff { delay_base: Duration::from_millis(1), delay_max: Duration::from_millis(2) },

@@ -54,9 +54,8 @@ impl Source {
     /// Judges the window and begins the next. Whether it met too much load.
     fn turn(&mut self) -> bool {
         let mean = (self.answers > 0).then(|| self.seconds / f64::from(self.answers));
-        let is_slow = mean
-            .zip(self.usual)
-            .is_some_and(|(mean, usual)| mean > SLOW_FACTOR * usual + SLOW_MARGIN);
+        let is_slow =
+            mean.zip(self.usual).is_some_and(|(mean, usual)| mean > SLOW_FACTOR * usual + SLOW_MARGIN);
         if let Some(mean) = mean {
             self.usual = Some(self.usual.map_or(mean, |usual| {
                 let share = if mean < usual { USUAL_DOWN } else { USUAL_UP };

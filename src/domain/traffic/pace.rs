@@ -18,6 +18,15 @@ const CUT_AGAIN: f64 = 0.8;
 /// What is soon.
 const AGAIN: Duration = Duration::from_secs(3);
 
+/// The effect of a cut shows after this time: upstreams count by the second.
+const EFFECT: Duration = Duration::from_millis(1_200);
+
+/// The pause after a refusal that asks for none; it doubles from refusal to refusal until something is served.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+
+/// The longest such pause.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
 /// The curve's steepness, in shares of the known limit per cubic second: about 14 s until it is reached again, 10 s more until
 /// it is exceeded by 2 %, a minute until it is tripled.
 const STEEPNESS: f64 = 2e-5;
@@ -43,6 +52,8 @@ struct Learnt {
     limit: f64,
     /// By how much it was cut.
     cut: f64,
+    /// When it was cut.
+    cut_at: Moment,
     /// Since when the rate rises.
     since: Moment,
 }
@@ -55,6 +66,8 @@ pub struct Pace {
     next: Moment,
     /// When requests were served in the last second.
     served: VecDeque<Moment>,
+    /// Refusals since something was served.
+    refusals: u32,
 }
 
 impl Pace {
@@ -89,6 +102,7 @@ impl Pace {
 
     /// A request was served.
     pub fn serve(&mut self, now: Moment) {
+        self.refusals = 0;
         self.forget(now);
         if self.served.len() == SERVED_MAX {
             self.served.pop_front();
@@ -96,23 +110,31 @@ impl Pace {
         self.served.push_back(now);
     }
 
-    /// A request that was begun at `begun` was refused, for there were too many. None will be begun before `resume`.
-    pub fn limit(&mut self, now: Moment, begun: Moment, resume: Moment) {
+    /// A request that was begun at `begun` was refused, for there were too many. `pause` is the time that the upstream asks
+    /// for.
+    pub fn limit(&mut self, now: Moment, begun: Moment, pause: Option<Duration>) {
         self.forget(now);
-        // What was begun before the rate was cut says nothing of the rate as it is.
+        // What was begun before the last pause says nothing of the rate as it is.
         if self.learnt.is_some_and(|learnt| begun < learnt.since) {
+            self.next = self.next.max(now + pause.unwrap_or_default());
             return;
         }
+        let doublings = self.refusals.min(8);
+        self.refusals += 1;
+        let since = now + pause.unwrap_or_else(|| (PAUSE_MIN * (1 << doublings)).min(PAUSE_MAX));
+        self.next = since;
         #[allow(clippy::cast_precision_loss, reason = "a few thousand at most")]
         let served = self.served.len() as f64;
         let (limit, cut) = match (self.rate(now), self.learnt) {
+            (Some(_), Some(learnt)) if now.saturating_sub(learnt.cut_at) < EFFECT => {
+                self.learnt = Some(Learnt { since, ..learnt });
+                return;
+            }
             (Some(rate), Some(learnt)) if now.saturating_sub(learnt.since) < AGAIN => (rate, CUT_AGAIN),
             (Some(rate), _) => (rate.min(served.max(rate / 2.0)), CUT),
             (None, _) => (served.max(1.0), CUT),
         };
-        let since = resume.max(now);
-        self.learnt = Some(Learnt { limit, cut, since });
-        self.next = since;
+        self.learnt = Some(Learnt { limit, cut, cut_at: now, since });
     }
 
     fn forget(&mut self, now: Moment) {

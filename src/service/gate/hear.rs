@@ -98,15 +98,19 @@ impl State {
 
     /// A failure is the requester's, or, if it is the only one, the upstream's. What fails for a requester that is known to be
     /// broken says nothing more of the upstream.
-    fn fail(&mut self, ticket: Ticket, failure: Failure, now: Moment, jitter: f64) -> (Option<Change>, Option<Change>) {
+    fn fail(
+        &mut self,
+        ticket: Ticket,
+        failure: Failure,
+        now: Moment,
+        jitter: f64,
+    ) -> (Option<Change>, Option<Change>) {
         let Some((requester, upstream)) = self.pair(failure.source) else { return (None, None) };
-        let cause = if failure.is_general { Reason::UpstreamUnreachable } else { Reason::UpstreamUnavailable };
+        let cause =
+            if failure.is_general { Reason::UpstreamUnreachable } else { Reason::UpstreamUnavailable };
         let counts = requester.breaker.is_closed() || failure.is_general || ticket.tries_upstream;
-        let all = if counts {
-            upstream.breaker.fail(now, failure, ticket.tries_upstream, jitter)
-        } else {
-            None
-        };
+        let all =
+            if counts { upstream.breaker.fail(now, failure, ticket.tries_upstream, jitter) } else { None };
         let own = if all.is_none() && upstream.breaker.is_closed() && upstream.requesters > 1 {
             requester.breaker.fail(now, failure, ticket.tries_requester, jitter)
         } else {
@@ -197,7 +201,9 @@ impl State {
 
     /// Looks again at everyone who waits for the upstream of `id`.
     fn list_all(&mut self, id: OrganizationId) {
-        let Some(name) = self.requesters.get(&id).map(|requester| Arc::clone(&requester.upstream)) else { return };
+        let Some(name) = self.requesters.get(&id).map(|requester| Arc::clone(&requester.upstream)) else {
+            return;
+        };
         for id in self.requesters_of(&name) {
             self.list(id);
         }
@@ -219,10 +225,9 @@ impl Requester {
 
     fn limit(&mut self, now: Moment, begun: Moment, retry_after: Option<Duration>, jitter: f64) {
         let pause = retry_after.map(|wait| wait + (wait / PAUSE_STRETCH).mul_f64(jitter));
-        let resume = now + pause.unwrap_or_default();
-        self.pace.limit(now, begun, resume);
-        if pause.is_some() {
-            self.paused_until = self.paused_until.max(Some(resume));
+        self.pace.limit(now, begun, pause);
+        if let Some(pause) = pause {
+            self.paused_until = self.paused_until.max(Some(now + pause));
         }
     }
 }

@@ -109,10 +109,9 @@ impl Closed {
                 Reason::RequesterPaused,
                 "the upstream fails for this requester organisation; its commands wait until it is served again",
             ),
-            Why::Paused => (
-                Reason::UpstreamRateLimited,
-                "the upstream asked this requester organisation to wait",
-            ),
+            Why::Paused => {
+                (Reason::UpstreamRateLimited, "the upstream asked this requester organisation to wait")
+            }
         };
         let message = match self.why {
             Why::Down | Why::Broken => format!("{text} (last failure: {})", self.cause),

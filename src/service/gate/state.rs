@@ -199,7 +199,8 @@ impl State {
 
     /// Puts a requester into its upstream's list if someone waits.
     pub(super) fn list(&mut self, id: OrganizationId) {
-        let Some(requester) = self.requesters.get_mut(&id).filter(|requester| requester.is_waited_for()) else {
+        let Some(requester) = self.requesters.get_mut(&id).filter(|requester| requester.is_waited_for())
+        else {
             return;
         };
         if !std::mem::replace(&mut requester.is_listed, true)
@@ -238,7 +239,9 @@ impl State {
             }
             match self.grant(id, now) {
                 Ok(ticket) => {
-                    let Some(waiter) = self.requesters.get_mut(&id).and_then(Requester::pop) else { continue };
+                    let Some(waiter) = self.requesters.get_mut(&id).and_then(Requester::pop) else {
+                        continue;
+                    };
                     self.grants.passes.push((waiter.turn, ticket, waiter.reason));
                     self.list(id);
                 }
@@ -323,7 +326,8 @@ impl State {
             .paused_until
             .filter(|until| *until > now)
             .map(|until| (Why::Paused, Reason::UpstreamRateLimited, until));
-        let broken = until(requester.breaker.admission(now)).map(|until| (Why::Broken, requester.cause, until));
+        let broken =
+            until(requester.breaker.admission(now)).map(|until| (Why::Broken, requester.cause, until));
         down.or(broken).or(paused)
     }
 
@@ -350,7 +354,8 @@ impl State {
 
     pub(super) fn is_constrained(&self, id: OrganizationId, now: Moment) -> bool {
         self.requesters.get(&id).is_some_and(|requester| {
-            let is_alone = self.upstreams.get(&requester.upstream).is_none_or(|upstream| upstream.requesters < 2);
+            let is_alone =
+                self.upstreams.get(&requester.upstream).is_none_or(|upstream| upstream.requesters < 2);
             let is_own = requester.is_constrained && requester.is_waited_for();
             self.shut(id, now).is_some() || requester.breaker.is_strained() || (is_own && !is_alone)
         })
