@@ -1,7 +1,7 @@
 //! The pipeline behind both doors.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -89,6 +89,7 @@ impl Archiver {
             store,
             upstream,
             clock,
+            default_requester: RwLock::default(),
             lanes,
             load,
             board: Board::default(),
@@ -168,6 +169,17 @@ impl Archiver {
     #[must_use]
     pub fn retention(&self) -> chrono::TimeDelta {
         self.shared.settings.retention
+    }
+
+    /// The requester of a request that names none, if there is one.
+    #[must_use]
+    pub fn default_requester(&self) -> Option<OrganizationId> {
+        *self.shared.default_requester.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the requester of requests that name none from now on.
+    pub fn set_default_requester(&self, requester: Option<OrganizationId>) {
+        *self.shared.default_requester.write().unwrap_or_else(PoisonError::into_inner) = requester;
     }
 
     /// Changes when a row was written to the outbox.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use guest_connection_adapter::domain::command::OrganizationId;
 use guest_connection_adapter::domain::connection::Connection;
 use guest_connection_adapter::domain::retry::Backoff;
-use guest_connection_adapter::mycreditapp::{Credentials, MyCreditApp, Settings};
+use guest_connection_adapter::mycreditapp::{Credentials, MyCreditApp, Organization, Settings};
 use guest_connection_adapter::service::ports::Patch;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -82,9 +82,12 @@ pub fn patch() -> Patch {
     Patch { requester, connection, archived: true, resend_count: 0 }
 }
 
+pub fn at(address: SocketAddr, credentials: Credentials) -> Organization {
+    Organization { base_url: format!("http://{address}/v1-beta").parse().unwrap(), credentials }
+}
+
 pub fn settings(address: SocketAddr, credentials: Credentials) -> Settings {
     Settings {
-        base_url: format!("http://{address}/v1-beta").parse().unwrap(),
         attempt_timeout: Duration::from_millis(600),
         connect_timeout: Duration::from_millis(300),
         body_length_max: 64 * 1024,
@@ -92,7 +95,7 @@ pub fn settings(address: SocketAddr, credentials: Credentials) -> Settings {
         idle_timeout: Duration::from_secs(30),
         token_refresh_margin: Duration::from_secs(60),
         token_backoff: Backoff { delay_base: Duration::from_secs(60), delay_max: Duration::from_secs(600) },
-        organizations: HashMap::from([(organization(REQUESTER), credentials)]),
+        organizations: HashMap::from([(organization(REQUESTER), at(address, credentials))]),
     }
 }
 
