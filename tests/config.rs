@@ -88,9 +88,7 @@ fn the_environment_has_the_last_word() {
     assert_eq!(amqp.password().unwrap().expose_secret(), "p@ss+word");
     let settings = config.upstream().unwrap();
     let credentials = settings.organizations.values().next().map(|organization| &organization.credentials);
-    let Some(Credentials::Client { client_id, client_secret }) = credentials else {
-        panic!("{settings:?}")
-    };
+    let Some(Credentials::Client { client_id, client_secret }) = credentials else { panic!("{settings:?}") };
     assert_eq!((client_id.as_str(), client_secret.expose_secret()), ("12345", "678"));
     let shown = format!("{config:?} {settings:?} {}", tree(&config));
     assert!(!shown.contains("678") && !shown.contains("p@ss") && !shown.contains("p%40"), "{shown}");

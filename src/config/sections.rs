@@ -331,7 +331,8 @@ pub struct Relay {
 pub struct Telemetry {
     /// The form of a log record: `json` or `text`. Records go to standard error.
     pub log_format: Format,
-    /// What is logged: a level, or levels by module, such as `info,guest_connection_adapter=debug`.
+    /// What is logged: a level, or levels by module, such as `info,guest_connection_adapter=debug`. Libraries are not
+    /// logged below `info`, whatever it says: there they write down headers and messages, secrets included.
     pub log_filter: String,
     /// The collector that spans are sent to by OTLP/gRPC, such as `http://127.0.0.1:4317`. Without one none are sent.
     #[schemars(example = "http://127.0.0.1:4317")]

@@ -164,13 +164,13 @@ impl Slot {
             refusals: 0,
             pause: None,
         };
-        slot.hold_static();
+        slot.hold_static(Instant::now());
         slot
     }
 
     /// Takes other credentials on. A client's old token serves until there is a new one. Yields whether one is to be got
     /// at once: whoever never needed a token needs none now.
-    pub fn renew(&mut self, proof: Proof) -> bool {
+    pub fn renew(&mut self, proof: Proof, now: Instant) -> bool {
         if self.proof.credentials.is_same(&proof.credentials) {
             return false;
         }
@@ -180,17 +180,16 @@ impl Slot {
             self.token = None;
         }
         if let Some(token) = &mut self.token {
-            token.refresh_at = Instant::now();
+            token.refresh_at = now;
         }
         self.proof = proof;
         self.generation += 1;
         (self.fetch, self.pause, self.failures, self.refusals) = (None, None, 0, 0);
-        self.hold_static();
+        self.hold_static(now);
         is_used && !self.proof.is_static()
     }
 
-    pub fn look(&self) -> Held {
-        let now = Instant::now();
+    pub fn look(&self, now: Instant) -> Held {
         let paused = self.pause.as_ref().filter(|(until, _)| *until > now);
         if let Some(token) = self.usable(now) {
             let is_due = !self.proof.is_static() && paused.is_none() && token.refresh_at <= now;
@@ -213,18 +212,18 @@ impl Slot {
     }
 
     /// Drops the token with this serial, if it is still the one in use. Yields whether it was.
-    pub fn refuse(&mut self, serial: u64, settings: &Settings) -> bool {
+    pub fn refuse(&mut self, serial: u64, now: Instant, settings: &Settings) -> bool {
         if self.token.as_ref().is_none_or(|token| token.authorization.serial != serial) {
             return false;
         }
         self.refusals += 1;
         if self.proof.is_static() {
             // There is no other: it is tried again after a pause, since the API may have been at fault.
-            self.rest(Unauthorized::Refused, settings);
+            self.rest(Unauthorized::Refused, now, settings);
         } else {
             self.token = None;
             if self.refusals >= REFUSALS_MAX {
-                self.rest(Unauthorized::Refused, settings);
+                self.rest(Unauthorized::Refused, now, settings);
             }
         }
         true
@@ -259,23 +258,23 @@ impl Slot {
     }
 
     /// Makes no request for a while; the wait grows from failure to failure. Yields why, and for how long.
-    pub fn rest(&mut self, why: Unauthorized, settings: &Settings) -> Unauthorized {
+    pub fn rest(&mut self, why: Unauthorized, now: Instant, settings: &Settings) -> Unauthorized {
         self.failures = self.failures.saturating_add(1);
         let hint = match &why {
             Unauthorized::Unavailable { retry_after } => *retry_after,
             _ => None,
         };
         let delay = settings.token_backoff.deferral(self.failures, hint, rand::random());
-        self.pause = Some((Instant::now() + delay, why.clone()));
+        self.pause = Some((now + delay, why.clone()));
         match why {
             Unauthorized::Unavailable { .. } => Unauthorized::Unavailable { retry_after: Some(delay) },
             why => why,
         }
     }
 
-    fn hold_static(&mut self) {
+    fn hold_static(&mut self, now: Instant) {
         if let Some(header) = self.proof.header.clone() {
-            self.hold(header, Instant::now(), None);
+            self.hold(header, now, None);
         }
     }
 
@@ -291,3 +290,7 @@ impl Slot {
         authorization
     }
 }
+
+#[cfg(test)]
+#[path = "slot_tests.rs"]
+mod tests;

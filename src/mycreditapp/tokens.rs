@@ -74,7 +74,7 @@ impl Tokens {
         *self.shared.members.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(members);
         for (member, proof) in renewals {
             let mut slot = member.slot();
-            if slot.renew(proof) {
+            if slot.renew(proof, Instant::now()) {
                 self.fetch(&mut slot, &member);
             }
         }
@@ -87,7 +87,7 @@ impl Tokens {
             let mut fetch = {
                 let member = self.member(requester).ok_or(Unauthorized::NotConfigured)?;
                 let mut slot = member.slot();
-                match slot.look() {
+                match slot.look(Instant::now()) {
                     Held::Good(authorization, is_due) => {
                         if is_due {
                             self.fetch(&mut slot, &member);
@@ -110,13 +110,14 @@ impl Tokens {
 
     /// Whether [`Self::authorize`] would yield a token without waiting.
     pub(super) fn is_ready(&self, requester: OrganizationId) -> bool {
-        self.member(requester).is_some_and(|member| matches!(member.slot().look(), Held::Good(..)))
+        self.member(requester)
+            .is_some_and(|member| matches!(member.slot().look(Instant::now()), Held::Good(..)))
     }
 
     /// Drops the token with this serial, if it is still the one in use.
     pub(super) fn refuse(&self, requester: OrganizationId, serial: u64) {
         let Some(member) = self.member(requester) else { return };
-        if member.slot().refuse(serial, &self.shared.settings) {
+        if member.slot().refuse(serial, Instant::now(), &self.shared.settings) {
             tracing::warn!(organization = %requester, "the upstream refused a token");
         }
     }
@@ -162,7 +163,7 @@ impl Tokens {
         let settings = &self.shared.settings;
         Ended::Fetched(match issued {
             Ok(IssuedToken { header, lifetime }) => Ok(slot.issued(header, lifetime, started, settings)),
-            Err(why) => Err(slot.rest(why, settings)),
+            Err(why) => Err(slot.rest(why, Instant::now(), settings)),
         })
     }
 

@@ -99,12 +99,22 @@ pub fn settings(address: SocketAddr, credentials: Credentials) -> Settings {
     }
 }
 
+/// The address of the API, of the only organisation there is.
+pub fn base_url(settings: &mut Settings) -> &mut url::Url {
+    &mut settings.organizations.values_mut().next().unwrap().base_url
+}
+
 pub fn with_static_token(address: SocketAddr) -> MyCreditApp {
     MyCreditApp::new(settings(address, Credentials::StaticToken("static.jwt".into()))).unwrap()
 }
 
 pub fn api_client() -> Credentials {
-    Credentials::Client { client_id: "client-1".to_owned(), client_secret: "s3cret".into() }
+    api_client_with("s3cret")
+}
+
+/// The same with another secret.
+pub fn api_client_with(secret: &str) -> Credentials {
+    Credentials::Client { client_id: "client-1".to_owned(), client_secret: secret.into() }
 }
 
 /// The next request, within ten seconds.
