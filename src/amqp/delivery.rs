@@ -120,6 +120,7 @@ impl Desk {
             accept_without_key: self.settings.accept_without_key,
         };
         let mut decoded = decode(&delivery.properties, &delivery.data, &rules, Uuid::now_v7())?;
+        decoded.draft.default_requester(self.archiver.default_requester());
         let command = decoded.command(self.archiver.now(), self.archiver.retention())?;
         Ok((command, decoded))
     }

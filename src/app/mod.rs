@@ -1,5 +1,7 @@
 //! Puts the parts together, runs them, and takes them down in order.
 
+mod files;
+mod organizations;
 mod settings;
 
 use std::net::SocketAddr;
@@ -12,9 +14,10 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::organizations::Watch;
 use crate::amqp::consume::Resume;
 use crate::amqp::{BrokerPublisher, Consumer};
-use crate::config::{Config, Faults};
+use crate::config::{Config, Faults, Source};
 use crate::mycreditapp::{self, MyCreditApp};
 use crate::service::archiver::Archiver;
 use crate::service::gate::Gate;
@@ -69,11 +72,11 @@ pub enum Error {
     Panic(#[from] tokio::task::JoinError),
 }
 
-/// Runs until `shutdown` is cancelled and everything under way has ended, or the drain's time is over.
+/// Runs `config`, following the organisations in its `source`, until `shutdown` is cancelled and everything under way has ended, or the drain's time is over.
 ///
 /// # Errors
 /// A part cannot be started, or cannot go on.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(config: Config, source: Source, shutdown: CancellationToken) -> Result<(), Error> {
     let grpc_listener = listen(config.grpc.listen).await?;
     let admin_listener = listen(config.admin.listen).await?;
     let bound =
@@ -83,9 +86,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = open_store(&config, clock.clone()).await?;
     let upstream = Arc::new(MyCreditApp::new(config.upstream()?)?);
-    let archiver = Archiver::new(config.service(), store.clone(), upstream, clock);
-    archiver.configure(&config.gate_organizations()?);
+    let archiver = Archiver::new(config.service(), store.clone(), upstream.clone(), clock);
     let readiness = Readiness::default();
+    let watch = Watch::begin(&config, upstream, archiver.clone(), &readiness)?;
     let stops = Stops::default();
 
     let mut tasks = Tasks::default();
@@ -102,6 +105,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     parts.spawn(async move { admin::serve(admin_listener, ready, stop).await.map_err(Error::Admin) });
     parts.spawn(done(watch_store(store.clone(), readiness.part("store"), stops.doors.clone())));
     parts.spawn(done(watch_gate(archiver.gate().clone(), readiness.part("upstream"), stops.doors.clone())));
+    parts.spawn(done(watch.run(source, stops.doors.clone())));
     parts.spawn(done(retention::run(store.clone(), stops.doors.clone())));
     let recovery = archiver.clone();
     parts.spawn(async move { done(recovery.recover()).await });

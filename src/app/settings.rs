@@ -82,19 +82,16 @@ impl Config {
     }
 
     /// The requester organisations and their limits.
-    pub(super) fn gate_organizations(
-        &self,
-    ) -> Result<HashMap<OrganizationId, service::gate::Organization>, Faults> {
-        let organizations = self.upstream()?.organizations.into_keys().map(|id| {
-            let organization = service::gate::Organization {
-                upstream: self.upstream.base_url.clone(),
-                in_flight_max: None,
-                requests_per_second: None,
-                revision: 0,
-            };
-            (id, organization)
+    pub(super) fn gate_organizations(&self) -> HashMap<OrganizationId, service::gate::Organization> {
+        let organizations = self.organizations.values().filter_map(|organization| {
+            let upstream = organization.base_url.as_ref().unwrap_or(&self.upstream.base_url).clone();
+            let (in_flight_max, requests_per_second) =
+                (organization.in_flight_max, organization.requests_per_second);
+            let limits = service::gate::Organization { upstream, in_flight_max, requests_per_second };
+            // Configuration that was checked has ids.
+            Some((organization.organization_id().ok()?, limits))
         });
-        Ok(organizations.collect())
+        organizations.collect()
     }
 
     pub(super) fn retention(&self) -> TimeDelta {

@@ -33,7 +33,20 @@ pub(super) fn summary(config: &Config, file: Option<&Path>) -> String {
     for (name, organization) in &config.organizations {
         let kind = if organization.client_id.is_some() { "an API client" } else { "a static token" };
         // Writing into a string does not fail.
-        let _ = writeln!(text, "  organization {name}: {} by {kind}", organization.id);
+        let _ = write!(text, "  organization {name}: {} by {kind}", organization.id);
+        if let Some(base_url) = &organization.base_url {
+            let _ = write!(text, ", at {base_url}");
+        }
+        if let Some(in_flight_max) = organization.in_flight_max {
+            let _ = write!(text, ", {in_flight_max} in flight at most");
+        }
+        if let Some(rate) = organization.requests_per_second {
+            let _ = write!(text, ", {rate} a second at most");
+        }
+        text.push('\n');
+    }
+    if let Some(requester) = config.default_requester() {
+        let _ = writeln!(text, "  without a requester: {requester}");
     }
     text
 }

@@ -61,34 +61,41 @@ impl Source {
         self.config.clone().or_else(default)
     }
 
-    fn load(&self) -> Result<Config, Faults> {
-        config::load(self.file().as_deref(), std::env::vars_os())
+    /// Where the configuration comes from, now and later.
+    fn resolve(&self) -> config::Source {
+        config::Source::new(self.file(), std::env::vars_os())
     }
 }
 
 /// Does what the command line says. `serve` runs the adapter until the token is cancelled and its work has ended.
 pub fn run<S, F, E>(serve: S) -> ExitCode
 where
-    S: FnOnce(Config, CancellationToken) -> F,
+    S: FnOnce(Config, config::Source, CancellationToken) -> F,
     F: Future<Output = Result<(), E>> + Send + 'static,
     E: Error + Send + 'static,
 {
     match Arguments::parse().command {
-        Command::Serve(source) => match source.load() {
-            Ok(config) => start(config, serve),
-            Err(faults) => refuse(&faults),
-        },
-        Command::Check(source) => match source.load() {
-            Ok(config) => print(&check::summary(&config, source.file().as_deref())),
-            Err(faults) => refuse(&faults),
-        },
+        Command::Serve(source) => {
+            let source = source.resolve();
+            match source.read().config {
+                Ok(config) => start(config, source, serve),
+                Err(faults) => refuse(&faults),
+            }
+        }
+        Command::Check(source) => {
+            let source = source.resolve();
+            match source.read().config {
+                Ok(config) => print(&check::summary(&config, source.file())),
+                Err(faults) => refuse(&faults),
+            }
+        }
         Command::ExampleConfig => print(&reference::example()),
     }
 }
 
-fn start<S, F, E>(config: Config, serve: S) -> ExitCode
+fn start<S, F, E>(config: Config, source: config::Source, serve: S) -> ExitCode
 where
-    S: FnOnce(Config, CancellationToken) -> F,
+    S: FnOnce(Config, config::Source, CancellationToken) -> F,
     F: Future<Output = Result<(), E>> + Send + 'static,
     E: Error + Send + 'static,
 {
@@ -110,7 +117,8 @@ where
             return fail("signals cannot be received", &error);
         }
         let drain_timeout = config.shutdown.drain_timeout;
-        let code = supervised(serve(config, shutdown.clone()), &shutdown, drain_timeout + OVERTIME).await;
+        let code =
+            supervised(serve(config, source, shutdown.clone()), &shutdown, drain_timeout + OVERTIME).await;
         guard.shutdown(FLUSH_TIMEOUT).await;
         code
     });

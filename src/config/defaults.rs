@@ -1,10 +1,12 @@
 //! The defaults: they work on one machine, against the API itself and a broker beside it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::sections::{
-    Admin, Amqp, EventMode, Events, Grpc, Limits, Relay, Shutdown, Store, Telemetry, Upstream, WhenUnroutable,
+    Admin, Amqp, Config, EventMode, Events, Grpc, Limits, Relay, Shutdown, Store, Telemetry, Upstream,
+    WhenUnroutable,
 };
 use crate::telemetry::Format;
 
@@ -24,6 +26,26 @@ const fn hours(count: u64) -> Duration {
 
 const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            default_organization: None,
+            organizations_check_interval: secs(2),
+            grpc: Grpc::default(),
+            admin: Admin::default(),
+            upstream: Upstream::default(),
+            organizations: BTreeMap::new(),
+            amqp: None,
+            events: Events::default(),
+            store: Store::default(),
+            limits: Limits::default(),
+            relay: Relay::default(),
+            telemetry: Telemetry::default(),
+            shutdown: Shutdown::default(),
+        }
+    }
 }
 
 impl Default for Grpc {

@@ -9,6 +9,7 @@ use serde::Deserialize as _;
 use serde_path_to_error::Segment;
 
 use super::fault::Faults;
+use super::source::Reading;
 use super::{Config, PREFIX, SEPARATOR, reference, rules, secrets, variable};
 
 /// Reads `file`, if there is one, then lets the `environment` have its say, and checks the whole.
@@ -19,8 +20,16 @@ pub fn load(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Config, Faults> {
+    read(file, environment).config
+}
+
+/// The same, with the files that were looked at.
+pub(super) fn read(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Reading {
     let mut faults = Faults::default();
-    let mut table = file.map(|path| read(path, &mut faults)).unwrap_or_default();
+    let mut table = file.map(|path| parse(path, &mut faults)).unwrap_or_default();
     secrets::refuse_in_file(&mut table, "", &mut faults);
     let variables = variables(environment, &mut faults);
     let mut config = match tree(&table, &variables) {
@@ -30,12 +39,13 @@ pub fn load(
             Config::default()
         }
     };
+    let files = file.into_iter().chain(secrets::files(&config)).map(Path::to_owned).collect();
     secrets::resolve(&mut config, &mut faults);
     rules::check(&config, &mut faults);
-    if faults.0.is_empty() { Ok(config) } else { Err(faults) }
+    Reading { files, config: if faults.0.is_empty() { Ok(config) } else { Err(faults) } }
 }
 
-fn read(path: &Path, faults: &mut Faults) -> toml::Table {
+fn parse(path: &Path, faults: &mut Faults) -> toml::Table {
     let shown = path.display().to_string();
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,

@@ -2,6 +2,7 @@
 //!
 //! - [`sections`]: every key, its meaning and its default
 //! - [`load`](self): file and environment into a [`Config`]
+//! - [`source`](self): the same again, later
 //! - [`rules`](self): bounds and relations
 //! - [`secrets`](self): secrets by files of their own or by the environment
 //! - [`reference`]: the example file and the table of keys, made of the doc comments
@@ -12,6 +13,7 @@ mod load;
 mod rules;
 mod secrets;
 mod settings;
+mod source;
 
 pub mod reference;
 pub mod sections;
@@ -19,6 +21,7 @@ pub mod sections;
 pub use fault::{Fault, Faults};
 pub use load::load;
 pub use sections::Config;
+pub use source::{Reading, Source};
 
 /// What every environment variable of the configuration begins with.
 pub const PREFIX: &str = "GCA_";

@@ -29,6 +29,9 @@ struct Section {
     keys: Vec<Key>,
 }
 
+/// What the keys are that stand before any section.
+const TOP: &str = "Keys that stand before every section.";
+
 /// What an operator writes in the place of a name of their choice.
 const PLACEHOLDER: &str = "<name>";
 
@@ -37,32 +40,45 @@ fn sections() -> Vec<Section> {
     let schema = settings.into_generator().into_root_schema_for::<Config>().to_value();
     let defaults = serde_json::to_value(Config::default()).unwrap_or_default();
     let amqp = serde_json::to_value(super::sections::Amqp::default()).unwrap_or_default();
-    properties(&schema)
-        .into_iter()
-        .flatten()
-        .map(|(name, schema)| {
-            let defaults = if name == "amqp" { &amqp } else { &defaults[name] };
-            let (section, inner) = match schema.get("additionalProperties") {
-                Some(entry) if entry.is_object() => (format!("{name}.{PLACEHOLDER}"), entry),
-                _ => (name.clone(), schema),
-            };
-            let keys = properties(inner).into_iter().flatten().map(|(key, schema)| {
-                let default = defaults.get(key).filter(|value| !value.is_null()).cloned();
-                let example = schema.pointer("/examples/0").cloned();
-                Key {
-                    section: section.clone(),
-                    name: key.clone(),
-                    description: description(schema),
-                    has_default: default.is_some(),
-                    choices: choices_of(schema),
-                    value: default.or(example),
-                }
-            });
-            let keys = keys.collect();
-            let is_present = section == *name && name != "amqp";
-            Section { name: section, description: description(schema), is_present, keys }
-        })
-        .collect()
+    let (sections, keys): (Vec<_>, Vec<_>) =
+        properties(&schema).into_iter().flatten().partition(|(_, schema)| is_section(schema));
+    let top = keys.into_iter().map(|(name, schema)| key("", name, schema, &defaults)).collect();
+    let top = Section { name: String::new(), description: TOP.to_owned(), is_present: true, keys: top };
+    let sections = sections.into_iter().map(|(name, schema)| {
+        let defaults = if name == "amqp" { &amqp } else { &defaults[name] };
+        let (section, inner) = match schema.get("additionalProperties") {
+            Some(entry) if entry.is_object() => (format!("{name}.{PLACEHOLDER}"), entry),
+            _ => (name.clone(), schema),
+        };
+        let keys = properties(inner).into_iter().flatten();
+        let keys = keys.map(|(name, schema)| key(&section, name, schema, defaults)).collect();
+        let is_present = section == *name && name != "amqp";
+        Section { name: section, description: description(schema), is_present, keys }
+    });
+    std::iter::once(top).chain(sections).collect()
+}
+
+/// Whether a schema has keys below it.
+fn is_section(schema: &Value) -> bool {
+    properties(schema).is_some() || schema.get("additionalProperties").is_some_and(Value::is_object)
+}
+
+fn key(section: &str, name: &str, schema: &Value, defaults: &Value) -> Key {
+    let default = defaults.get(name).filter(|value| !value.is_null()).cloned();
+    let example = schema.pointer("/examples/0").cloned();
+    Key {
+        section: section.to_owned(),
+        name: name.to_owned(),
+        description: description(schema),
+        has_default: default.is_some(),
+        choices: choices_of(schema),
+        value: default.or(example),
+    }
+}
+
+/// A key in full.
+fn full(section: &str, name: &str) -> String {
+    if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") }
 }
 
 /// The keys below a schema; those of an optional section stand in an alternative.
@@ -97,11 +113,13 @@ pub fn example() -> String {
     for section in sections() {
         let mark = if section.is_present { "" } else { "# " };
         let name = section.name.replace(PLACEHOLDER, "acme");
-        let _ = write!(text, "\n{}{mark}[{name}]\n", comment(&section.description));
+        if !name.is_empty() {
+            let _ = write!(text, "\n{}{mark}[{name}]\n", comment(&section.description));
+        }
         for key in section.keys {
             let _ = match (&key.value, secrets::is_secret(&key.name)) {
                 (_, true) => {
-                    let variable = variable(&format!("{name}.{}", key.name));
+                    let variable = variable(&full(&name, &key.name));
                     write!(text, "\n{}#   {variable}\n", comment(&key.description))
                 }
                 (value, false) => {
@@ -151,7 +169,9 @@ pub fn page() -> String {
          The name of an organisation is set by the environment in small letters.\n",
     );
     for section in sections() {
-        let _ = write!(text, "\n## `[{}]`\n\n{}\n\n", section.name, section.description);
+        let title =
+            if section.name.is_empty() { "Top level".to_owned() } else { format!("`[{}]`", section.name) };
+        let _ = write!(text, "\n## {title}\n\n{}\n\n", section.description);
         text.push_str("| key | default | meaning | environment variable |\n| --- | --- | --- | --- |\n");
         for key in section.keys {
             let default = match key.value.filter(|_| key.has_default) {
@@ -160,7 +180,7 @@ pub fn page() -> String {
                 Some(value) => format!("`{value}`"),
                 None => "none".to_owned(),
             };
-            let variable = variable(&format!("{}.{}", key.section, key.name));
+            let variable = variable(&full(&key.section, &key.name));
             let meaning = key.description.replace('|', "\\|");
             let _ = writeln!(text, "| `{}` | {default} | {meaning} | `{variable}` |", key.name);
         }
@@ -172,7 +192,7 @@ pub fn page() -> String {
 #[must_use]
 pub fn keys() -> Vec<String> {
     let keys = sections().into_iter().flat_map(|section| section.keys);
-    keys.map(|key| format!("{}.{}", key.section, key.name)).collect()
+    keys.map(|key| full(&key.section, &key.name)).collect()
 }
 
 /// The values that the key can have, if they are few.
@@ -193,6 +213,7 @@ pub(super) fn is_duration(section: &str, name: &str) -> bool {
         "delay_max",
         "margin",
         "hold",
+        "interval",
         "retention",
         "lease",
         "give_up_after",
@@ -206,10 +227,11 @@ pub(super) fn nearest(key: &str) -> Option<String> {
     let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
     let known = sections();
     let candidates: Vec<String> = if section.is_empty() {
-        known
-            .into_iter()
-            .map(|section| section.name.split('.').next().unwrap_or_default().to_owned())
-            .collect()
+        let (top, sections): (Vec<_>, Vec<_>) =
+            known.into_iter().partition(|section| section.name.is_empty());
+        let keys = top.into_iter().flat_map(|top| top.keys).map(|key| key.name);
+        let first = |section: Section| section.name.split('.').next().unwrap_or_default().to_owned();
+        keys.chain(sections.into_iter().map(first)).collect()
     } else {
         let section = if section.starts_with("organizations.") { "organizations.<name>" } else { section };
         let section = known.into_iter().find(|known| known.name == section)?;

@@ -9,6 +9,7 @@ use url::Url;
 
 use super::fault::Faults;
 use super::sections::{Amqp, Config, Organization};
+use crate::mycreditapp::wire::TOKEN_LENGTH_MAX;
 use crate::telemetry;
 
 /// The broker's acknowledgement timeout as it comes; a delivery must not be held that long.
@@ -88,6 +89,11 @@ fn numbers(config: &Config, faults: &mut Faults) {
 fn durations(config: &Config, faults: &mut Faults) {
     const MIN: Duration = Duration::from_millis(1);
     const MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+    let interval = config.organizations_check_interval;
+    if !(MIN..=MAX).contains(&interval) {
+        let rule = format!("is {}, must be from 1ms to 366days", shown(interval));
+        faults.push("organizations_check_interval", rule);
+    }
     let Ok(tree) = serde_json::to_value(config) else { return };
     let sections = tree.as_object().into_iter().flatten().filter(|(name, _)| *name != "organizations");
     for (section, keys) in sections {
@@ -204,6 +210,24 @@ fn organizations(config: &Config, faults: &mut Faults) {
             Err(rule) => faults.push(format!("{key}.id"), format!("is `{}`, {rule}", organization.id)),
         }
         credentials(&key, organization, faults);
+        if let Some(base_url) = &organization.base_url {
+            address(&format!("{key}.base_url"), base_url, &["https", "http"], faults);
+        }
+        if let Some(in_flight_max) = organization.in_flight_max {
+            within(&format!("{key}.in_flight_max"), in_flight_max, 1, 100_000, faults);
+        }
+        let rate = organization.requests_per_second;
+        if let Some(rate) = rate.filter(|rate| !(0.01..=100_000.0).contains(rate)) {
+            faults.push(
+                format!("{key}.requests_per_second"),
+                format!("is {rate}, must be from 0.01 to 100000"),
+            );
+        }
+    }
+    let default = config.default_organization.as_ref();
+    if let Some(name) = default.filter(|name| !config.organizations.contains_key(*name)) {
+        let rule = format!("is `{name}`, must be the name of one of the organisations");
+        faults.push("default_organization", rule);
     }
 }
 
@@ -225,10 +249,14 @@ fn credentials(key: &str, organization: &Organization, faults: &mut Faults) {
         faults.push(format!("{key}.client_secret"), "must have 1 to 64 characters (its value is not shown)");
     }
     let token = organization.token.as_ref().map(ExposeSecret::expose_secret);
-    if token.is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+    let fits =
+        |token: &str| token.len() <= TOKEN_LENGTH_MAX && token.bytes().all(|byte| byte.is_ascii_graphic());
+    if token.is_some_and(|token| !fits(token)) {
         faults.push(
             format!("{key}.token"),
-            "must be visible ASCII characters without spaces (its value is not shown)",
+            format!(
+                "must be at most {TOKEN_LENGTH_MAX} visible ASCII characters without spaces (its value is not shown)"
+            ),
         );
     }
 }

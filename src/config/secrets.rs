@@ -55,6 +55,15 @@ fn has_password(text: &str) -> bool {
     Url::parse(text).is_ok_and(|url| url.password().is_some())
 }
 
+/// The secret files that are named.
+pub(super) fn files(config: &Config) -> impl Iterator<Item = &Path> {
+    let organizations = config.organizations.values();
+    let files =
+        organizations.flat_map(|organization| [&organization.client_secret_file, &organization.token_file]);
+    let password = config.amqp.as_ref().map(|amqp| &amqp.password_file);
+    files.chain(password).filter_map(|file| file.as_deref())
+}
+
 /// Reads the secret files that are named, and moves credentials out of the broker's address.
 pub(super) fn resolve(config: &mut Config, faults: &mut Faults) {
     for (name, organization) in &mut config.organizations {

@@ -14,9 +14,18 @@ use serde::{Deserialize, Serialize};
 use crate::telemetry::Format;
 
 /// The whole configuration.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Config {
+    /// The name of the organisation for which a request that names no requester is made. If only one is configured it is
+    /// that one.
+    #[schemars(example = &"acme")]
+    pub default_organization: Option<String>,
+    /// How often it is looked whether this file, or a file with a secret that it names, has changed. Organisations that
+    /// were added, changed or removed, and the default one, take effect without a restart; every other key needs one.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub organizations_check_interval: Duration,
     /// The gRPC door.
     pub grpc: Grpc,
     /// Health for operators: `/livez` and `/readyz`.
@@ -24,7 +33,7 @@ pub struct Config {
     /// The MyCreditApp API.
     pub upstream: Upstream,
     /// The organisations on whose behalf calls are made, under names of your choice. Each has an API client
-    /// (`client_id` and a secret) or a token that was got elsewhere.
+    /// (`client_id` and a secret) or a token that was got elsewhere. Changes take effect without a restart.
     pub organizations: BTreeMap<String, Organization>,
     /// The RabbitMQ door. Without this section only gRPC is served, and events go to standard output.
     pub amqp: Option<Amqp>,
@@ -174,6 +183,15 @@ pub struct Organization {
     #[serde(skip_serializing)]
     #[schemars(with = "Option<String>")]
     pub token: Option<SecretString>,
+    /// The address of the API for this organisation; without one it is `upstream.base_url`.
+    #[schemars(example = "https://api.mycreditapp.ai/v1-beta")]
+    pub base_url: Option<String>,
+    /// PATCHes of this organisation in flight, at most.
+    #[schemars(example = 8)]
+    pub in_flight_max: Option<usize>,
+    /// PATCHes of this organisation that are sent in a second, at most.
+    #[schemars(example = 20.0)]
+    pub requests_per_second: Option<f64>,
 }
 
 /// The RabbitMQ door.
@@ -334,7 +352,8 @@ pub struct Relay {
 pub struct Telemetry {
     /// The form of a log record: `json` or `text`. Records go to standard error.
     pub log_format: Format,
-    /// What is logged: a level, or levels by module, such as `info,guest_connection_adapter=debug`.
+    /// What is logged: a level, or levels by module, such as `info,guest_connection_adapter=debug`. Libraries are not
+    /// logged below `info`, whatever it says: there they write down headers and messages, secrets included.
     pub log_filter: String,
     /// The collector that spans are sent to by OTLP/gRPC, such as `http://127.0.0.1:4317`. Without one none are sent.
     #[schemars(example = "http://127.0.0.1:4317")]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 use uuid::Uuid;
 
@@ -25,11 +25,13 @@ impl Config {
             let key = format!("organizations.{name}");
             let id = organization.organization_id().map_err(|rule| fault(&format!("{key}.id"), rule))?;
             let credentials = organization.credentials().map_err(|rule| fault(&key, rule))?;
-            organizations.insert(id, credentials);
+            let base_url = match &organization.base_url {
+                Some(own) => address(&format!("{key}.base_url"), own)?,
+                None => address("upstream.base_url", &upstream.base_url)?,
+            };
+            organizations.insert(id, mycreditapp::Organization { base_url, credentials });
         }
         Ok(mycreditapp::Settings {
-            base_url: Url::parse(&upstream.base_url)
-                .map_err(|error| fault("upstream.base_url", &error.to_string()))?,
             attempt_timeout: upstream.attempt_timeout,
             connect_timeout: upstream.connect_timeout,
             body_length_max: upstream.body_length_max,
@@ -42,6 +44,16 @@ impl Config {
             },
             organizations,
         })
+    }
+
+    /// The organisation for which a request that names none is made: the one that is chosen, or the only one.
+    #[must_use]
+    pub fn default_requester(&self) -> Option<OrganizationId> {
+        let chosen = match &self.default_organization {
+            Some(name) => self.organizations.get(name),
+            None => self.organizations.values().next().filter(|_| self.organizations.len() == 1),
+        };
+        chosen?.organization_id().ok()
     }
 
     /// What is logged and where spans go. Each call names a new instance.
@@ -61,11 +73,26 @@ impl Config {
     }
 }
 
+fn address(key: &str, text: &str) -> Result<Url, Faults> {
+    Url::parse(text).map_err(|error| fault(key, &error.to_string()))
+}
+
 fn fault(key: &str, message: &str) -> Faults {
     Faults(vec![Fault { key: key.to_owned(), message: message.to_owned() }])
 }
 
 impl Organization {
+    /// Whether `other` says the same, secrets included.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let text =
+            |secret: &Option<SecretString>| secret.as_ref().map(|secret| secret.expose_secret().to_owned());
+        let shown = |organization: &Self| serde_json::to_value(organization).ok();
+        shown(self) == shown(other)
+            && text(&self.client_secret) == text(&other.client_secret)
+            && text(&self.token) == text(&other.token)
+    }
+
     /// The organisation's id.
     ///
     /// # Errors

@@ -105,7 +105,7 @@ impl IdempotencyKey {
 /// A command as a door read it, before any rule was applied.
 #[derive(Debug, Clone, Default)]
 pub struct Draft {
-    /// [`field::REQUESTER`]; required.
+    /// [`field::REQUESTER`]; required, unless there is one by default.
     pub requester: String,
     /// [`field::TARGET`]; empty means the requester.
     pub target: String,
@@ -121,6 +121,16 @@ pub struct Draft {
     pub expire_time: Option<Timestamp>,
     /// What the door itself found wrong, so that all faults are told at once.
     pub violations: Vec<FieldViolation>,
+}
+
+impl Draft {
+    /// Puts the requester in that is meant where none is named. One that was given but cannot be read stays at fault.
+    pub fn default_requester(&mut self, requester: Option<OrganizationId>) {
+        let is_faulty = self.violations.iter().any(|violation| violation.field == field::REQUESTER);
+        if let Some(requester) = requester.filter(|_| self.requester.is_empty() && !is_faulty) {
+            self.requester = requester.to_string();
+        }
+    }
 }
 
 /// *Archive or unarchive this guest connection*: a valid wish.

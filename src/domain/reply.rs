@@ -203,7 +203,11 @@ fn unauthorized(why: &Unauthorized) -> Verdict {
     if let Some(refusal) = &mut outcome.refusal {
         refusal.retry_after = delay;
     }
-    transient(outcome, false)
+    match why {
+        // To try again is of no use until the configuration is another one; then the key can come again.
+        Unauthorized::NotConfigured => Verdict::Refused(outcome),
+        Unauthorized::Refused | Unauthorized::Unavailable { .. } => transient(outcome, false),
+    }
 }
 
 const fn transient(outcome: Outcome, maybe_applied: bool) -> Verdict {

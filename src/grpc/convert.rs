@@ -56,11 +56,17 @@ impl From<proto::UnarchiveGuestConnectionRequest> for Wish {
 }
 
 impl Wish {
-    /// The command wished for. A call without a key gets one made of `key_id`.
+    /// The command wished for. A call without a key gets one made of `key_id`, one without a requester the `default`.
     ///
     /// # Errors
     /// `INVALID_FIELDS` with every field that breaks a rule.
-    pub fn command(self, now: Timestamp, retention: TimeDelta, key_id: Uuid) -> Result<Command, Refusal> {
+    pub fn command(
+        self,
+        now: Timestamp,
+        retention: TimeDelta,
+        key_id: Uuid,
+        default: Option<OrganizationId>,
+    ) -> Result<Command, Refusal> {
         let mut violations = Vec::new();
         let issue_time = read_time(field::ISSUE_TIME, self.issue_time, &mut violations);
         let expire_time = read_time(field::EXPIRE_TIME, self.expire_time, &mut violations);
@@ -69,7 +75,7 @@ impl Wish {
         } else {
             self.key
         };
-        let draft = Draft {
+        let mut draft = Draft {
             requester: self.requester,
             target: self.target,
             guest: self.guest,
@@ -79,6 +85,7 @@ impl Wish {
             expire_time,
             violations,
         };
+        draft.default_requester(default);
         Command::new(draft, now, retention).map_err(Refusal::invalid)
     }
 }
@@ -109,11 +116,11 @@ pub enum Lookup {
 }
 
 impl Lookup {
-    /// Reads a request.
+    /// Reads a request. A key without a requester is one of the `default`.
     ///
     /// # Errors
     /// `INVALID_FIELDS` with every field that breaks a rule.
-    pub fn read(request: proto::GetCommandRequest) -> Result<Self, Refusal> {
+    pub fn read(request: proto::GetCommandRequest, default: Option<OrganizationId>) -> Result<Self, Refusal> {
         use proto::get_command_request::Lookup as Wanted;
         let mut violations = Vec::new();
         let mut check = |name: &str, rule: &str| violations.push(FieldViolation::new(name, rule));
@@ -130,8 +137,11 @@ impl Lookup {
                 id.map(|id| Self::Id(CommandId(id)))
             }
             Some(Wanted::Key(key)) => {
-                let requester = OrganizationId::parse(&key.requester_organization_id)
-                    .map_err(|rule| check("key.requester_organization_id", rule));
+                let requester = match default.filter(|_| key.requester_organization_id.is_empty()) {
+                    Some(default) => Ok(default),
+                    None => OrganizationId::parse(&key.requester_organization_id)
+                        .map_err(|rule| check("key.requester_organization_id", rule)),
+                };
                 let key = IdempotencyKey::parse(&key.idempotency_key)
                     .map_err(|rule| check("key.idempotency_key", rule));
                 requester.ok().zip(key.ok()).map(|(requester, key)| Self::Key(requester, key))

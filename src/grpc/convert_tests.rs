@@ -19,7 +19,7 @@ fn now() -> Timestamp {
 }
 
 fn read(wish: impl Into<Wish>) -> Result<Command, Refusal> {
-    wish.into().command(now(), TimeDelta::days(7), Uuid::from_u128(9))
+    wish.into().command(now(), TimeDelta::days(7), Uuid::from_u128(9), None)
 }
 
 fn fields(refusal: &Refusal) -> Vec<&str> {
@@ -89,7 +89,7 @@ fn times_out_of_range_are_violations() {
 #[test]
 fn a_look_up_needs_one_valid_name() {
     use proto::get_command_request::Lookup as Wanted;
-    let read = |lookup| Lookup::read(proto::GetCommandRequest { lookup });
+    let read = |lookup| Lookup::read(proto::GetCommandRequest { lookup }, None);
     assert_eq!(fields(&read(None).expect_err("nothing")), ["lookup"]);
     let bad = read(Some(Wanted::CommandId("7".to_owned())));
     assert_eq!(fields(&bad.expect_err("no UUID")), ["command_id"]);

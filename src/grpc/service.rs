@@ -87,7 +87,7 @@ impl GuestConnectionService for GuestConnections {
 
 async fn change(archiver: &Archiver, wish: Wish, answer_by: Instant) -> Result<Success, Status> {
     let command = wish
-        .command(archiver.now(), archiver.retention(), Uuid::now_v7())
+        .command(archiver.now(), archiver.retention(), Uuid::now_v7(), archiver.default_requester())
         .map_err(|refusal| status::of(&refusal, &Subject::default()))?;
     let subject = Subject { key: Some(command.key.clone()), ..Subject::default() };
     match archiver.submit(submission(command, answer_by)).await {
@@ -140,7 +140,8 @@ async fn look_up(
     request: proto::GetCommandRequest,
     answer_by: Instant,
 ) -> Result<proto::GetCommandResponse, Status> {
-    let lookup = Lookup::read(request).map_err(|refusal| status::of(&refusal, &Subject::default()))?;
+    let lookup = Lookup::read(request, archiver.default_requester())
+        .map_err(|refusal| status::of(&refusal, &Subject::default()))?;
     let subject =
         Subject { resource: Some((resource::COMMAND, lookup.resource_name())), ..Subject::default() };
     let found = match lookup {

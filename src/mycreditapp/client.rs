@@ -1,5 +1,6 @@
 //! The one call: `PATCH {base}/guest-connections/{guest_org_id}`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
@@ -7,26 +8,20 @@ use futures::future::BoxFuture;
 use reqwest::{Client, header};
 use tokio::time::Instant;
 use tracing::Instrument as _;
-use url::Url;
 
 use super::http::{self, Failure};
 use super::tokens::Tokens;
 use super::wire::{self, PatchBody};
-use super::{Error, Settings};
+use super::{Error, Organization, Settings};
 use crate::domain::command::OrganizationId;
 use crate::domain::reply::{Reply, Unauthorized};
 use crate::service::ports::{Authorization, Patch, Upstream};
 
-/// The resource's place under the base URL.
-const COLLECTION: &str = "guest-connections";
-
-/// The API as the service's [`Upstream`]. Cloning shares connections and tokens.
+/// The API as the service's [`Upstream`]. Cloning shares connections, organisations and tokens.
 #[derive(Clone)]
 pub struct MyCreditApp {
     client: Client,
     settings: Arc<Settings>,
-    /// The path with the guest's name in the place of its id, for spans.
-    template: Arc<str>,
     tokens: Tokens,
 }
 
@@ -37,22 +32,39 @@ impl MyCreditApp {
     /// The settings cannot be used as they are.
     pub fn new(settings: Settings) -> Result<Self, Error> {
         let client = http::client(&settings)?;
-        let collection = http::endpoint(&settings.base_url, &[COLLECTION])?;
-        let template = format!("{}/{{guest_org_id}}", collection.path());
+        let organizations = settings.organizations.clone();
         let settings = Arc::new(settings);
-        let tokens = Tokens::new(client.clone(), Arc::clone(&settings))?;
-        Ok(Self { client, settings, template: template.into(), tokens })
+        let tokens = Tokens::new(client.clone(), Arc::clone(&settings));
+        tokens.replace(organizations)?;
+        Ok(Self { client, settings, tokens })
+    }
+
+    /// Puts `organizations` in the place of those there are, all or none of them. Requests under way go on with what they
+    /// have.
+    ///
+    /// An organisation whose credentials and base URL are as they were keeps its token. With another secret the old token
+    /// serves on while one is got with the new secret, at once, even if the old one had failed; another static token is
+    /// used from now on. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// A base URL or a static token cannot be used; nothing was changed.
+    pub fn replace(&self, organizations: HashMap<OrganizationId, Organization>) -> Result<(), Error> {
+        self.tokens.replace(organizations)
     }
 
     async fn send(&self, patch: Patch, authorization: Authorization) -> Reply {
         let deadline = Instant::now() + self.settings.attempt_timeout;
-        let Ok(url) = self.url(&patch) else {
-            // The same base was extended in `new`.
-            return Reply::Unreachable;
+        let Some(member) = self.tokens.member(patch.requester) else {
+            return Reply::Unauthorized(Unauthorized::NotConfigured);
         };
-        let span = http::span("PATCH", &url, &self.template, patch.resend_count);
-        http::note_waits(&span, patch.retry_wait, patch.gate_wait);
         let serial = authorization.serial;
+        if !member.has_issued(serial) {
+            // The organisation has moved since the token was got, which must not go to another API.
+            return Reply::Unauthorized(Unauthorized::Unavailable { retry_after: None });
+        }
+        let Ok(url) = member.url(patch.connection.guest) else { return Reply::Unreachable };
+        let span = http::span("PATCH", &url, &member.template, patch.resend_count);
+        http::note_waits(&span, patch.retry_wait, patch.gate_wait);
         let request = self
             .client
             .patch(url)
@@ -72,15 +84,11 @@ impl MyCreditApp {
             Err(Failure::Unanswered) => Reply::Unanswered,
         }
     }
-
-    fn url(&self, patch: &Patch) -> Result<Url, Error> {
-        http::endpoint(&self.settings.base_url, &[COLLECTION, &patch.connection.guest.to_string()])
-    }
 }
 
 impl Upstream for MyCreditApp {
     fn knows(&self, requester: OrganizationId) -> bool {
-        self.settings.organizations.contains_key(&requester)
+        self.tokens.member(requester).is_some()
     }
 
     fn is_ready(&self, requester: OrganizationId) -> bool {

@@ -1,11 +1,13 @@
 //! The upstream: the MyCreditApp guest-connections API.
 //!
 //! - [`client`]: the one call, a PATCH
-//! - [`tokens`]: bearer tokens, one slot for each organisation
+//! - [`tokens`]: bearer tokens of all organisations, which can change at run time
+//! - [`slot`](self): what is known of one organisation
 //! - [`http`](self): what both requests share: deadline, cap, span
 //! - [`wire`](self): the contract's JSON and headers
 
 mod http;
+mod slot;
 pub mod wire;
 
 pub mod client;
@@ -14,7 +16,7 @@ pub mod tokens;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 pub use client::MyCreditApp;
@@ -25,8 +27,6 @@ use crate::domain::retry::Backoff;
 /// How to reach the API, and as whom.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The address of the API, version segment included.
-    pub base_url: Url,
     /// The time for one request: connecting, headers and body together.
     pub attempt_timeout: Duration,
     /// The time for name resolution, TCP and TLS together. Shorter than `attempt_timeout`, so that what could not be
@@ -42,8 +42,17 @@ pub struct Settings {
     pub token_refresh_margin: Duration,
     /// The wait after a token request that failed.
     pub token_backoff: Backoff,
-    /// Who has credentials here.
-    pub organizations: HashMap<OrganizationId, Credentials>,
+    /// Who has credentials here, to begin with.
+    pub organizations: HashMap<OrganizationId, Organization>,
+}
+
+/// Where an organisation's API is, and how it proves itself there.
+#[derive(Debug, Clone)]
+pub struct Organization {
+    /// The address of the API, version segment included.
+    pub base_url: Url,
+    /// How it proves itself.
+    pub credentials: Credentials,
 }
 
 /// How an organisation proves itself.
@@ -58,6 +67,23 @@ pub enum Credentials {
     },
     /// A token that was got elsewhere and does not change.
     StaticToken(SecretString),
+}
+
+impl Credentials {
+    /// Whether `other` proves the same in the same way.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Client { client_id, client_secret },
+                Self::Client { client_id: other_id, client_secret: other_secret },
+            ) => client_id == other_id && client_secret.expose_secret() == other_secret.expose_secret(),
+            (Self::StaticToken(token), Self::StaticToken(other)) => {
+                token.expose_secret() == other.expose_secret()
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Why no client could be made.

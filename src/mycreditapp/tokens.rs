@@ -1,42 +1,25 @@
-//! Bearer tokens, one slot for each organisation: cached, replaced ahead of expiry, one request at a time.
+//! Bearer tokens of all organisations: cached, replaced ahead of expiry, one request at a time for each.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use ::http::HeaderValue;
 use reqwest::Client;
 use secrecy::ExposeSecret as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::Instrument as _;
-use url::Url;
 
 use super::http;
+use super::slot::{Ended, Fetch, Fetched, Held, Member, Proof, Slot};
 use super::wire::{self, IssuedToken, TokenRequest};
-use super::{Credentials, Error, Settings};
+use super::{Credentials, Error, Organization, Settings};
 use crate::domain::command::OrganizationId;
 use crate::domain::reply::Unauthorized;
-use crate::service::ports::Authorization;
 
 /// The most of a token answer that is read, in bytes.
 const BODY_LENGTH_MAX: usize = 64 * 1024;
 
-/// So many tokens refused in a row, none of them ever accepted, count as a failure of the token endpoint: whatever it
-/// gives out is of no use, and asking on at once would only hammer it.
-const REFUSALS_MAX: u32 = 2;
-
-type Fetched = Result<Authorization, Unauthorized>;
-
-/// What a look into a slot finds.
-enum Held {
-    /// A token, or the reason why there is none.
-    Known(Fetched),
-    /// A request under way, to be waited for.
-    Fetching(watch::Receiver<Option<Fetched>>),
-}
-
-/// The tokens of all organisations. Cloning shares them.
+/// Organisations and their tokens. Cloning shares them.
 #[derive(Clone)]
 pub struct Tokens {
     shared: Arc<Shared>,
@@ -45,146 +28,120 @@ pub struct Tokens {
 struct Shared {
     client: Client,
     settings: Arc<Settings>,
-    url: Url,
-    slots: HashMap<OrganizationId, Mutex<Slot>>,
+    members: RwLock<Arc<Members>>,
+    /// The number of the next member. Held while members are replaced.
+    next: Mutex<u64>,
 }
 
-/// What is known of one organisation's token.
-#[derive(Default)]
-struct Slot {
-    token: Option<Token>,
-    /// The serial of the last token that was given out.
-    serial: u64,
-    /// Tells when the request under way has ended.
-    fetch: Option<watch::Receiver<Option<Fetched>>>,
-    /// Failed requests in a row.
-    failures: u32,
-    /// Refused tokens in a row.
-    refusals: u32,
-    /// No request is made before this, and why.
-    pause: Option<(Instant, Unauthorized)>,
-}
-
-struct Token {
-    authorization: Authorization,
-    /// From here on a new one is got in the background.
-    refresh_at: Instant,
-    /// From here on it is not used any more. `None`: for ever.
-    usable_until: Option<Instant>,
-}
+type Members = HashMap<OrganizationId, Arc<Member>>;
 
 impl Tokens {
-    /// Sets up a slot for each organisation. Nothing is sent yet.
-    pub(super) fn new(client: Client, settings: Arc<Settings>) -> Result<Self, Error> {
-        let url = http::endpoint(&settings.base_url, &["oauth2", "token"])?;
-        let mut slots = HashMap::new();
-        for (organization, credentials) in &settings.organizations {
-            let mut slot = Slot::default();
-            if let Credentials::StaticToken(token) = credentials {
-                let header = wire::bearer(token.expose_secret()).ok_or(Error::StaticToken(*organization))?;
-                slot.hold(header, Instant::now(), None);
-            }
-            slots.insert(*organization, Mutex::new(slot));
+    /// Without organisations yet.
+    pub(super) fn new(client: Client, settings: Arc<Settings>) -> Self {
+        let (members, next) = (RwLock::default(), Mutex::new(0));
+        Self { shared: Arc::new(Shared { client, settings, members, next }) }
+    }
+
+    /// The organisation as it is configured now.
+    pub(super) fn member(&self, requester: OrganizationId) -> Option<Arc<Member>> {
+        self.members().get(&requester).cloned()
+    }
+
+    fn members(&self) -> Arc<Members> {
+        Arc::clone(&self.shared.members.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts `organizations` in the place of those there are, all or none of them. One that stays where it was keeps its
+    /// token. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// A base URL or a static token cannot be used.
+    pub(super) fn replace(&self, organizations: HashMap<OrganizationId, Organization>) -> Result<(), Error> {
+        let mut next = self.shared.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let present = self.members();
+        let (mut members, mut renewals) = (HashMap::new(), Vec::new());
+        for (id, organization) in organizations {
+            let stays = present.get(&id).filter(|member| member.is_at(&organization.base_url));
+            let member = if let Some(member) = stays {
+                renewals.push((Arc::clone(member), Proof::new(id, organization.credentials)?));
+                Arc::clone(member)
+            } else {
+                *next += 1;
+                Arc::new(Member::new(*next - 1, id, organization)?)
+            };
+            members.insert(id, member);
         }
-        Ok(Self { shared: Arc::new(Shared { client, settings, url, slots }) })
+        *self.shared.members.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(members);
+        for (member, proof) in renewals {
+            let mut slot = member.slot();
+            if slot.renew(proof, Instant::now()) {
+                self.fetch(&mut slot, &member);
+            }
+        }
+        Ok(())
     }
 
     /// A good token, from the cache if there is one.
     pub(super) async fn authorize(&self, requester: OrganizationId) -> Fetched {
-        let mut fetch = match self.look(requester) {
-            Held::Known(known) => return known,
-            Held::Fetching(fetch) => fetch,
-        };
-        let fetched = fetch.wait_for(Option::is_some).await.ok().and_then(|fetched| fetched.clone());
-        // Without an answer the task was lost together with its runtime.
-        fetched.unwrap_or(Err(Unauthorized::Unavailable { retry_after: None }))
-    }
-
-    /// Whether there is a good token, so that [`Self::authorize`] would not wait.
-    pub(super) fn is_ready(&self, requester: OrganizationId) -> bool {
-        let Some((slot, _)) = self.slot(requester) else { return false };
-        let now = Instant::now();
-        slot.pause.as_ref().is_none_or(|(until, _)| *until <= now)
-            && slot.token.as_ref().is_some_and(|token| token.usable_until.is_none_or(|until| until > now))
-    }
-
-    fn look(&self, requester: OrganizationId) -> Held {
-        let Some((mut slot, credentials)) = self.slot(requester) else {
-            return Held::Known(Err(Unauthorized::NotConfigured));
-        };
-        let now = Instant::now();
-        let paused = slot.pause.clone().filter(|(until, _)| *until > now);
-        let good = slot.token.as_ref().filter(|token| token.usable_until.is_none_or(|until| until > now));
-        if let Some(token) = good {
-            let authorization = token.authorization.clone();
-            return Held::Known(match (credentials, paused) {
-                (Credentials::StaticToken(_), Some((_, why))) => Err(why),
-                (Credentials::Client { .. }, None) if token.refresh_at <= now => {
-                    self.fetch(&mut slot, requester);
-                    Ok(authorization)
+        loop {
+            let mut fetch = {
+                let member = self.member(requester).ok_or(Unauthorized::NotConfigured)?;
+                let mut slot = member.slot();
+                match slot.look(Instant::now()) {
+                    Held::Good(authorization, is_due) => {
+                        if is_due {
+                            self.fetch(&mut slot, &member);
+                        }
+                        return Ok(authorization);
+                    }
+                    Held::Paused(why) => return Err(why),
+                    Held::Empty => self.fetch(&mut slot, &member),
                 }
-                _ => Ok(authorization),
-            });
-        }
-        match paused {
-            None => Held::Fetching(self.fetch(&mut slot, requester)),
-            Some((until, Unauthorized::Unavailable { .. })) => {
-                Held::Known(Err(Unauthorized::Unavailable { retry_after: Some(until - now) }))
+            };
+            let ended = fetch.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
+            match ended {
+                Some(Ended::Fetched(fetched)) => return fetched,
+                Some(Ended::Outdated) => {}
+                // Without an answer the task was lost together with its runtime.
+                None => return Err(Unauthorized::Unavailable { retry_after: None }),
             }
-            Some((_, why)) => Held::Known(Err(why)),
         }
+    }
+
+    /// Whether [`Self::authorize`] would yield a token without waiting.
+    pub(super) fn is_ready(&self, requester: OrganizationId) -> bool {
+        self.member(requester)
+            .is_some_and(|member| matches!(member.slot().look(Instant::now()), Held::Good(..)))
     }
 
     /// Drops the token with this serial, if it is still the one in use.
     pub(super) fn refuse(&self, requester: OrganizationId, serial: u64) {
-        let Some((mut slot, credentials)) = self.slot(requester) else { return };
-        if slot.token.as_ref().is_none_or(|token| token.authorization.serial != serial) {
-            return;
+        let Some(member) = self.member(requester) else { return };
+        if member.slot().refuse(serial, Instant::now(), &self.shared.settings) {
+            tracing::warn!(organization = %requester, "the upstream refused a token");
         }
-        slot.refusals += 1;
-        match credentials {
-            // There is no other: it is tried again after a pause, since the API may have been at fault.
-            Credentials::StaticToken(_) => self.pause(&mut slot, Unauthorized::Refused),
-            Credentials::Client { .. } => {
-                slot.token = None;
-                if slot.refusals >= REFUSALS_MAX {
-                    self.pause(&mut slot, Unauthorized::Refused);
-                }
-            }
-        }
-        tracing::warn!(organization = %requester, "the upstream refused a token");
     }
 
     /// Notes that the API took the token with this serial.
     pub(super) fn accepted(&self, requester: OrganizationId, serial: u64) {
-        let Some((mut slot, _)) = self.slot(requester) else { return };
-        if slot.refusals > 0 && slot.token.as_ref().is_some_and(|token| token.authorization.serial == serial)
-        {
-            slot.refusals = 0;
-            slot.failures = 0;
+        if let Some(member) = self.member(requester) {
+            member.slot().accepted(serial);
         }
     }
 
-    fn slot(&self, requester: OrganizationId) -> Option<(MutexGuard<'_, Slot>, &Credentials)> {
-        let slot = self.shared.slots.get(&requester)?;
-        let credentials = self.shared.settings.organizations.get(&requester)?;
-        // Every change of a slot is complete at each step, so a panic elsewhere leaves nothing half done.
-        Some((slot.lock().unwrap_or_else(PoisonError::into_inner), credentials))
-    }
-
     /// Joins the request under way or starts one. It runs on its own: no waiter's end ends it.
-    fn fetch(&self, slot: &mut Slot, requester: OrganizationId) -> watch::Receiver<Option<Fetched>> {
+    fn fetch(&self, slot: &mut Slot, member: &Arc<Member>) -> Fetch {
         if let Some(fetch) = slot.fetch.as_ref().filter(|fetch| fetch.has_changed().is_ok()) {
             return fetch.clone();
         }
         let (done, fetch) = watch::channel(None);
         slot.fetch = Some(fetch.clone());
-        let tokens = self.clone();
+        let (tokens, member) = (self.clone(), Arc::clone(member));
+        let (generation, credentials) = (slot.generation, slot.proof.credentials.clone());
         let task = async move {
             let started = Instant::now();
-            let issued = tokens.request(requester).await;
-            let fetched = tokens.enter(requester, started, issued);
-            done.send_replace(Some(fetched));
+            let issued = tokens.request(&member, &credentials).await;
+            done.send_replace(Some(tokens.enter(&member, generation, started, issued)));
         };
         tokio::spawn(task.in_current_span());
         fetch
@@ -193,44 +150,28 @@ impl Tokens {
     /// Enters the result of a request into the slot.
     fn enter(
         &self,
-        requester: OrganizationId,
+        member: &Member,
+        generation: u64,
         started: Instant,
         issued: Result<IssuedToken, Unauthorized>,
-    ) -> Fetched {
-        let Some((mut slot, _)) = self.slot(requester) else {
-            return Err(Unauthorized::NotConfigured);
-        };
-        slot.fetch = None;
-        match issued {
-            Ok(IssuedToken { header, lifetime }) => {
-                if slot.refusals == 0 {
-                    slot.failures = 0;
-                }
-                slot.pause = None;
-                Ok(slot.hold(header, started, Some((lifetime, self.shared.settings.as_ref()))))
-            }
-            Err(why) => {
-                self.pause(&mut slot, why.clone());
-                Err(why)
-            }
+    ) -> Ended {
+        let mut slot = member.slot();
+        if slot.generation != generation {
+            return Ended::Outdated;
         }
-    }
-
-    fn pause(&self, slot: &mut Slot, why: Unauthorized) {
-        slot.failures = slot.failures.saturating_add(1);
-        let hint = match &why {
-            Unauthorized::Unavailable { retry_after } => *retry_after,
-            _ => None,
-        };
-        let delay = self.shared.settings.token_backoff.deferral(slot.failures, hint, rand::random());
-        slot.pause = Some((Instant::now() + delay, why));
+        slot.fetch = None;
+        let settings = &self.shared.settings;
+        Ended::Fetched(match issued {
+            Ok(IssuedToken { header, lifetime }) => Ok(slot.issued(header, lifetime, started, settings)),
+            Err(why) => Err(slot.rest(why, Instant::now(), settings)),
+        })
     }
 
     /// One token request.
-    async fn request(&self, requester: OrganizationId) -> Result<IssuedToken, Unauthorized> {
-        let Shared { client, settings, url, .. } = self.shared.as_ref();
-        let Some(Credentials::Client { client_id, client_secret }) = settings.organizations.get(&requester)
-        else {
+    async fn request(&self, member: &Member, credentials: &Credentials) -> Result<IssuedToken, Unauthorized> {
+        let Shared { client, settings, .. } = self.shared.as_ref();
+        let (url, requester) = (&member.token_url, member.organization);
+        let Credentials::Client { client_id, client_secret } = credentials else {
             return Err(Unauthorized::Refused);
         };
         let span = http::span("POST", url, url.path(), 0);
@@ -258,30 +199,5 @@ impl Tokens {
                 unavailable(answer.retry_after)
             }
         }
-    }
-}
-
-impl Slot {
-    /// Puts a token in the place of the last one. A lifetime is counted from `started`, when it was asked for.
-    fn hold(
-        &mut self,
-        header: HeaderValue,
-        started: Instant,
-        lifetime: Option<(Duration, &Settings)>,
-    ) -> Authorization {
-        self.serial += 1;
-        let authorization = Authorization { header, serial: self.serial };
-        let (refresh_at, usable_until) = match lifetime {
-            None => (started, None),
-            Some((lifetime, settings)) => {
-                // It must last for the attempt that it is given out for.
-                let usable = lifetime.saturating_sub(settings.attempt_timeout.min(lifetime / 10));
-                let margin = settings.token_refresh_margin.min(lifetime / 4);
-                let jitter = 0.5 + rand::random::<f64>() / 2.0;
-                (started + usable - margin.mul_f64(jitter), Some(started + usable))
-            }
-        };
-        self.token = Some(Token { authorization: authorization.clone(), refresh_at, usable_until });
-        authorization
     }
 }

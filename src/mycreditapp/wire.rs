@@ -16,7 +16,7 @@ pub const TARGET: &str = "target-organization-id";
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// The longest token that is taken, in bytes.
-const TOKEN_LENGTH_MAX: usize = 16 * 1024;
+pub const TOKEN_LENGTH_MAX: usize = 16 * 1024;
 
 /// The lifetime of a token whose `expires_in` says nothing usable. Short enough to notice an expiry soon; if it was
 /// still too long, the API refuses the token and it is replaced.

@@ -1,8 +1,8 @@
 //! The pipeline behind both doors.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -94,6 +94,7 @@ impl Archiver {
             store,
             upstream,
             clock,
+            default_requester: RwLock::default(),
             lanes,
             load,
             gate,
@@ -176,6 +177,17 @@ impl Archiver {
         self.shared.settings.retention
     }
 
+    /// The requester of a request that names none, if there is one.
+    #[must_use]
+    pub fn default_requester(&self) -> Option<OrganizationId> {
+        *self.shared.default_requester.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the requester of requests that name none from now on.
+    pub fn set_default_requester(&self, requester: Option<OrganizationId>) {
+        *self.shared.default_requester.write().unwrap_or_else(PoisonError::into_inner) = requester;
+    }
+
     /// Changes when a row was written to the outbox.
     #[must_use]
     pub fn outbox(&self) -> watch::Receiver<()> {
@@ -194,9 +206,14 @@ impl Archiver {
         &self.shared.gate
     }
 
-    /// Takes over which requester organisations there are, and their limits. May be called again at any time.
-    pub fn configure(&self, organizations: &HashMap<OrganizationId, Organization>) {
-        self.shared.gate.configure(organizations);
+    /// Takes over which requester organisations there are, and their limits. May be called again at any time; what was
+    /// learnt of those in `renewed` is forgotten.
+    pub fn configure(
+        &self,
+        organizations: &HashMap<OrganizationId, Organization>,
+        renewed: &HashSet<OrganizationId>,
+    ) {
+        self.shared.gate.configure(organizations, renewed);
     }
 
     /// Keeps [`Self::load`] told of the store's backlog, until the adapter drains.

@@ -28,7 +28,7 @@ pub mod relay;
 pub mod retention;
 pub mod worker;
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -36,6 +36,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::domain::command::OrganizationId;
 use crate::domain::retry::Backoff;
 
 /// Numbers that the loop goes by. `limits` asserts their relations.
@@ -67,6 +68,8 @@ struct Shared {
     store: Arc<dyn ports::Store>,
     upstream: Arc<dyn ports::Upstream>,
     clock: Arc<dyn ports::Clock>,
+    /// The requester of a request that names none.
+    default_requester: RwLock<Option<OrganizationId>>,
     lanes: lanes::Lanes,
     load: load::Load,
     gate: gate::Gate,

@@ -265,7 +265,7 @@ pub trait Upstream: Send + Sync + 'static {
     /// Whether a requester organisation has credentials here.
     fn knows(&self, requester: OrganizationId) -> bool;
 
-    /// Whether there is a good token of the requester's, so that [`Self::authorize`] would not wait.
+    /// Whether [`Self::authorize`] would yield a token at once, neither waiting nor failing.
     fn is_ready(&self, requester: OrganizationId) -> bool;
 
     /// Gets a token, from the cache if there is a good one. May wait, so it is done before the claim is checked.

@@ -11,7 +11,7 @@ pub mod log;
 use opentelemetry::trace::TracerProvider as _;
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::{EnvFilter, Targets};
+use tracing_subscriber::filter::{EnvFilter, FilterExt as _, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -67,8 +67,20 @@ pub fn init(settings: &Settings) -> Result<Guard, Error> {
     Ok(guard)
 }
 
+/// This crate, which alone vouches for what it logs below `info`.
+const OURS: &str = "guest_connection_adapter";
+
 /// Writes a returned message down with its body, which holds personal data; what is returned is told by `amqp`.
-const NEVER_LOGGED: &str = "lapin::returned_messages=off";
+const NEVER_LOGGED: &str = "lapin::returned_messages";
+
+/// What no filter can switch on: libraries below `info`, where they write down headers, frames and bodies, and with them
+/// tokens, passwords and personal data.
+fn cap() -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::INFO)
+        .with_target(OURS, LevelFilter::TRACE)
+        .with_target(NEVER_LOGGED, LevelFilter::OFF)
+}
 
 /// Checks a log filter.
 ///
@@ -76,7 +88,7 @@ const NEVER_LOGGED: &str = "lapin::returned_messages=off";
 /// It cannot be read.
 pub fn parse_filter(text: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
     let carriers = CARRIERS.map(|carrier| format!("{carrier}=warn"));
-    EnvFilter::builder().parse(format!("{},{text},{NEVER_LOGGED}", carriers.join(",")))
+    EnvFilter::builder().parse(format!("{},{text}", carriers.join(",")))
 }
 
 /// While there is one subscriber in the process, tracing asks that of the *present* thread whether a span is wanted, once
@@ -103,8 +115,8 @@ where
         .with_threads(false)
         .with_tracked_inactivity(false)
         .with_target(false);
-    let log =
-        log::LogLayer::new(settings.log_format, writer).with_filter(parse_filter(&settings.log_filter)?);
+    let filter = parse_filter(&settings.log_filter)?.and(cap());
+    let log = log::LogLayer::new(settings.log_format, writer).with_filter(filter);
     let subscriber = tracing_subscriber::registry().with(spans.with_filter(exported)).with(log);
     Ok((subscriber, Guard::new(provider)))
 }

@@ -181,6 +181,23 @@ async fn a_dead_endpoint_holds_nothing_up() {
 }
 
 #[test]
+fn no_filter_makes_libraries_tell_what_they_send() {
+    let mut settings = settings(Format::Json);
+    settings.log_filter =
+        "trace,h2=trace,lapin=trace,reqwest=trace,lapin::returned_messages=trace".to_owned();
+    let lines = logged(&settings, || {
+        tracing::trace!(target: "h2::codec", "headers");
+        tracing::debug!(target: "lapin::channels", "a frame");
+        tracing::debug!(target: "anything", "a body");
+        tracing::warn!(target: "lapin::returned_messages", "a message");
+        tracing::trace!("ours");
+        tracing::info!(target: "lapin::channels", "closed");
+    });
+    let messages: Vec<_> = lines.json().iter().map(|record| record["message"].clone()).collect();
+    assert_eq!(messages, ["ours", "closed"]);
+}
+
+#[test]
 fn filters_are_checked() {
     assert!(parse_filter("info,guest_connection_adapter=debug").is_ok());
     assert!(parse_filter("guest_connection_adapter=loud").is_err());

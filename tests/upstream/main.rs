@@ -4,4 +4,5 @@
 
 mod patch;
 mod peer;
+mod rotation;
 mod tokens;

@@ -18,7 +18,8 @@ use tracing::Instrument as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::peer::{
-    GUEST, REQUESTER, answer, next, organization, patch, request, serve, settings, with_static_token,
+    GUEST, REQUESTER, answer, base_url, next, organization, patch, request, serve, settings,
+    with_static_token,
 };
 
 async fn send(upstream: &MyCreditApp) -> Reply {
@@ -140,14 +141,14 @@ async fn without_a_connection_it_is_unreachable() {
     for address in [silent.local_addr().unwrap(), dead_address] {
         let token = Credentials::StaticToken("static.jwt".into());
         let mut settings = settings(address, token);
-        settings.base_url.set_scheme("https").unwrap();
+        base_url(&mut settings).set_scheme("https").unwrap();
         let upstream = MyCreditApp::new(settings).unwrap();
         assert!(matches!(send(&upstream).await, Reply::Unreachable), "no TLS");
     }
 
     let token = Credentials::StaticToken("static.jwt".into());
     let mut settings = settings(closed, token);
-    settings.base_url.set_host(Some("no-such-host.invalid")).unwrap();
+    base_url(&mut settings).set_host(Some("no-such-host.invalid")).unwrap();
     assert!(matches!(send(&MyCreditApp::new(settings).unwrap()).await, Reply::Unreachable), "no such name");
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use guest_connection_adapter::domain::command::OrganizationId;
 use guest_connection_adapter::domain::connection::Connection;
 use guest_connection_adapter::domain::retry::Backoff;
-use guest_connection_adapter::mycreditapp::{Credentials, MyCreditApp, Settings};
+use guest_connection_adapter::mycreditapp::{Credentials, MyCreditApp, Organization, Settings};
 use guest_connection_adapter::service::ports::Patch;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -79,12 +79,15 @@ pub fn organization(id: &str) -> OrganizationId {
 pub fn patch() -> Patch {
     let requester = organization(REQUESTER);
     let connection = Connection { target: requester, guest: organization(GUEST) };
-    Patch { requester, connection, archived: true, resend_count: 0 }
+    Patch { requester, connection, archived: true, resend_count: 0, retry_wait: None, gate_wait: None }
+}
+
+pub fn at(address: SocketAddr, credentials: Credentials) -> Organization {
+    Organization { base_url: format!("http://{address}/v1-beta").parse().unwrap(), credentials }
 }
 
 pub fn settings(address: SocketAddr, credentials: Credentials) -> Settings {
     Settings {
-        base_url: format!("http://{address}/v1-beta").parse().unwrap(),
         attempt_timeout: Duration::from_millis(600),
         connect_timeout: Duration::from_millis(300),
         body_length_max: 64 * 1024,
@@ -92,8 +95,13 @@ pub fn settings(address: SocketAddr, credentials: Credentials) -> Settings {
         idle_timeout: Duration::from_secs(30),
         token_refresh_margin: Duration::from_secs(60),
         token_backoff: Backoff { delay_base: Duration::from_secs(60), delay_max: Duration::from_secs(600) },
-        organizations: HashMap::from([(organization(REQUESTER), credentials)]),
+        organizations: HashMap::from([(organization(REQUESTER), at(address, credentials))]),
     }
+}
+
+/// The address of the API, of the only organisation there is.
+pub fn base_url(settings: &mut Settings) -> &mut url::Url {
+    &mut settings.organizations.values_mut().next().unwrap().base_url
 }
 
 pub fn with_static_token(address: SocketAddr) -> MyCreditApp {
@@ -101,7 +109,12 @@ pub fn with_static_token(address: SocketAddr) -> MyCreditApp {
 }
 
 pub fn api_client() -> Credentials {
-    Credentials::Client { client_id: "client-1".to_owned(), client_secret: "s3cret".into() }
+    api_client_with("s3cret")
+}
+
+/// The same with another secret.
+pub fn api_client_with(secret: &str) -> Credentials {
+    Credentials::Client { client_id: "client-1".to_owned(), client_secret: secret.into() }
 }
 
 /// The next request, within ten seconds.

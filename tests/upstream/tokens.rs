@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+use guest_connection_adapter::domain::command::OrganizationId;
 use guest_connection_adapter::domain::reply::{Reply, Unauthorized};
-use guest_connection_adapter::mycreditapp::MyCreditApp;
+use guest_connection_adapter::domain::retry::Backoff;
+use guest_connection_adapter::mycreditapp::{MyCreditApp, Settings};
 use guest_connection_adapter::service::ports::{Authorization, Upstream};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
 use crate::peer::{
-    GUEST, REQUESTER, answer, api_client, next, organization, patch, serve, settings, token,
-    with_static_token,
+    GUEST, REQUESTER, answer, api_client, api_client_with, at, next, organization, patch, serve, settings,
+    token, with_static_token,
 };
 
 async fn upstream(
@@ -28,7 +30,8 @@ async fn authorize(upstream: &MyCreditApp) -> Result<Authorization, Unauthorized
 #[tokio::test]
 async fn one_request_serves_all_who_wait() {
     let (upstream, mut requests) = upstream(|number| Some(token(&format!("t{number}"), 3600))).await;
-    let authorizations = join_all((0..50).map(|_| authorize(&upstream))).await;
+    assert!(!upstream.is_ready(organization(REQUESTER)));
+    let authorizations = join_all((0..100).map(|_| authorize(&upstream))).await;
     for authorization in authorizations {
         assert_eq!(authorization.unwrap().header, "Bearer t0");
     }
@@ -38,6 +41,10 @@ async fn one_request_serves_all_who_wait() {
     assert!(head.contains("content-type: application/json"), "{head}");
     assert!(!head.contains("authorization"), "{head}");
     assert_eq!(body, r#"{"client_id":"client-1","client_secret":"s3cret"}"#);
+    assert!(upstream.is_ready(organization(REQUESTER)));
+    for _ in 0..20 {
+        assert_eq!(authorize(&upstream).await.unwrap().header, "Bearer t0", "it is kept");
+    }
     assert!(requests.try_recv().is_err());
 }
 
@@ -79,12 +86,21 @@ async fn a_failing_endpoint_is_asked_once_in_a_step() {
         (answer("401 Unauthorized", "", r#"{"detail": []}"#), Unauthorized::Refused),
         (answer("503 Service Unavailable", "retry-after: 90\r\n", ""), unavailable(Duration::from_secs(90))),
         (answer("200 OK", "", "<html>"), unavailable(Duration::from_secs(30))),
+        (answer("200 OK", "content-type: text/html\r\n", "<html>"), unavailable(Duration::from_secs(30))),
+        (
+            answer("200 OK", "", r#"{"access_token": 7, "expires_in": 60}"#),
+            unavailable(Duration::from_secs(30)),
+        ),
+        (answer("200 OK", "", r#"{"access_token": "a b"}"#), unavailable(Duration::from_secs(30))),
+        (answer("200 OK", "", "\u{1}\u{7f}"), unavailable(Duration::from_secs(30))),
+        (answer("200 OK", "", &huge()), unavailable(Duration::from_secs(30))),
         (answer("302 Found", "location: /x\r\n", ""), unavailable(Duration::from_secs(30))),
         (Vec::new(), unavailable(Duration::from_secs(30))),
     ];
     for (answer, expected) in cases {
         let (upstream, mut requests) = upstream(move |_| Some(answer.clone())).await;
         assert!(authorize(&upstream).await.is_err());
+        assert!(!upstream.is_ready(organization(REQUESTER)));
         for _ in 0..20 {
             match (authorize(&upstream).await.map(|_| ()).unwrap_err(), &expected) {
                 (Unauthorized::Refused, Unauthorized::Refused) => {}
@@ -163,6 +179,102 @@ async fn a_token_is_replaced_ahead_of_its_expiry_while_it_serves() {
     };
     tokio::time::timeout(Duration::from_secs(10), refreshed).await.expect("a second request");
     assert_eq!(authorize(&upstream).await.unwrap().serial, 1);
+}
+
+/// A good answer, but for its length.
+fn huge() -> String {
+    format!(r#"{{"access_token": "t", "expires_in": 60, "padding": "{}"}}"#, "x".repeat(128 * 1024))
+}
+
+#[tokio::test]
+async fn a_lifetime_of_any_kind_does_and_is_used_for_a_while() {
+    for expires_in in ["0", "-5", "1e300", "18446744073709551615", "\"300\"", "\"soon\"", "null", "[]", "{}"]
+    {
+        let body = format!(r#"{{"access_token": "t", "expires_in": {expires_in}}}"#);
+        let (upstream, mut requests) = upstream(move |_| Some(answer("200 OK", "", &body))).await;
+        for _ in 0..20 {
+            assert_eq!(authorize(&upstream).await.unwrap().header, "Bearer t", "{expires_in}");
+        }
+        next(&mut requests).await;
+        assert!(requests.try_recv().is_err(), "{expires_in}");
+    }
+    let (upstream, _requests) = upstream(|_| Some(answer("200 OK", "", r#"{"access_token": "t"}"#))).await;
+    assert_eq!(authorize(&upstream).await.unwrap().header, "Bearer t", "no lifetime at all");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_does_not_answer_is_given_up() {
+    for answered in [None, Some(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{".to_vec())] {
+        let (upstream, mut requests) = upstream(move |_| answered.clone()).await;
+        let waiting = join_all((0..20).map(|_| authorize(&upstream)));
+        let ended = tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("an end");
+        for end in ended {
+            let Err(Unauthorized::Unavailable { retry_after: Some(wait) }) = end.map(|_| ()) else {
+                panic!("no token, and when to come again");
+            };
+            assert!(wait >= Duration::from_secs(30));
+        }
+        next(&mut requests).await;
+        assert!(requests.try_recv().is_err());
+    }
+}
+
+/// Callers who ask all the time, at an endpoint that fails four times.
+#[tokio::test]
+async fn requests_to_a_failing_endpoint_are_as_far_apart_as_the_back_off_says() {
+    let times = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let noted = times.clone();
+    let (address, _requests) = serve(move |number| {
+        noted.lock().unwrap().push(std::time::Instant::now());
+        // What Retry-After asks for is more than the back-off's own bound.
+        Some(match number {
+            0..2 => answer("503 Service Unavailable", "", ""),
+            2 => answer("429 Too Many Requests", "retry-after: 1\r\n", ""),
+            3 => answer("200 OK", "", "<html>"),
+            _ => token("t", 3600),
+        })
+    })
+    .await;
+    let backoff = Backoff { delay_base: Duration::from_millis(100), delay_max: Duration::from_millis(400) };
+    let upstream =
+        MyCreditApp::new(Settings { token_backoff: backoff, ..settings(address, api_client()) }).unwrap();
+    let callers = join_all((0..20).map(|_| async {
+        while authorize(&upstream).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    }));
+    tokio::time::timeout(Duration::from_secs(20), callers).await.expect("a token in the end");
+    let times = times.lock().unwrap();
+    assert_eq!(times.len(), 5);
+    let least = [50, 100, 1000, 200].map(Duration::from_millis);
+    for (pair, least) in times.windows(2).zip(least) {
+        let wait = pair[1] - pair[0];
+        assert!(wait >= least, "{wait:?} instead of {least:?}");
+    }
+}
+
+/// One endpoint, twenty organisations without a token: each asks as often as its own back-off says.
+#[tokio::test]
+async fn many_organisations_of_one_failing_endpoint_ask_once_each() {
+    let (address, mut requests) = serve(|_| Some(answer("503 Service Unavailable", "", ""))).await;
+    let organizations: Vec<_> = (1..=20).map(|id| OrganizationId(uuid::Uuid::from_u128(id))).collect();
+    let configured =
+        organizations.iter().map(|id| (*id, at(address, api_client_with(&format!("secret-{id}")))));
+    let settings = Settings { organizations: configured.collect(), ..settings(address, api_client()) };
+    let upstream = MyCreditApp::new(settings).unwrap();
+    let callers = organizations.iter().flat_map(|id| std::iter::repeat_n(*id, 10));
+    let calls = callers.map(|id| upstream.authorize(id));
+    assert!(join_all(calls).await.iter().all(Result::is_err));
+    for id in &organizations {
+        assert!(upstream.authorize(*id).await.is_err(), "it pauses");
+    }
+    let mut secrets = std::collections::HashSet::new();
+    for _ in &organizations {
+        let request = next(&mut requests).await;
+        secrets.insert(request.split_once("\r\n\r\n").unwrap().1.to_owned());
+    }
+    assert_eq!(secrets.len(), organizations.len());
+    assert!(requests.try_recv().is_err());
 }
 
 #[test]

@@ -131,7 +131,7 @@ fn a_try_that_was_not_sent_is_given_back() {
 fn it_is_strained_before_it_opens() {
     let mut breaker = Breaker::new(terms());
     assert!(!breaker.is_strained());
-    (0..3).for_each(|_| drop(breaker.fail(at(0), failure(1), false, 0.0)));
+    (0..3).for_each(|_| assert_eq!(breaker.fail(at(0), failure(1), false, 0.0), None));
     assert!(breaker.is_strained() && breaker.is_closed());
     breaker.succeed(at(0), false);
     assert!(!breaker.is_strained());

@@ -71,8 +71,6 @@ pub struct Organization {
     pub in_flight_max: Option<usize>,
     /// Its requests in a second, at most.
     pub requests_per_second: Option<f64>,
-    /// Changes with its credentials: then what was learnt with the old ones is forgotten.
-    pub revision: u64,
 }
 
 /// Why a requester may not send now.
@@ -226,8 +224,13 @@ impl Gate {
     }
 
     /// Takes over what is configured. Organisations that are not named any more are forgotten, and who waits is turned away.
-    pub fn configure(&self, organizations: &HashMap<OrganizationId, Organization>) {
-        self.change(|state, now| state.configure(organizations, now));
+    /// Of those in `renewed`, which have other credentials, say, is forgotten that they failed.
+    pub fn configure(
+        &self,
+        organizations: &HashMap<OrganizationId, Organization>,
+        renewed: &HashSet<OrganizationId>,
+    ) {
+        self.change(|state, now| state.configure(organizations, renewed, now));
     }
 
     /// A pass without any wait, if there is one.

@@ -85,18 +85,20 @@ impl Requester {
         requester
     }
 
-    /// Takes over limits, and forgets what was learnt with other credentials.
+    /// Takes over limits.
     pub(super) fn configure(&mut self, configured: Option<Organization>) {
         let rate = |organization: &Option<Organization>| organization.as_ref()?.requests_per_second;
-        let revision = |organization: &Option<Organization>| Some(organization.as_ref()?.revision);
         if self.limiter.is_none() || rate(&configured) != rate(&self.configured) {
             self.limiter = rate(&configured).and_then(limiter);
         }
-        if revision(&configured) != revision(&self.configured) {
-            self.breaker.reset();
-            self.paused_until = None;
-        }
         self.configured = configured;
+    }
+
+    /// Forgets that it failed.
+    pub(super) fn renew(&mut self) {
+        self.breaker.reset();
+        self.down_since = None;
+        self.paused_until = None;
     }
 
     pub(super) fn in_flight_max(&self) -> usize {

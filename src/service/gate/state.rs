@@ -113,7 +113,12 @@ impl State {
         }
     }
 
-    pub(super) fn configure(&mut self, organizations: &HashMap<OrganizationId, Organization>, now: Moment) {
+    pub(super) fn configure(
+        &mut self,
+        organizations: &HashMap<OrganizationId, Organization>,
+        renewed: &HashSet<OrganizationId>,
+        now: Moment,
+    ) {
         let stays = |id: &OrganizationId, known: &Requester| {
             organizations.get(id).is_some_and(|organization| *organization.upstream == *known.upstream)
         };
@@ -124,7 +129,11 @@ impl State {
         }
         for (id, organization) in organizations {
             let was_shut = self.requesters.contains_key(id) && self.shut(*id, now).is_some();
-            self.enter(*id, Some(organization)).configure(Some(organization.clone()));
+            let requester = self.enter(*id, Some(organization));
+            requester.configure(Some(organization.clone()));
+            if renewed.contains(id) {
+                requester.renew();
+            }
             if was_shut && self.shut(*id, now).is_none() {
                 self.reopen(*id);
             }

@@ -1,0 +1,239 @@
+//! Organisations at run time: what the configuration says of them takes effect without a restart.
+//!
+//! The files are looked at again and again, rather than followed by the system's notices: mounted secrets change by the
+//! swap of a symbolic link some levels up, network file systems tell nothing, and a notice that is missed is missed for
+//! good. A look costs a few calls of `stat`; nothing is read while they say the same.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Gauge};
+use secrecy::ExposeSecret as _;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::Error;
+use super::files::Files;
+use crate::config::sections::Organization;
+use crate::config::{Config, Faults, Source};
+use crate::domain::command::OrganizationId;
+use crate::mycreditapp::MyCreditApp;
+use crate::service::archiver::Archiver;
+use crate::service::readiness::{Condition, Part, Readiness};
+
+/// Gives the organisations of `config` to all who go by them, at the start and after every change. If it fails nothing was
+/// changed. What was learnt of those in `renewed` is forgotten.
+fn apply(
+    config: &Config,
+    renewed: &HashSet<OrganizationId>,
+    upstream: &MyCreditApp,
+    archiver: &Archiver,
+) -> Result<(), Error> {
+    upstream.replace(config.upstream()?.organizations)?;
+    archiver.configure(&config.gate_organizations(), renewed);
+    archiver.set_default_requester(config.default_requester());
+    Ok(())
+}
+
+/// Follows the files of a configuration.
+pub(super) struct Watch {
+    /// What holds at present.
+    config: Config,
+    upstream: Arc<MyCreditApp>,
+    archiver: Archiver,
+    part: Part,
+}
+
+/// What was said last, so that it is not said again.
+#[derive(Default)]
+struct Told {
+    faults: Option<String>,
+    restart: BTreeSet<String>,
+}
+
+struct Metrics {
+    reloads: Counter<u64>,
+    configured: Gauge<u64>,
+}
+
+impl Metrics {
+    fn new() -> Self {
+        let meter = opentelemetry::global::meter(env!("CARGO_PKG_NAME"));
+        let reloads = meter
+            .u64_counter("adapter.organizations.reloads")
+            .with_description("Changed configurations of organisations, applied or refused.");
+        let configured = meter
+            .u64_gauge("adapter.organizations.configured")
+            .with_description("Organisations that have credentials here.");
+        Self { reloads: reloads.build(), configured: configured.build() }
+    }
+
+    fn reloaded(&self, result: &'static str) {
+        self.reloads.add(1, &[KeyValue::new("result", result)]);
+    }
+
+    fn configured(&self, config: &Config) {
+        self.configured.record(u64::try_from(config.organizations.len()).unwrap_or(u64::MAX), &[]);
+    }
+}
+
+impl Watch {
+    /// Applies what holds at the start.
+    pub(super) fn begin(
+        config: &Config,
+        upstream: Arc<MyCreditApp>,
+        archiver: Archiver,
+        readiness: &Readiness,
+    ) -> Result<Self, Error> {
+        apply(config, &HashSet::new(), &upstream, &archiver)?;
+        Ok(Self { config: config.clone(), upstream, archiver, part: readiness.part("organizations") })
+    }
+
+    /// Looks at the files of `source` until `stop`. The first look finds what changed since the start.
+    pub(super) async fn run(mut self, source: Source, stop: CancellationToken) {
+        let metrics = Metrics::new();
+        metrics.configured(&self.config);
+        self.part.set(Condition::Ready);
+        let mut told = Told::default();
+        let mut files = Files::new(source);
+        let mut looks = interval(self.config.organizations_check_interval.max(Duration::from_millis(1)));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(looks.tick()).await.is_some() {
+            // A file system that hangs takes a thread of its own with it, and no other work.
+            let look = tokio::task::spawn_blocking(move || {
+                let reading = files.look();
+                (files, reading)
+            });
+            let Some(Ok((kept, reading))) = stop.run_until_cancelled(look).await else { return };
+            files = kept;
+            if let Some(reading) = reading {
+                self.take(reading, &mut told, &metrics);
+            }
+        }
+    }
+
+    fn take(&mut self, reading: Result<Config, Faults>, told: &mut Told, metrics: &Metrics) {
+        let taken = reading.map_err(Error::Config).and_then(|config| self.enter(config, told, metrics));
+        let Err(error) = taken else {
+            if told.faults.take().is_some() {
+                info!("the configuration is good again");
+            }
+            self.part.set(Condition::Ready);
+            return;
+        };
+        let faults = match &error {
+            Error::Config(faults) => faults.to_string().replace('\n', "; "),
+            error => format!(
+                "{error}: {}",
+                std::error::Error::source(error).map_or_else(String::new, ToString::to_string)
+            ),
+        };
+        if told.faults.as_ref() != Some(&faults) {
+            warn!(faults, "the changed configuration is at fault; what held before it still holds");
+            metrics.reloaded("refused");
+            let text =
+                format!("the changed configuration is at fault, what held before it still holds: {faults}");
+            self.part.set(Condition::Degraded(text));
+            told.faults = Some(faults);
+        }
+    }
+
+    /// Takes a good configuration, as far as that goes without a restart.
+    fn enter(&mut self, config: Config, told: &mut Told, metrics: &Metrics) -> Result<(), Error> {
+        let restart = needing_restart(&self.config, &config);
+        if !restart.is_empty() && restart != told.restart {
+            let keys = restart.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            warn!(keys, "keys have changed that take effect after a restart only");
+        }
+        told.restart = restart;
+        let changes = Changes::between(&self.config.organizations, &config.organizations);
+        if changes.is_none() && config.default_organization == self.config.default_organization {
+            return Ok(());
+        }
+        let next = Config {
+            organizations: config.organizations,
+            default_organization: config.default_organization,
+            ..self.config.clone()
+        };
+        let renewed = next.organizations.iter().filter(|(name, now)| {
+            self.config.organizations.get(*name).is_none_or(|before| !before.is_same(now))
+        });
+        let renewed = renewed.filter_map(|(_, organization)| organization.organization_id().ok()).collect();
+        apply(&next, &renewed, &self.upstream, &self.archiver)?;
+        self.config = next;
+        info!(
+            added = changes.added,
+            changed = changes.changed,
+            removed = changes.removed,
+            default = self.config.default_organization,
+            "the organisations have changed"
+        );
+        metrics.reloaded("applied");
+        metrics.configured(&self.config);
+        Ok(())
+    }
+}
+
+/// Names of organisations, for the log.
+struct Changes {
+    added: String,
+    changed: String,
+    removed: String,
+}
+
+type Organizations = BTreeMap<String, Organization>;
+
+impl Changes {
+    fn between(old: &Organizations, new: &Organizations) -> Self {
+        let names = |of: &Organizations, wanted: &dyn Fn(&str, &Organization) -> bool| {
+            let names = of.iter().filter(|(name, organization)| wanted(name, organization));
+            names.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        Self {
+            added: names(new, &|name, _| !old.contains_key(name)),
+            changed: names(new, &|name, now| old.get(name).is_some_and(|before| !before.is_same(now))),
+            removed: names(old, &|name, _| !new.contains_key(name)),
+        }
+    }
+
+    fn is_none(&self) -> bool {
+        self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// The keys that differ and are read at the start only.
+fn needing_restart(old: &Config, new: &Config) -> BTreeSet<String> {
+    let mut keys = BTreeSet::new();
+    if let (Ok(old), Ok(new)) = (serde_json::to_value(old), serde_json::to_value(new)) {
+        differing("", &old, &new, &mut keys);
+    }
+    let password = |config: &Config| {
+        let password = config.amqp.as_ref()?.password.as_ref()?;
+        Some(password.expose_secret().to_owned())
+    };
+    if password(old) != password(new) {
+        keys.insert("amqp.password".to_owned());
+    }
+    keys
+}
+
+fn differing(at: &str, old: &serde_json::Value, new: &serde_json::Value, keys: &mut BTreeSet<String>) {
+    if old == new || at == "organizations" || at == "default_organization" {
+        return;
+    }
+    match (old.as_object(), new.as_object()) {
+        (Some(old), Some(new)) => {
+            for name in old.keys().chain(new.keys()) {
+                let key = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+                let of = |table: &serde_json::Map<_, _>| table.get(name).cloned().unwrap_or_default();
+                differing(&key, &of(old), &of(new), keys);
+            }
+        }
+        _ => {
+            keys.insert(at.to_owned());
+        }
+    }
+}
