@@ -123,6 +123,17 @@ pub fn classify(reply: &Reply, archived: bool) -> Verdict {
     }
 }
 
+/// What a command is told that came to nothing by `reply`.
+#[must_use]
+pub fn refusal(reply: &Reply) -> Option<Refusal> {
+    match classify(reply, true) {
+        Verdict::Applied { .. } => None,
+        Verdict::Rejected(outcome) | Verdict::Refused(outcome) | Verdict::Transient { outcome, .. } => {
+            outcome.refusal
+        }
+    }
+}
+
 fn applied(answer: &Answer, archived: bool) -> Verdict {
     let text =
         answer.body.as_deref().and_then(|body| std::str::from_utf8(body).ok()).and_then(JsonText::object);

@@ -5,7 +5,9 @@
 //! - [`load`]: how much the process may hold
 //! - [`gate`]: who may send to the upstream, and how much
 //! - [`board`]: who works on what, and who waits for it
-//! - [`worker`]: attempts under a claim, and its end
+//! - [`entry`]: how a submission gets in
+//! - [`worker`]: a claim, and its end
+//! - [`attempt`]: the attempts under a claim
 //! - [`recovery`]: what nobody works on any more, and what is due again
 //! - [`heal`]: sending the newest value again where it may have been overwritten
 //! - [`backlog`]: watching what the store holds
@@ -15,8 +17,10 @@
 //! - [`ports`]: what all this needs of the outside
 
 pub mod archiver;
+pub mod attempt;
 pub mod backlog;
 pub mod board;
+pub mod entry;
 pub mod gate;
 pub mod heal;
 pub mod lanes;

@@ -11,6 +11,7 @@ use tracing::{Instrument as _, Span, error, info_span, warn};
 use uuid::Uuid;
 
 use super::Shared;
+use super::attempt::{Attempts, hint, unsent};
 use super::board::Notice;
 use super::gate::{Closed, Pass, Patience};
 use super::lanes::Ticket;
@@ -30,9 +31,6 @@ pub(super) const STORE_RETRY_DELAY: Duration = Duration::from_millis(200);
 /// What it may take to store an end and tell it. A caller whose deadline is nearer may be told before that its command goes
 /// on, so it does not count as one that hears of the end.
 const HEARING_MARGIN: Duration = Duration::from_millis(100);
-
-/// A retry is only worth waiting for if this much time is left for it.
-const ATTEMPT_TIME_MIN: Duration = Duration::from_millis(100);
 
 /// A caller that waits for the outcome, and what is left of its patience.
 #[derive(Debug, Clone)]
@@ -88,22 +86,11 @@ impl Job {
     }
 }
 
-/// Why there is no pass.
-enum Turned {
-    /// Its requester may not send.
-    Away(Closed),
-    /// The adapter drains.
-    Draining,
-}
-
-/// The attempts of a claim.
-#[derive(Default)]
-pub(super) struct Attempts {
-    /// Those for which there was no token included.
-    tries: u32,
-    pub(super) sent: u32,
-    pub(super) maybe_applied: bool,
-    pub(super) unanswered_at: Option<Instant>,
+/// A requester may not send.
+pub(super) struct Turned {
+    closed: Closed,
+    /// What its command is told.
+    refusal: Refusal,
 }
 
 impl Shared {
@@ -162,25 +149,24 @@ impl Shared {
         if let Some(claim) = job.claim.take() {
             return Some(claim);
         }
-        let turned = tokio::select! {
+        let entered = tokio::select! {
             biased;
-            () = self.draining.cancelled() => Err(Turned::Draining),
+            () = self.draining.cancelled() => {
+                self.board.tell(job.id, Notice::Left(Reason::Draining));
+                return None;
+            }
             pass = async {
                 job.ticket.turn().await;
                 self.pass(job.requester, job.door, job.patience()).await
-            } => pass.map_err(Turned::Away),
+            } => pass,
         };
-        match turned {
+        match entered {
             Ok(pass) => {
                 let (begun, asked) = self.ask(job).await?;
                 Some(Claim { begun, asked, pass: Some(pass) })
             }
-            Err(Turned::Draining) => {
-                self.board.tell(job.id, Notice::Left(Reason::Draining));
-                None
-            }
-            Err(Turned::Away(closed)) => {
-                self.turn_away(job, closed).await;
+            Err(turned) => {
+                self.turn_away(job, turned).await;
                 None
             }
         }
@@ -192,20 +178,24 @@ impl Shared {
         requester: OrganizationId,
         door: Door,
         patience: Patience,
-    ) -> Result<Pass, Closed> {
-        let closed = self.gate.closed(requester);
-        if closed.is_none()
+    ) -> Result<Pass, Turned> {
+        let mut told = None;
+        if self.gate.closed(requester).is_none()
             && !self.upstream.is_ready(requester)
             && let Err(why) = self.upstream.authorize(requester).await
         {
             self.gate.refuse(requester, &why);
+            told = reply::refusal(&Reply::Unauthorized(why));
         }
-        self.gate.enter(requester, door, patience).await
+        self.gate.enter(requester, door, patience).await.map_err(|closed| {
+            let refusal = told.unwrap_or_else(|| closed.refusal());
+            Turned { closed, refusal: refusal.retry_after(closed.remaining()) }
+        })
     }
 
     /// Its requester may not send now: a caller that waits is told so, everything else is put off.
-    async fn turn_away(&self, job: &Job, closed: Closed) {
-        let (id, refusal) = (job.id, closed.refusal());
+    async fn turn_away(&self, job: &Job, turned: Turned) {
+        let (id, Turned { closed, refusal }) = (job.id, turned);
         if job.caller.as_ref().is_some_and(Caller::waits) {
             let Some((begun, asked)) = self.ask(job).await else { return };
             let Begun::Claimed(record) = begun else { return self.not_begun(id, begun) };
@@ -339,164 +329,11 @@ impl Shared {
         self.board.tell(id, if deferred { Notice::Deferred(record) } else { Notice::Final(record) });
     }
 
-    /// Tries until something definite is known, or the time is over.
-    async fn attempt(
-        &self,
-        job: &Job,
-        record: &CommandRecord,
-        asked: Instant,
-        lease_end: Instant,
-        mut pass: Option<Pass>,
-    ) -> (Verdict, Attempts) {
-        let deadline = self.attempts_end(job, record, asked);
-        let mut attempts = Attempts::default();
-        let mut token_renewed = false;
-        let mut last = None;
-        let mut retry_wait = None;
-        loop {
-            let entered = match pass.take() {
-                Some(pass) => Ok(pass),
-                None => self.pass_again(job, deadline).await,
-            };
-            let pass = match entered {
-                Ok(pass) => pass,
-                Err(refusal) => break (last.unwrap_or_else(|| unsent(refusal)), attempts),
-            };
-            let patch = Patch {
-                requester: record.command.requester,
-                connection: record.command.connection,
-                archived: record.command.archived,
-                resend_count: record.attempts + attempts.sent,
-                retry_wait: retry_wait.take(),
-                gate_wait: pass.waited,
-            };
-            let (reply, authorization) = self.send(patch, pass, &mut attempts, deadline, lease_end).await;
-            let verdict = reply::classify(&reply, record.command.archived);
-            attempts.note(&verdict);
-            let Verdict::Transient { token_refused, .. } = verdict else { break (verdict, attempts) };
-            if token_refused && let Some(authorization) = authorization {
-                self.upstream.refuse(record.command.requester, &authorization);
-                if token_renewed || self.draining.is_cancelled() || Instant::now() > deadline {
-                    break (verdict, attempts);
-                }
-                token_renewed = true;
-                retry_wait = Some(Waited { duration: Duration::ZERO, reason: "token_refused" });
-                last = Some(verdict);
-                continue;
-            }
-            match self.wait_for_retry(&reply, &verdict, attempts.tries, deadline, job.requester).await {
-                Some(waited) => retry_wait = Some(waited),
-                None => break (verdict, attempts),
-            }
-            last = Some(verdict);
-        }
-    }
-
-    /// The right to send once more, within the time of the claim.
-    async fn pass_again(&self, job: &Job, deadline: Instant) -> Result<Pass, Refusal> {
-        let patience = match job.patience() {
-            Patience::Call(answer_by) => Patience::Call(answer_by.min(deadline)),
-            Patience::Message | Patience::Claim(_) => Patience::Claim(deadline),
-        };
-        let entering = timeout_at(deadline, self.gate.enter(job.requester, job.door, patience));
-        let draining = || Refusal::new(Reason::Draining, "the adapter is shutting down");
-        let late = || Refusal::new(Reason::UpstreamUnavailable, "the upstream could not be called in time");
-        tokio::select! {
-            () = self.draining.cancelled() => Err(draining()),
-            entered = entering => match entered {
-                Ok(entered) => entered.map_err(|closed| closed.refusal()),
-                Err(_) => Err(late()),
-            },
-        }
-    }
-
-    /// Waits before a retry, if one is to be made under this claim.
-    async fn wait_for_retry(
-        &self,
-        reply: &Reply,
-        verdict: &Verdict,
-        tries: u32,
-        deadline: Instant,
-        requester: OrganizationId,
-    ) -> Option<Waited> {
-        if matches!(reply, Reply::Unauthorized(Unauthorized::NotConfigured | Unauthorized::Refused)) {
-            return None;
-        }
-        let hint = hint(verdict);
-        let duration = self.settings.retry.delay(tries, hint, rand::random());
-        let is_in_time = Instant::now() + duration + ATTEMPT_TIME_MIN <= deadline;
-        if !is_in_time || !self.gate.may_retry(requester) || self.pause(duration).await.is_err() {
-            return None;
-        }
-        Some(Waited { duration, reason: if hint.is_some() { "retry_after" } else { "backoff" } })
-    }
-
-    /// When the last attempt of a claim is to have begun. What certainly was not applied is not sent past its expiry; it is
-    /// then for `begin` to end it.
-    fn attempts_end(&self, job: &Job, record: &CommandRecord, asked: Instant) -> Instant {
-        let mut end = asked + self.settings.command_timeout;
-        if let Some(caller) = job.caller.as_ref().filter(|caller| caller.waits()) {
-            end = end.min(caller.answer_by);
-        }
-        match record.command.expire_time {
-            Some(expires) if !record.maybe_applied => {
-                let left = (expires - self.clock.now()).to_std().unwrap_or_default();
-                end.min(Instant::now() + left)
-            }
-            _ => end,
-        }
-    }
-
     /// Waits, unless the adapter is draining: what is not settled then is the next process's.
     async fn pause(&self, delay: Duration) -> Result<(), ()> {
         tokio::select! {
             () = self.draining.cancelled() => Err(()),
             () = sleep(delay) => Ok(()),
-        }
-    }
-
-    /// One attempt. The token is fetched first; between the check of the lease and the write nothing waits (rule 4).
-    pub(super) async fn send(
-        &self,
-        patch: Patch,
-        pass: Pass,
-        attempts: &mut Attempts,
-        deadline: Instant,
-        lease_end: Instant,
-    ) -> (Reply, Option<Authorization>) {
-        attempts.tries += 1;
-        let requester = patch.requester;
-        let authorization = match timeout_at(deadline, self.upstream.authorize(requester)).await {
-            Ok(Ok(authorization)) => authorization,
-            Ok(Err(why)) => {
-                drop(pass);
-                self.gate.refuse(requester, &why);
-                return (Reply::Unauthorized(why), None);
-            }
-            Err(_) => return (Reply::Unauthorized(Unauthorized::Unavailable { retry_after: None }), None),
-        };
-        let request: BoxFuture<'_, Reply> = self.upstream.patch(patch, authorization.clone());
-        let sent_at = Instant::now();
-        if sent_at + self.settings.attempt_timeout >= lease_end {
-            // Not sent, so certainly not applied by this attempt.
-            return (Reply::Unreachable, None);
-        }
-        attempts.sent += 1;
-        let reply = request.await;
-        if let Some(heard) = Heard::of(&reply) {
-            pass.tell(sent_at.elapsed(), heard);
-        }
-        (reply, Some(authorization))
-    }
-}
-
-impl Attempts {
-    fn note(&mut self, verdict: &Verdict) {
-        if let Verdict::Transient { maybe_applied, unanswered, .. } = verdict {
-            self.maybe_applied |= maybe_applied;
-            if *unanswered {
-                self.unanswered_at = Some(Instant::now());
-            }
         }
     }
 }
@@ -510,21 +347,6 @@ fn waiting(record: CommandRecord) -> Notice {
     }
 }
 
-/// What is known of a command that was not sent.
-fn unsent(refusal: Refusal) -> Verdict {
-    let outcome = Outcome { refusal: Some(refusal), ..Outcome::default() };
-    Verdict::Transient { outcome, maybe_applied: false, unanswered: false, token_refused: false }
-}
-
-pub(super) fn hint(verdict: &Verdict) -> Option<Duration> {
-    match verdict {
-        Verdict::Transient { outcome, .. } => {
-            outcome.refusal.as_ref().and_then(|refusal| refusal.retry_after)
-        }
-        _ => None,
-    }
-}
-
 /// What is known after a panic in the midst of the attempts: nothing. The command is tried again like any other of unknown
 /// fate, and given up in the end if it panics each time.
 fn panicked(record: &CommandRecord) -> (Verdict, Attempts) {
@@ -532,7 +354,7 @@ fn panicked(record: &CommandRecord) -> (Verdict, Attempts) {
     let outcome =
         Outcome::refused(None, Reason::Internal, "the adapter failed while it worked on the command");
     let verdict = Verdict::Transient { outcome, maybe_applied: true, unanswered: true, token_refused: false };
-    (verdict, Attempts { tries: 1, sent: 1, maybe_applied: true, unanswered_at: Some(Instant::now()) })
+    (verdict, Attempts { sent: 1, maybe_applied: true, unanswered_at: Some(Instant::now()), ..Attempts::default() })
 }
 
 fn command_span(record: &CommandRecord, trace: &TraceContext) -> Span {

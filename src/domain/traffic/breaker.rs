@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Moment;
 use crate::domain::command::OrganizationId;
+use crate::domain::connection::Connection;
 use crate::domain::retry::Backoff;
 
 /// When a breaker opens, and for how long.
@@ -28,20 +29,56 @@ const WINDOW: Duration = Duration::from_secs(5);
 /// The longest time without a try that an upstream may ask for: it may be back before.
 const HINT_MAX: Duration = Duration::from_secs(30);
 
+/// Failures must be of so many connections, unless no connection to the upstream came about: a single command that an
+/// upstream fails at, time and again, says nothing of others.
+const CONNECTIONS_MIN: usize = 3;
+
 /// Failures in a row, or of a window, and whose.
 #[derive(Debug, Clone, Copy, Default)]
 struct Failures {
     count: u32,
+    /// Whether one of them has nothing to do with its organisation or connection.
+    is_general: bool,
     source: Option<OrganizationId>,
-    /// Whether they are of several organisations, or of none in particular.
+    /// Whether they are of several organisations.
     is_shared: bool,
+    connections: [Option<Connection>; CONNECTIONS_MIN],
 }
 
 impl Failures {
-    fn add(&mut self, source: OrganizationId, is_general: bool) {
+    fn add(&mut self, failure: &Failure) {
         self.count = self.count.saturating_add(1);
-        self.is_shared |= is_general || self.source.is_some_and(|first| first != source);
-        self.source.get_or_insert(source);
+        self.is_general |= failure.is_general;
+        self.is_shared |= self.source.is_some_and(|first| first != failure.source);
+        self.source.get_or_insert(failure.source);
+        self.add_connection(failure.connection);
+    }
+
+    fn add_connection(&mut self, connection: Connection) {
+        for place in &mut self.connections {
+            if *place == Some(connection) {
+                return;
+            }
+            if place.is_none() {
+                *place = Some(connection);
+                return;
+            }
+        }
+    }
+
+    fn and(mut self, other: Self) -> Self {
+        self.count += other.count;
+        self.is_general |= other.is_general;
+        let differ = self.source.zip(other.source).is_some_and(|(a, b)| a != b);
+        self.is_shared |= other.is_shared || differ;
+        other.connections.into_iter().flatten().for_each(|connection| self.add_connection(connection));
+        self
+    }
+
+    /// Whether they say something of others.
+    fn are_telling(&self, terms: &Terms, connections_min: usize) -> bool {
+        let connections = self.connections.iter().flatten().count();
+        self.is_general || (connections >= connections_min && (self.is_shared || !terms.is_shared))
     }
 }
 
@@ -87,6 +124,8 @@ pub enum Change {
 pub struct Failure {
     /// On whose behalf.
     pub source: OrganizationId,
+    /// Which connection was to be changed.
+    pub connection: Connection,
     /// See [`Heard::Failed`](super::Heard::Failed).
     pub is_general: bool,
     /// The wait that the upstream asks for.
@@ -186,8 +225,8 @@ impl Breaker {
             State::Open { .. } | State::Trying => return None,
         }
         self.turn(now);
-        self.row.add(failure.source, failure.is_general);
-        self.window.failures.add(failure.source, failure.is_general);
+        self.row.add(&failure);
+        self.window.failures.add(&failure);
         (self.has_enough_in_a_row() || self.has_enough_of_all())
             .then(|| self.open(now, failure.retry_after, jitter))
     }
@@ -202,25 +241,25 @@ impl Breaker {
         *self = Self::new(self.terms);
     }
 
-    /// Whether failures have become frequent, though not enough to open: more than half of what was heard last.
+    /// Whether it is not closed, or failures in a row are half as many as open it.
     #[must_use]
     pub fn is_strained(&self) -> bool {
-        self.state != State::Closed || self.row.count >= self.terms.failures_max.div_ceil(2)
+        let half = self.terms.failures_max.div_ceil(2);
+        self.state != State::Closed || (self.row.count >= half && self.row.are_telling(&self.terms, 2))
     }
 
     fn has_enough_in_a_row(&self) -> bool {
-        self.row.count >= self.terms.failures_max && (self.row.is_shared || !self.terms.is_shared)
+        let Terms { failures_max, .. } = self.terms;
+        let connections_min = CONNECTIONS_MIN.min(usize::try_from(failures_max).unwrap_or(CONNECTIONS_MIN));
+        self.row.count >= failures_max && self.row.are_telling(&self.terms, connections_min)
     }
 
     fn has_enough_of_all(&self) -> bool {
-        let (a, b) = (self.window, self.window_last);
-        let failed = a.failures.count + b.failures.count;
-        let all = failed + a.served + b.served;
-        let differ = a.failures.source.zip(b.failures.source).is_some_and(|(a, b)| a != b);
-        let is_shared = a.failures.is_shared || b.failures.is_shared || differ;
+        let failures = self.window.failures.and(self.window_last.failures);
+        let all = failures.count + self.window.served + self.window_last.served;
         all >= SAMPLES_MIN
-            && f64::from(failed) >= self.terms.failure_share * f64::from(all)
-            && (is_shared || !self.terms.is_shared)
+            && f64::from(failures.count) >= self.terms.failure_share * f64::from(all)
+            && failures.are_telling(&self.terms, CONNECTIONS_MIN)
     }
 
     fn open(&mut self, now: Moment, retry_after: Option<Duration>, jitter: f64) -> Change {

@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -11,8 +13,15 @@ fn organization(n: u128) -> OrganizationId {
     OrganizationId(Uuid::from_u128(n))
 }
 
+fn connection(n: u128) -> Connection {
+    Connection { target: organization(1), guest: organization(n) }
+}
+
+/// Each of another connection.
 fn failure(n: u128) -> Failure {
-    Failure { source: organization(n), is_general: false, retry_after: None }
+    static NEXT: AtomicU64 = AtomicU64::new(1000);
+    let guest = u128::from(NEXT.fetch_add(1, Ordering::Relaxed));
+    Failure { source: organization(n), connection: connection(guest), is_general: false, retry_after: None }
 }
 
 fn terms() -> Terms {
@@ -104,6 +113,20 @@ fn one_organisation_alone_does_not_open_what_is_shared() {
     let general = Failure { is_general: true, ..failure(1) };
     let opened = (1..10).find(|_| breaker.fail(at(0), general, false, 0.0).is_some());
     assert_eq!(opened, Some(5));
+}
+
+#[test]
+fn one_connection_alone_does_not_open_it() {
+    let mut breaker = Breaker::new(terms());
+    let alone = |guest| Failure { connection: connection(guest), ..failure(1) };
+    for n in 0..100 {
+        assert_eq!(breaker.fail(at(n), alone(u128::from(n % 2)), false, 0.0), None);
+    }
+    assert_eq!(breaker.fail(at(100), alone(7), false, 0.0), Some(Change::Opened));
+    // That no connection to the upstream comes about has nothing to do with it.
+    let mut breaker = Breaker::new(terms());
+    let general = Failure { is_general: true, ..alone(1) };
+    assert_eq!((1..10).find(|_| breaker.fail(at(0), general, false, 0.0).is_some()), Some(5));
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::Ticket;
 use super::requester::Requester;
 use super::state::State;
+use super::{Ticket, Told};
 use crate::domain::command::OrganizationId;
 use crate::domain::error::Reason;
 use crate::domain::reply::Unauthorized;
@@ -41,7 +41,8 @@ impl State {
     }
 
     /// A request ended.
-    pub(super) fn hear(&mut self, ticket: Ticket, latency: Duration, heard: Heard, now: Moment, jitter: f64) {
+    pub(super) fn hear(&mut self, told: Told, now: Moment, jitter: f64) {
+        let Told { ticket, connection, latency, heard } = told;
         self.release(ticket);
         let id = ticket.requester;
         let Some((requester, upstream)) = self.pair(id) else { return };
@@ -64,12 +65,12 @@ impl State {
             }
             Heard::Unauthorized => {
                 requester.cause = Reason::UpstreamUnauthenticated;
-                let failure = Failure { source: id, is_general: false, retry_after: None };
+                let failure = Failure { source: id, connection, is_general: false, retry_after: None };
                 let own = requester.breaker.fail(now, failure, ticket.tries_requester, jitter);
                 (own, upstream.breaker.succeed(now, ticket.tries_upstream))
             }
             Heard::Failed { retry_after, is_general } => {
-                let failure = Failure { source: id, is_general, retry_after };
+                let failure = Failure { source: id, connection, is_general, retry_after };
                 self.fail(ticket, failure, now, jitter)
             }
         };

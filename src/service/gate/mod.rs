@@ -4,11 +4,15 @@
 //! requests it bears at once and whether it works at all, and for each requester organisation its pace and whether it is
 //! served. Decisions are those of [`domain::traffic`](crate::domain::traffic); here they meet time, waiters and locks.
 //!
-//! - `mod`: passes, and what the doors and recovery ask
+//! - `mod`: the gate and its passes
+//! - [`closed`](self): why a requester may not send, and who waits for the end of that
 //! - [`requester`](self): what is known of one organisation
 //! - [`state`](self): who is next
+//! - [`ask`](self): what the doors and recovery ask
 //! - [`hear`](self): what is learnt of a result
 
+mod ask;
+mod closed;
 mod hear;
 mod requester;
 mod state;
@@ -21,16 +25,15 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::domain::command::OrganizationId;
-use crate::domain::error::{Reason, Refusal};
+use crate::domain::connection::Connection;
+use crate::domain::error::Reason;
 use crate::domain::record::Door;
 use crate::domain::reply::Unauthorized;
 use crate::domain::retry::Backoff;
 use crate::domain::traffic::{Heard, Moment};
 use crate::service::ports::Waited;
+pub use closed::{Closed, Patience, Why};
 use state::{Grants, State};
-
-/// A message waits in memory for a pause that is shorter than this; for a longer one it is put off.
-const PAUSE_SHORT: Duration = Duration::from_secs(5);
 
 /// How long the result of a try may take, for want of knowledge.
 const TRY_TIME: Duration = Duration::from_secs(1);
@@ -71,82 +74,6 @@ pub struct Organization {
     pub in_flight_max: Option<usize>,
     /// Its requests in a second, at most.
     pub requests_per_second: Option<f64>,
-}
-
-/// Why a requester may not send now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// The upstream as a whole fails.
-    Down,
-    /// Requests of this organisation fail.
-    Broken,
-    /// The upstream asked this organisation to wait.
-    Paused,
-}
-
-/// A requester may not send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Closed {
-    /// Why.
-    pub why: Why,
-    /// The last thing heard.
-    pub cause: Reason,
-    /// Until when, as far as is known.
-    pub until: Instant,
-    /// Whether no requester at all may send: then nothing more is to be taken in.
-    pub is_everyone: bool,
-}
-
-impl Closed {
-    /// What a caller is told.
-    #[must_use]
-    pub fn refusal(&self) -> Refusal {
-        let (reason, text) = match self.why {
-            Why::Down => (Reason::UpstreamPaused, "the upstream fails; nothing is sent until it is back"),
-            Why::Broken => (
-                Reason::RequesterPaused,
-                "the upstream fails for this requester organisation; its commands wait until it is served again",
-            ),
-            Why::Paused => {
-                (Reason::UpstreamRateLimited, "the upstream asked this requester organisation to wait")
-            }
-        };
-        let message = match self.why {
-            Why::Down | Why::Broken => format!("{text} (last failure: {})", self.cause),
-            Why::Paused => text.to_owned(),
-        };
-        Refusal::new(reason, message).retry_after(self.remaining())
-    }
-
-    /// How long it lasts, as far as is known.
-    #[must_use]
-    pub fn remaining(&self) -> Duration {
-        self.until.saturating_duration_since(Instant::now())
-    }
-}
-
-/// How long someone is willing to wait while its requester may not send.
-#[derive(Debug, Clone, Copy)]
-pub enum Patience {
-    /// A call, which must be answered by then: a pause that is over before is waited for, a failure is not.
-    Call(Instant),
-    /// A message, or what recovery took up: a short pause is waited for.
-    Message,
-    /// Work that was begun already and has to end by then: it waits for the upstream to come back.
-    Claim(Instant),
-}
-
-impl Patience {
-    /// Whether it is worth waiting for the end of `closed`.
-    #[must_use]
-    pub fn bears(self, closed: &Closed, now: Instant) -> bool {
-        match (self, closed.why) {
-            (Self::Call(answer_by), Why::Paused) => closed.until < answer_by,
-            (Self::Message, Why::Paused) => closed.until < now + PAUSE_SHORT,
-            (Self::Claim(deadline), Why::Paused | Why::Down) => closed.until < deadline,
-            (Self::Call(_) | Self::Message, Why::Down | Why::Broken) | (Self::Claim(_), Why::Broken) => false,
-        }
-    }
 }
 
 /// What recovery may bring of a requester's commands.
@@ -206,6 +133,15 @@ struct Ticket {
     /// It tries whether the upstream, or the requester, is served again.
     tries_upstream: bool,
     tries_requester: bool,
+}
+
+/// The result of a request.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    ticket: Ticket,
+    connection: Connection,
+    latency: Duration,
+    heard: Heard,
 }
 
 impl Gate {
@@ -284,7 +220,7 @@ impl Gate {
         self.inner.lock().closed(requester, now)
     }
 
-    /// Whether and why nobody may send now.
+    /// Whether every upstream fails, and until when as far as is known.
     #[must_use]
     pub fn everyone_closed(&self) -> Option<Closed> {
         let now = self.inner.now();
@@ -451,12 +387,12 @@ impl Drop for Leaving<'_> {
 }
 
 impl Pass {
-    /// The request ended after `latency` and told this.
-    pub fn tell(mut self, latency: Duration, heard: Heard) {
+    /// The request, which was about `connection`, ended after `latency` and told this.
+    pub fn tell(mut self, connection: Connection, latency: Duration, heard: Heard) {
         self.is_told = true;
-        let ticket = self.ticket;
+        let told = Told { ticket: self.ticket, connection, latency, heard };
         let jitter = rand::random();
-        self.inner.change(|state, now| state.hear(ticket, latency, heard, now, jitter));
+        self.inner.change(|state, now| state.hear(told, now, jitter));
     }
 }
 

@@ -7,10 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::requester::{Requester, Turn, Waiter, terms};
-use super::{
-    Appetite, Closed, Condition, Organization, Patience, Settings, TRY_DIVISOR, TRY_ELSEWHERE, TRY_TIME,
-    Ticket, Why,
-};
+use super::{Closed, Organization, Patience, Settings, Ticket};
 use crate::domain::command::OrganizationId;
 use crate::domain::error::Reason;
 use crate::domain::record::Door;
@@ -24,9 +21,6 @@ const SHARE_DIVISOR: usize = 2;
 /// The same for one whose requests fail.
 const STRAINED_DIVISOR: usize = 4;
 
-/// Requesters named to operators, at most.
-const NAMED_MAX: usize = 8;
-
 /// An upstream: a base URL and what is known of what stands behind it.
 pub(super) struct Upstream {
     pub(super) breaker: Breaker,
@@ -39,7 +33,7 @@ pub(super) struct Upstream {
     /// Those with waiters that may be able to go on, in turn.
     listed: VecDeque<OrganizationId>,
     /// Until then a try is recovery's.
-    asked_until: Option<Moment>,
+    pub(super) asked_until: Option<Moment>,
 }
 
 /// See [`Gate`](super::Gate).
@@ -322,103 +316,6 @@ impl State {
         Ok(Ticket { requester: id, granted: now, tries_upstream, tries_requester })
     }
 
-    /// Why and until when a requester may not send. One that may try is open.
-    pub(super) fn shut(&self, id: OrganizationId, now: Moment) -> Option<(Why, Reason, Moment)> {
-        let requester = self.requesters.get(&id)?;
-        let upstream = self.upstreams.get(&requester.upstream)?;
-        let until = |admission| match admission {
-            Admission::Free | Admission::Try => None,
-            Admission::Nothing(until) => Some(until.unwrap_or(now + TRY_TIME)),
-        };
-        let down = until(upstream.breaker.admission(now)).map(|until| (Why::Down, upstream.cause, until));
-        let paused = requester
-            .paused_until
-            .filter(|until| *until > now)
-            .map(|until| (Why::Paused, Reason::UpstreamRateLimited, until));
-        let broken =
-            until(requester.breaker.admission(now)).map(|until| (Why::Broken, requester.cause, until));
-        down.or(broken).or(paused)
-    }
-
-    pub(super) fn closed(&self, id: OrganizationId, now: Moment) -> Option<Closed> {
-        let (why, cause, until) = self.shut(id, now)?;
-        let is_everyone =
-            (why == Why::Down && self.upstreams.len() == 1) || self.everyone_closed(now).is_some();
-        Some(Closed { why, cause, until: self.instant(until), is_everyone })
-    }
-
-    pub(super) fn everyone_closed(&self, now: Moment) -> Option<Closed> {
-        let mut first = None;
-        for id in self.requesters.keys() {
-            let (why, cause, until) = self.shut(*id, now)?;
-            let closed = Closed { why, cause, until: self.instant(until), is_everyone: true };
-            first = first.filter(|first: &Closed| first.until <= closed.until).or(Some(closed));
-        }
-        first
-    }
-
-    pub(super) fn is_strained(&self, id: OrganizationId) -> bool {
-        self.requesters.get(&id).is_some_and(|requester| requester.breaker.is_strained())
-    }
-
-    pub(super) fn is_constrained(&self, id: OrganizationId, now: Moment) -> bool {
-        self.requesters.get(&id).is_some_and(|requester| {
-            let is_alone =
-                self.upstreams.get(&requester.upstream).is_none_or(|upstream| upstream.requesters < 2);
-            let is_own = requester.is_constrained && requester.is_waited_for();
-            self.shut(id, now).is_some() || requester.breaker.is_strained() || (is_own && !is_alone)
-        })
-    }
-
-    pub(super) fn appetite(&mut self, id: OrganizationId, now: Moment) -> Appetite {
-        if let Some(closed) = self.closed(id, now) {
-            return Appetite::Closed(closed);
-        }
-        let is_constrained = self.is_constrained(id, now);
-        let Some(requester) = self.requesters.get_mut(&id) else { return Appetite::Plenty };
-        let Some(upstream) = self.upstreams.get_mut(&requester.upstream) else { return Appetite::Plenty };
-        let asked = if upstream.breaker.admission(now) == Admission::Try {
-            &mut upstream.asked_until
-        } else if requester.breaker.admission(now) == Admission::Try {
-            &mut requester.asked_until
-        } else if is_constrained {
-            return Appetite::Share;
-        } else {
-            return Appetite::Plenty;
-        };
-        if asked.is_some_and(|until| until > now) {
-            return Appetite::Later;
-        }
-        *asked = Some(now + TRY_TIME);
-        Appetite::One
-    }
-
-    /// How long to wait until something can be taken in, for want of anyone who may send.
-    pub(super) fn unavailable(&self, now: Moment) -> Option<Moment> {
-        let mut wait: Option<Moment> = None;
-        for id in self.requesters.keys() {
-            let until = match self.shut(*id, now) {
-                Some((_, _, until)) => until,
-                None => match self.tries_since(*id, now) {
-                    Some(since) if since > now => since,
-                    _ => return None,
-                },
-            };
-            wait = Some(wait.map_or(until, |wait| wait.min(until)));
-        }
-        wait.map(|until| until.saturating_sub(now))
-    }
-
-    /// From when on the queue's door may bring a command for a try, if one is wanted.
-    fn tries_since(&self, id: OrganizationId, now: Moment) -> Option<Moment> {
-        let requester = self.requesters.get(&id)?;
-        let upstream = self.upstreams.get(&requester.upstream)?;
-        let breakers = [(&upstream.breaker, upstream.down_since), (&requester.breaker, requester.down_since)];
-        let (breaker, since) = breakers.into_iter().find(|(breaker, _)| !breaker.is_closed())?;
-        let outage = now.saturating_sub(since.unwrap_or(now));
-        Some(breaker.tries_at()? + TRY_ELSEWHERE.max(outage / TRY_DIVISOR))
-    }
-
     pub(super) fn may_retry(&self, id: OrganizationId) -> bool {
         self.requesters.get(&id).is_none_or(Requester::withdraw)
     }
@@ -426,18 +323,6 @@ impl State {
     /// When to look again.
     pub(super) fn next_look(&self) -> Option<Moment> {
         self.looks.peek().map(|Reverse((at, _))| *at)
-    }
-
-    pub(super) fn condition(&self, now: Moment) -> Condition {
-        let down = self.upstreams.iter().filter(|(_, upstream)| !upstream.breaker.is_closed());
-        let closed = self.requesters.keys().filter(|id| {
-            let is_broken = self.requesters.get(id).is_some_and(|requester| !requester.breaker.is_closed());
-            is_broken || self.shut(**id, now).is_some_and(|(why, ..)| why == Why::Paused)
-        });
-        Condition {
-            down: down.map(|(name, _)| name.to_string()).take(NAMED_MAX).collect(),
-            closed: closed.copied().take(NAMED_MAX).collect(),
-        }
     }
 
     /// A requester is served again: what was put off may go on.
@@ -458,7 +343,7 @@ impl State {
         self.list(id);
     }
 
-    fn instant(&self, moment: Moment) -> Instant {
+    pub(super) fn instant(&self, moment: Moment) -> Instant {
         self.epoch + moment
     }
 }
