@@ -65,7 +65,7 @@ async fn a_reply_queue_that_takes_nothing_holds_up_no_event() {
 async fn a_message_that_joins_a_call_does_not_end_with_the_callers_failure() {
     let mut world = World::start(PROGRAM, "upstream.defer_delay_base = \"200ms\"").await;
     let guest = Uuid::new_v4();
-    world.upstream.simulator.script(Rule::patch().guest(guest).status(429));
+    world.upstream.simulator.script(Rule::patch().guest(guest).status(425));
     let (mut client, mut request) =
         (world.client().await, tonic::Request::new(world.upstream.archive(guest, "k")));
     request.set_timeout(Duration::from_secs(4));

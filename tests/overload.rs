@@ -116,9 +116,11 @@ upstream.settle = "1s"
     let guests: Vec<Uuid> = (0..40).map(|_| Uuid::new_v4()).collect();
     send_all(&world, &guests, |_| true).await;
     let paused = |_, body: &serde_json::Value| {
-        body["parts"]["amqp.consume"]["detail"].as_str().is_some_and(|why| why.contains("4 commands"))
+        body["parts"]["amqp.consume"]["detail"].as_str().is_some_and(|why| why.contains("3 commands"))
     };
     world.adapter.readiness(paused).await;
+    // A place is left to calls; once that is taken, they are refused.
+    assert!(!is_overloaded(&world).await);
     assert!(is_overloaded(&world).await);
     // Each pause ends after the hold with the channel closed; what was prefetched goes back.
     world.broker.depth_when(&world.names.commands, |depth| depth >= 30).await;
@@ -143,6 +145,8 @@ amqp.prefetch = 4
 upstream.attempt_timeout = "200ms"
 upstream.connect_timeout = "100ms"
 upstream.command_timeout = "300ms"
+upstream.breaker_failures = 1000
+upstream.breaker_failure_share = 1.0
 upstream.defer_delay_base = "3s"
 upstream.defer_delay_max = "3s"
 "#;

@@ -84,7 +84,7 @@ async fn an_answer_that_it_was_not_applied_does_not_settle_an_earlier_attempt() 
     for (number, unknown) in unknowns.into_iter().enumerate() {
         let (guest, key) = (Uuid::new_v4(), format!("k-{number}"));
         world.upstream.simulator.script(unknown(guest));
-        world.upstream.simulator.script(Rule::patch().guest(guest).status(429).header("retry-after", LATER));
+        world.upstream.simulator.script(Rule::patch().guest(guest).status(425).header("retry-after", LATER));
         let mut request = Request::new(world.upstream.archive(guest, &key));
         request.set_timeout(DEADLINE);
         let status = world.client().await.archive_guest_connection(request).await.unwrap_err();

@@ -5,28 +5,23 @@ use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
-use uuid::Uuid;
 
 use super::board::{Board, Notice};
 use super::entry::{Entry, Place};
-use super::gate::{Closed, Gate, Organization, Pass, Patience};
-use super::lanes::{Lanes, Ticket};
-use super::load::{Hold, Load};
+use super::gate::{Gate, Organization};
+use super::lanes::Lanes;
+use super::load::Load;
 use super::ports::{Accepted, Clock, Store, StoreError, Upstream};
 use super::worker::{Caller, Claim, Job};
 use super::{Settings, Shared, backlog, heal, recovery};
 use crate::domain::Timestamp;
 use crate::domain::command::{Command, CommandId, IdempotencyKey, OrganizationId};
-use crate::domain::connection::Connection;
 use crate::domain::error::{Reason, Refusal};
-use crate::domain::lifecycle::{Acceptance, PutOff};
 use crate::domain::record::{CommandRecord, Door, ReplyAddress, State};
 use crate::domain::trace::TraceContext;
 

@@ -22,7 +22,7 @@ const ATTEMPT_TIME_MIN: Duration = Duration::from_millis(100);
 #[derive(Default)]
 pub(super) struct Attempts {
     /// Those for which there was no token included.
-    tries: u32,
+    pub(super) tries: u32,
     pub(super) sent: u32,
     pub(super) maybe_applied: bool,
     pub(super) unanswered_at: Option<Instant>,
@@ -30,7 +30,7 @@ pub(super) struct Attempts {
 
 impl Shared {
     /// Tries until something definite is known, or the time is over.
-    async fn attempt(
+    pub(super) async fn attempt(
         &self,
         job: &Job,
         record: &CommandRecord,

@@ -7,10 +7,10 @@ use tokio::time::{Instant, sleep};
 use tracing::{Instrument as _, Span, info, info_span, warn};
 
 use super::Shared;
+use super::attempt::{Attempts, hint};
 use super::gate::Patience;
 use super::lanes::Ticket;
 use super::ports::Patch;
-use super::attempt::{Attempts, hint};
 use super::worker::STORE_RETRY_DELAY;
 use crate::domain::connection::Connection;
 use crate::domain::heal::{Finish, Heal, Healed};

@@ -176,7 +176,7 @@ impl Load {
         if self.backlog_is_full() {
             Some(format!("the store holds about {backlog_max} commands that are not final"))
         } else if self.commands.available_permits() <= self.reserve() {
-            Some(format!("{commands_max} commands are under way"))
+            Some(format!("{} commands are under way", commands_max - self.reserve()))
         } else if self.units.available_permits() < COMMAND_LENGTH_MIN / UNIT_LENGTH {
             Some(format!("commands of {bytes_max} bytes are under way"))
         } else {

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 use tracing::{Instrument as _, Span, error, info_span, warn};
 use uuid::Uuid;
 
@@ -15,14 +14,13 @@ use super::attempt::{Attempts, hint, unsent};
 use super::board::Notice;
 use super::gate::{Closed, Pass, Patience};
 use super::lanes::Ticket;
-use super::ports::{Authorization, Begun, Finished, Patch, PutOffAnswer, Waited};
+use super::ports::{Begun, Finished, PutOffAnswer};
 use crate::domain::command::{CommandId, OrganizationId};
 use crate::domain::error::{Reason, Refusal};
 use crate::domain::lifecycle::{Finish, PutOff};
 use crate::domain::record::{CommandRecord, Door, Outcome, State};
-use crate::domain::reply::{self, Reply, Unauthorized, Verdict};
+use crate::domain::reply::{self, Reply, Verdict};
 use crate::domain::trace::TraceContext;
-use crate::domain::traffic::Heard;
 use crate::telemetry;
 
 /// The pause between tries while the store is away.
@@ -43,7 +41,7 @@ pub struct Caller {
 
 impl Caller {
     /// Whether it will hear of an end that is stored from now on.
-    fn waits(&self) -> bool {
+    pub(super) fn waits(&self) -> bool {
         self.alive.strong_count() > 0 && Instant::now() + HEARING_MARGIN < self.answer_by
     }
 }
@@ -78,7 +76,7 @@ pub struct Claim {
 
 impl Job {
     /// How long it waits for a requester that may not send, while it has no claim.
-    fn patience(&self) -> Patience {
+    pub(super) fn patience(&self) -> Patience {
         match self.caller.as_ref().filter(|caller| caller.waits()) {
             Some(caller) => Patience::Call(caller.answer_by),
             None => Patience::Message,
@@ -330,7 +328,7 @@ impl Shared {
     }
 
     /// Waits, unless the adapter is draining: what is not settled then is the next process's.
-    async fn pause(&self, delay: Duration) -> Result<(), ()> {
+    pub(super) async fn pause(&self, delay: Duration) -> Result<(), ()> {
         tokio::select! {
             () = self.draining.cancelled() => Err(()),
             () = sleep(delay) => Ok(()),
@@ -354,7 +352,10 @@ fn panicked(record: &CommandRecord) -> (Verdict, Attempts) {
     let outcome =
         Outcome::refused(None, Reason::Internal, "the adapter failed while it worked on the command");
     let verdict = Verdict::Transient { outcome, maybe_applied: true, unanswered: true, token_refused: false };
-    (verdict, Attempts { sent: 1, maybe_applied: true, unanswered_at: Some(Instant::now()), ..Attempts::default() })
+    (
+        verdict,
+        Attempts { sent: 1, maybe_applied: true, unanswered_at: Some(Instant::now()), ..Attempts::default() },
+    )
 }
 
 fn command_span(record: &CommandRecord, trace: &TraceContext) -> Span {

@@ -110,7 +110,7 @@ store.lease = "2s"
 store.give_up_after = "2500ms"
 "#;
     let (mut scene, guest) = (Scene::start(lines).await, Uuid::new_v4());
-    scene.world.upstream.simulator.script(Rule::patch().guest(guest).status(429));
+    scene.world.upstream.simulator.script(Rule::patch().guest(guest).status(425));
     first(&mut scene, Door::Amqp, guest, CommandState::Abandoned).await;
     let letter = scene.letters.next().await;
     assert_eq!(letter.table("x-guest-connection-adapter")["reason"], "COMMAND_ABANDONED");
@@ -123,7 +123,7 @@ store.give_up_after = "2500ms"
 async fn a_failed_command() {
     for door in [Door::Grpc, Door::Amqp] {
         let (mut scene, guest) = (Scene::start(PATIENT).await, Uuid::new_v4());
-        let refusal = Rule::patch().guest(guest).times(1).status(429).header("retry-after", LATER);
+        let refusal = Rule::patch().guest(guest).times(1).status(425).header("retry-after", LATER);
         scene.world.upstream.simulator.script(refusal);
         first(&mut scene, Door::Grpc, guest, CommandState::Failed).await;
         let failed = scene.world.upstream.command(&scene.world.adapter, "k").await.unwrap();

@@ -170,7 +170,7 @@ async fn deferred(twin: Door, status: u16) {
 
 #[tokio::test]
 async fn a_deferred_command_and_a_call() {
-    deferred(Door::Grpc, 429).await;
+    deferred(Door::Grpc, 425).await;
 }
 
 #[tokio::test]
@@ -180,5 +180,5 @@ async fn a_deferred_command_that_may_have_been_applied_and_a_call() {
 
 #[tokio::test]
 async fn a_deferred_command_and_a_message() {
-    deferred(Door::Amqp, 429).await;
+    deferred(Door::Amqp, 425).await;
 }

@@ -136,7 +136,7 @@ async fn case_24_a_deadline_ends_the_call_and_not_the_work() {
 async fn case_25_a_late_retry_does_not_overwrite_what_is_newer() {
     let mut world = World::start(PROGRAM, "").await;
     let guest = Uuid::new_v4();
-    let refusal = Rule::patch().guest(guest).archived(true).status(429).header("retry-after", LATER);
+    let refusal = Rule::patch().guest(guest).archived(true).status(425).header("retry-after", LATER);
     world.upstream.simulator.script(refusal);
     world.send(guest, &world.upstream.message(guest, true, "m1")).await;
     let deferred = |command: &Command| command.state() == CommandState::Deferred;
@@ -209,7 +209,7 @@ upstream.defer_delay_max = "100s"
 "#;
     let mut world = World::start(PROGRAM, lines).await;
     let faults: [(&str, Script, &str); 3] = [
-        ("refused", |guest| later(guest, 429), "UPSTREAM_RATE_LIMITED"),
+        ("refused", |guest| later(guest, 425), "UPSTREAM_UNAVAILABLE"),
         ("failed", |guest| later(guest, 503), "UPSTREAM_UNAVAILABLE"),
         ("unanswered", |guest| Rule::patch().guest(guest).times(1).hang(), "UPSTREAM_UNANSWERED"),
     ];

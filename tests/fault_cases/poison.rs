@@ -39,7 +39,7 @@ async fn case_15_nothing_is_requeued_as_a_way_of_waiting() {
     let mut letters = world.broker.consume(&world.names.dead_letters).await;
     let guest = Uuid::new_v4();
     // More failures than the broker would stand deliveries: 20 by default from RabbitMQ 4 on.
-    world.upstream.simulator.script(Rule::patch().guest(guest).times(40).status(429));
+    world.upstream.simulator.script(Rule::patch().guest(guest).times(40).status(425));
     world.send(guest, &world.upstream.message(guest, true, "k")).await;
     assert_eq!(keys(&mut world, 1).await, ["k"]);
     assert_eq!(world.upstream.received(guest), 41);
@@ -82,7 +82,7 @@ async fn case_16_attempts_are_counted_in_the_store_and_bounded() {
     let world = World::start(PROGRAM, lines).await;
     let mut letters = world.broker.consume(&world.names.dead_letters).await;
     let guest = Uuid::new_v4();
-    world.upstream.simulator.script(Rule::patch().guest(guest).status(429));
+    world.upstream.simulator.script(Rule::patch().guest(guest).status(425));
     // What the broker says of earlier lives counts for nothing.
     let mut death = FieldTable::default();
     death.insert("count".into(), AMQPValue::LongLongInt(1_000_000));
@@ -109,7 +109,7 @@ async fn case_17_what_is_due_first_runs_first() {
     let mut world = World::start(PROGRAM, lines).await;
     let (long, short) = (Uuid::new_v4(), Uuid::new_v4());
     let wait = |guest, seconds: &str| -> Rule {
-        Rule::patch().guest(guest).times(1).status(429).header("retry-after", seconds).into()
+        Rule::patch().guest(guest).times(1).status(425).header("retry-after", seconds).into()
     };
     world.upstream.simulator.script(wait(long, "600"));
     world.upstream.simulator.script(wait(short, "1"));

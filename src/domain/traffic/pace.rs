@@ -35,7 +35,10 @@ const STEEPNESS: f64 = 2e-5;
 const MEMORY: Duration = Duration::from_secs(600);
 
 /// The lowest rate, in requests per second.
-const RATE_MIN: f64 = 0.2;
+const RATE_MIN: f64 = 1.0;
+
+/// From so many on, what was served in the last second tells of a limit.
+const SERVED_MIN: f64 = 5.0;
 
 /// What was served within this time is a rate.
 const SECOND: Duration = Duration::from_secs(1);
@@ -68,6 +71,8 @@ pub struct Pace {
     served: VecDeque<Moment>,
     /// Refusals since something was served.
     refusals: u32,
+    /// Nothing is begun before.
+    pause_until: Moment,
 }
 
 impl Pace {
@@ -76,7 +81,7 @@ impl Pace {
     pub fn next(&self, now: Moment) -> Moment {
         match self.learnt {
             Some(_) => self.next.max(now),
-            None => now,
+            None => self.pause_until.max(now),
         }
     }
 
@@ -115,7 +120,7 @@ impl Pace {
     pub fn limit(&mut self, now: Moment, begun: Moment, pause: Option<Duration>) {
         self.forget(now);
         // What was begun before the last pause says nothing of the rate as it is.
-        if self.learnt.is_some_and(|learnt| begun < learnt.since) {
+        if begun < self.learnt.map_or(self.pause_until, |learnt| learnt.since) {
             self.next = self.next.max(now + pause.unwrap_or_default());
             return;
         }
@@ -132,7 +137,12 @@ impl Pace {
             }
             (Some(rate), Some(learnt)) if now.saturating_sub(learnt.since) < AGAIN => (rate, CUT_AGAIN),
             (Some(rate), _) => (rate.min(served.max(rate / 2.0)), CUT),
-            (None, _) => (served.max(1.0), CUT),
+            // Where nothing is served, there is no rate to be learnt.
+            (None, _) if served < SERVED_MIN => {
+                self.pause_until = since;
+                return;
+            }
+            (None, _) => (served, CUT),
         };
         self.learnt = Some(Learnt { limit, cut, cut_at: now, since });
     }

@@ -137,3 +137,20 @@ fn a_limit_is_forgotten_in_the_end_and_memory_is_bounded() {
     pace.begin(now + MEMORY + SECOND);
     assert_eq!(pace.rate(now), None);
 }
+
+#[test]
+fn where_nothing_is_served_there_are_pauses_and_no_rate() {
+    let (mut pace, mut now) = (Pace::default(), SECOND);
+    let mut pauses = Vec::new();
+    for _ in 0..7 {
+        pace.limit(now, now, None);
+        // Those that were under way do not make it longer.
+        pace.limit(now, now - Duration::from_millis(1), None);
+        pauses.push((pace.next(now) - now).as_millis());
+        now = pace.next(now);
+    }
+    assert_eq!(pauses, [100, 200, 400, 800, 1600, 2000, 2000]);
+    assert_eq!(pace.rate(now), None);
+    pace.limit(now, now, Some(Duration::from_secs(7)));
+    assert_eq!(pace.next(now), now + Duration::from_secs(7));
+}

@@ -18,6 +18,9 @@ use crate::domain::traffic::{Heard, Moment};
 /// not come back in the same instant.
 const PAUSE_STRETCH: u32 = 20;
 
+/// The longest pause of an organisation, whatever a single answer asks for; the command that heard it waits longer.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
 /// Requests under way to begin with for one that is served again.
 const RAMP_FIRST: usize = 1;
 
@@ -225,7 +228,9 @@ impl Requester {
     }
 
     fn limit(&mut self, now: Moment, begun: Moment, retry_after: Option<Duration>, jitter: f64) {
-        let pause = retry_after.map(|wait| wait + (wait / PAUSE_STRETCH).mul_f64(jitter));
+        let pause = retry_after
+            .map(|wait| wait.min(PAUSE_MAX))
+            .map(|wait| wait + (wait / PAUSE_STRETCH).mul_f64(jitter));
         self.pace.limit(now, begun, pause);
         if let Some(pause) = pause {
             self.paused_until = self.paused_until.max(Some(now + pause));

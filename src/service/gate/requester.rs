@@ -28,6 +28,7 @@ pub(super) struct Waiter {
     pub(super) place: u64,
     pub(super) patience: Patience,
     pub(super) turn: Turn,
+    pub(super) since: Moment,
     /// What it waits for, as last seen.
     pub(super) reason: Option<&'static str>,
 }
@@ -106,8 +107,16 @@ impl Requester {
         configured.unwrap_or(usize::MAX).min(self.ramp.unwrap_or(usize::MAX))
     }
 
+    /// Work that was begun goes before what is to be begun.
     pub(super) fn push(&mut self, door: Door, waiter: Waiter) {
-        self.waiters[index(door)].push_back(waiter);
+        let waiters = &mut self.waiters[index(door)];
+        let is_begun = |waiter: &Waiter| matches!(waiter.patience, Patience::Claim(_));
+        let place = if is_begun(&waiter) {
+            waiters.iter().take_while(|other| is_begun(other)).count()
+        } else {
+            waiters.len()
+        };
+        waiters.insert(place, waiter);
     }
 
     pub(super) fn is_waited_for(&self) -> bool {

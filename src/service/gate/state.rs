@@ -175,7 +175,7 @@ impl State {
         match self.closed(id, now).filter(|closed| !patience.bears(closed, self.instant(now))) {
             Some(closed) => self.grants.turned_away.push((turn, closed)),
             None => {
-                let waiter = Waiter { place, patience, turn, reason: None };
+                let waiter = Waiter { place, patience, turn, since: now, reason: None };
                 if let Some(requester) = self.requesters.get_mut(&id) {
                     requester.push(door, waiter);
                 }
@@ -245,7 +245,9 @@ impl State {
                     let Some(waiter) = self.requesters.get_mut(&id).and_then(Requester::pop) else {
                         continue;
                     };
-                    self.grants.passes.push((waiter.turn, ticket, waiter.reason));
+                    // One that never was the first waited for those before it.
+                    let reason = waiter.reason.or((waiter.since < now).then_some("concurrency"));
+                    self.grants.passes.push((waiter.turn, ticket, reason));
                     self.list(id);
                 }
                 Err(Obstacle::Full) => {
