@@ -9,14 +9,16 @@ use crate::config::{Config, Faults, Reading, Source};
 /// So often files that change while they are read are read again; then it is for the next look.
 const READS_MAX: usize = 5;
 
-/// The clock that stamps files moves on in steps: two writes within one step can look like one.
-const STAMP_STEP: Duration = Duration::from_millis(100);
+/// A file that was written so short a time ago may be there by half: some editors empty a file before they fill it, and an
+/// empty one is a configuration as well. Besides, the clock that stamps files moves on in steps, so that another write
+/// within this time could leave no trace.
+const STILL_TIME: Duration = Duration::from_millis(100);
 
 /// Files, and what they looked like when they were last read.
 pub(super) struct Files {
     source: Source,
     paths: Vec<PathBuf>,
-    /// Nothing before the first reading, or if they have to be read again in any case.
+    /// Nothing before the first reading, or if they would not stand still.
     seen: Option<Vec<Option<Signature>>>,
 }
 
@@ -45,6 +47,11 @@ impl Files {
             return None;
         }
         for _ in 0..READS_MAX {
+            if before.iter().flatten().any(Signature::is_fresh) {
+                std::thread::sleep(STILL_TIME);
+                before = self.signatures();
+                continue;
+            }
             let Reading { mut files, config } = self.source.read();
             files.dedup();
             let is_complete = files == self.paths;
@@ -52,7 +59,7 @@ impl Files {
             let after = self.signatures();
             // What was written in the midst of the reading may be in it by half.
             if is_complete && before == after {
-                self.seen = (!after.iter().flatten().any(Signature::is_fresh)).then_some(after);
+                self.seen = Some(after);
                 return Some(config);
             }
             before = after;
@@ -78,13 +85,13 @@ impl Signature {
         }
     }
 
-    /// Whether another write could still bear the same stamp.
+    /// Whether it has only just been written.
     fn is_fresh(&self) -> bool {
         let (seconds, nanos) = self.changed;
         let stamp = u64::try_from(seconds).unwrap_or_default();
         let stamp = Duration::new(stamp, u32::try_from(nanos).unwrap_or_default());
         let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + stamp);
         // A stamp of the future comes from another machine's clock and says nothing.
-        age.is_ok_and(|age| age < STAMP_STEP)
+        age.is_ok_and(|age| age < STILL_TIME)
     }
 }
