@@ -15,6 +15,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
 use guest_connection_adapter::proto;
 use harness::adapter::{replace_file, secret_file};
+use harness::broker::Arrived;
 use harness::{Collector, DEADLINE, World};
 use lapin::BasicProperties;
 use serde_json::{Value, json};
@@ -59,6 +60,12 @@ impl Said {
 
     fn shown(&mut self, place: &str, what: &impl Debug) {
         self.note(place, format!("{what:?}"));
+    }
+
+    fn arrived(&mut self, place: &str, message: &Arrived) {
+        self.shown(place, &message.properties);
+        self.shown(place, &message.table("x-guest-connection-adapter"));
+        self.note(place, message.body.clone());
     }
 
     /// Where `secret` stands, in whatever form.
@@ -184,8 +191,8 @@ async fn commands(world: &mut World, of: &Organizations, said: &mut Said) {
     };
     let base = || BasicProperties::default().with_reply_to(replies.as_str().into());
     world.send_with(guest, base(), &message("m-1")).await;
-    said.shown("dead letter", &letters.next().await);
-    said.shown("reply", &inbox.next().await);
+    said.arrived("dead letter", &letters.next().await);
+    said.arrived("reply", &inbox.next().await);
     // The token endpoint quotes the secret, and refuses it.
     for status in [400, 401, 500] {
         let rule = Rule::token().requester(of.environment).times(1).status(status).json(echo(SECRETS[3]));
@@ -196,9 +203,9 @@ async fn commands(world: &mut World, of: &Organizations, said: &mut Said) {
         said.shown("the token endpoint quotes", &answer);
     }
     world.send_with(guest, base(), &message("m-2")).await;
-    said.shown("reply", &inbox.next().await);
+    said.arrived("reply", &inbox.next().await);
     for _ in 0..4 {
-        said.shown("event", &world.events.next().await);
+        said.arrived("event", &world.events.next().await);
     }
 }
 
@@ -256,7 +263,8 @@ async fn wrong_password(world: &World, said: &mut Said) {
     let setup =
         world.setup.clone().config("store.path = \"second.db\"").env("GCA_AMQP__PASSWORD", SECRETS[5]);
     let adapter = setup.start().await;
-    let refused = |value: &Value| value["parts"]["amqp.consume"].to_string().contains("refused the credentials");
+    let refused =
+        |value: &Value| value["parts"]["amqp.consume"].to_string().contains("refused the credentials");
     said.note("/readyz", adapter.readiness(|_, value| refused(value)).await.to_string());
     let (status, log) = adapter.terminate().await;
     assert!(status.success());
@@ -276,7 +284,6 @@ async fn no_secret_shows_in_anything_that_a_full_run_leaves_behind() {
 
     let directory = world.setup.directory().to_owned();
     let output = world.adapter.output().clone();
-    let setup = world.setup.clone();
     let (status, log) = world.adapter.terminate().await;
     assert!(status.success(), "{status}");
     assert!(log.iter().any(|line| line.contains("the organisations have changed")));
@@ -286,12 +293,10 @@ async fn no_secret_shows_in_anything_that_a_full_run_leaves_behind() {
     let spans =
         collector.wait_for(DEADLINE, |spans| spans.iter().any(|span| span.name.starts_with("POST"))).await;
     said.shown("spans", &spans);
-    // Once more, so that what the write-ahead log held is in the file, and what is deferred is taken up.
     for file in std::fs::read_dir(directory.join("var")).unwrap() {
         let path = file.unwrap().path();
         said.note(&path.display().to_string(), std::fs::read(&path).unwrap());
     }
-    drop(setup);
     for place in ["log", "spans", "/readyz", "event", "reply", "dead letter", "a refused call", "check"] {
         assert!(said.0.iter().any(|(known, text)| known == place && text.len() > 50), "nothing of {place}");
     }

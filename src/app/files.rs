@@ -47,7 +47,7 @@ impl Files {
             return None;
         }
         for _ in 0..READS_MAX {
-            if before.iter().flatten().any(Signature::is_fresh) {
+            if before.iter().flatten().any(|file| file.is_fresh(SystemTime::now())) {
                 std::thread::sleep(STILL_TIME);
                 before = self.signatures();
                 continue;
@@ -86,12 +86,77 @@ impl Signature {
     }
 
     /// Whether it has only just been written.
-    fn is_fresh(&self) -> bool {
+    fn is_fresh(&self, now: SystemTime) -> bool {
         let (seconds, nanos) = self.changed;
         let stamp = u64::try_from(seconds).unwrap_or_default();
         let stamp = Duration::new(stamp, u32::try_from(nanos).unwrap_or_default());
-        let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + stamp);
+        let age = now.duration_since(SystemTime::UNIX_EPOCH + stamp);
         // A stamp of the future comes from another machine's clock and says nothing.
         age.is_ok_and(|age| age < STILL_TIME)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::path::Path;
+
+    use super::*;
+
+    const ID: &str = "0190c1d4-7c1e-7d3a-9a53-5c1f6e1b2a77";
+
+    fn config(secret: &Path) -> String {
+        format!(
+            "[organizations.acme]\nid = '{ID}'\nclient_id = 'c'\nclient_secret_file = '{}'\n",
+            secret.display()
+        )
+    }
+
+    fn write(path: &Path, text: &str) {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    #[test]
+    fn files_are_read_when_one_has_changed_and_not_before() {
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name);
+        write(&path("first"), "s3cret");
+        write(&path("second"), "s3cret-2");
+        symlink("first", path("link")).unwrap();
+        write(&path("config"), &config(&path("link")));
+        let mut files = Files::new(Source::new(Some(path("config")), []));
+        assert!(files.look().is_some_and(|read| read.is_ok()), "the first time");
+        assert!(files.look().is_none());
+        // The same text again is a change of the file, and so is its mode.
+        write(&path("config"), &config(&path("link")));
+        assert!(files.look().is_some_and(|read| read.is_ok()));
+        fs::set_permissions(path("first"), fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(files.look().is_some_and(|read| read.is_err()));
+        assert!(files.look().is_none(), "a fault is read once too");
+        // What the link leads to is another file, which nobody has written to.
+        symlink("second", path("new-link")).unwrap();
+        fs::rename(path("new-link"), path("link")).unwrap();
+        assert!(files.look().is_some_and(|read| read.is_ok()));
+        fs::remove_file(path("second")).unwrap();
+        assert!(files.look().is_some_and(|read| read.is_err()));
+        write(&path("second"), "s3cret-3");
+        assert!(files.look().is_some_and(|read| read.is_ok()), "a file that was missing is waited for");
+        assert!(files.look().is_none());
+    }
+
+    #[test]
+    fn what_has_just_been_written_may_not_be_complete() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let written = |ago: i64| {
+            let nanos = 1_700_000_000_000_000_000 - ago * 1_000_000;
+            let changed = (nanos / 1_000_000_000, nanos % 1_000_000_000);
+            let rest = Signature { device: 0, inode: 0, mode: 0, length: 0, modified: (0, 0), changed };
+            rest.is_fresh(now)
+        };
+        assert!(written(0) && written(99));
+        assert!(!written(100) && !written(5_000));
+        assert!(!written(-50), "another machine's clock");
     }
 }
