@@ -7,6 +7,9 @@ use uuid::Uuid;
 
 use crate::support::{Other, PROGRAM, QUICK, changed, readiness, rotate};
 
+/// Something that is done to the files.
+type Step<'a> = Box<dyn Fn() + 'a>;
+
 /// How many records have this message.
 fn count(world: &World, message: &str) -> usize {
     world.adapter.log().all().iter().filter(|line| line.contains(message)).count()
@@ -21,7 +24,6 @@ async fn a_broken_file_keeps_what_held_before_says_so_once_and_mends() {
     let config = world.setup.directory().join("adapter.toml");
     let set_mode = |mode| std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(mode)).unwrap();
     let broken = "organizations.test = { id = \"nobody\", client_secret = \"in-the-wrong-place\" }";
-    type Step<'a> = Box<dyn Fn() + 'a>;
     let cases: Vec<(&str, Step<'_>, Step<'_>)> = vec![
         (
             "is not TOML",
