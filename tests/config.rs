@@ -232,6 +232,60 @@ fn secret_files_are_read_or_faulted() {
 }
 
 #[test]
+fn an_organisation_has_a_place_and_limits_of_its_own_and_one_is_the_default() {
+    let place = Place::new();
+    let secret = place.file("secret", "s3cret").display().to_string();
+    let other = "0190c1d4-7c1e-7d3a-9a53-5c1f6e1b2a78";
+    let one = format!("[organizations.one]\nid = '{ID}'\nclient_id = 'c'\nclient_secret_file = '{secret}'\n");
+    let two = format!(
+        "[organizations.two]\nid = '{other}'\ntoken_file = '{secret}'\nbase_url = 'https://x/v1'\n\
+         in_flight_max = 8\nrequests_per_second = 5\n"
+    );
+    let requester = |text: &str, environment: &[(&str, &str)]| {
+        place.load(text, environment).unwrap().default_requester().map(|requester| requester.to_string())
+    };
+    assert_eq!(requester(&one, &[]).as_deref(), Some(ID), "there is no other");
+    assert_eq!(requester(&format!("{one}{two}"), &[]), None);
+    assert_eq!(requester("", &[]), None);
+    let chosen = format!("default_organization = 'two'\n{one}{two}");
+    assert_eq!(requester(&chosen, &[]).as_deref(), Some(other));
+    assert_eq!(requester(&chosen, &[("GCA_DEFAULT_ORGANIZATION", "one")]).as_deref(), Some(ID));
+
+    let config = place.load(&chosen, &[("GCA_ORGANIZATIONS__ONE__REQUESTS_PER_SECOND", "0.5")]).unwrap();
+    let limits = |name: &str| {
+        let organization = &config.organizations[name];
+        (organization.in_flight_max, organization.requests_per_second)
+    };
+    assert_eq!((limits("one"), limits("two")), ((None, Some(0.5)), (Some(8), Some(5.0))));
+    let mut urls: Vec<_> = config.upstream().unwrap().organizations.into_values().collect();
+    urls.sort_by_key(|organization| organization.base_url.to_string());
+    assert_eq!(urls[0].base_url.as_str(), "https://api.mycreditapp.ai/v1-beta");
+    assert_eq!(urls[1].base_url.as_str(), "https://x/v1");
+
+    let text = format!(
+        "default_organization = 'three'\norganizations_check_interval = '0s'\n{one}base_url = 'x'\n\
+         in_flight_max = 0\nrequests_per_second = 0.001\nlimit = 1\n"
+    );
+    let faults = place.faults(&text, &[("GCA_ORGANIZATIONS_CHECK_INTERVALL", "1s")]);
+    for start in [
+        "default_organization: is `three`, must be the name of one of the organisations",
+        "organizations_check_interval: is 0s, must be from 1ms",
+        "organizations.one.base_url: is `x`, must be an address",
+        "organizations.one.in_flight_max: is 0, must be from 1 to 100000",
+        "organizations.one.requests_per_second: is 0.001, must be from 0.01 to 100000",
+        "organizations.one.limit: is not a key",
+        "organizations_check_intervall: is not a key (from GCA_ORGANIZATIONS_CHECK_INTERVALL); did you mean",
+    ] {
+        assert!(faults.iter().any(|fault| fault.starts_with(start)), "{start}\n{faults:#?}");
+    }
+    assert_eq!(faults.len(), 7, "{faults:#?}");
+    assert!(place.faults(&format!("{one}requests_per_second = nan"), &[])[0].contains("is NaN"));
+    let long = place.file("long", &"t".repeat(16 * 1024 + 1)).display().to_string();
+    let text = format!("[organizations.one]\nid = '{ID}'\ntoken_file = '{long}'\n");
+    assert!(place.faults(&text, &[])[0].starts_with("organizations.one.token: must be at most 16384"));
+}
+
+#[test]
 fn the_example_holds_every_key_and_changes_nothing() {
     let example = reference::example();
     let place = Place::new();

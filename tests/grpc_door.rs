@@ -72,7 +72,7 @@ async fn every_bad_field_is_named_at_once_and_nothing_is_kept() {
     let world = World::start(PROGRAM, "").await;
     let request = ArchiveGuestConnectionRequest {
         guest_organization_id: "nobody".to_owned(),
-        requester_organization_id: String::new(),
+        requester_organization_id: "someone".to_owned(),
         target_organization_id: Uuid::nil().to_string(),
         idempotency_key: "with space".to_owned(),
         issue_time: Some(prost_types::Timestamp { seconds: 0, nanos: -1 }),

@@ -98,7 +98,7 @@ impl Watch {
         metrics.configured(&self.config);
         self.part.set(Condition::Ready);
         let mut told = Told::default();
-        let mut files = Files::new(source);
+        let mut files = Files::new(source.clone());
         let mut looks = interval(self.config.organizations_check_interval.max(Duration::from_millis(1)));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(looks.tick()).await.is_some() {
@@ -107,10 +107,18 @@ impl Watch {
                 let reading = files.look();
                 (files, reading)
             });
-            let Some(Ok((kept, reading))) = stop.run_until_cancelled(look).await else { return };
-            files = kept;
-            if let Some(reading) = reading {
-                self.take(reading, &mut told, &metrics);
+            match stop.run_until_cancelled(look).await {
+                None => return,
+                Some(Ok((kept, reading))) => {
+                    files = kept;
+                    if let Some(reading) = reading {
+                        self.take(reading, &mut told, &metrics);
+                    }
+                }
+                Some(Err(panic)) => {
+                    warn!(%panic, "looking at the configuration failed");
+                    files = Files::new(source.clone());
+                }
             }
         }
     }

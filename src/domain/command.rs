@@ -232,6 +232,23 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn a_default_stands_in_for_a_requester_that_is_missing_and_for_no_other() {
+        let default = OrganizationId(Uuid::from_u128(1));
+        let requester = |requester: &str, violations: Vec<FieldViolation>| {
+            let mut draft = Draft { requester: requester.to_owned(), violations, ..Draft::default() };
+            draft.default_requester(Some(default));
+            draft.requester
+        };
+        assert_eq!(requester("", Vec::new()), default.to_string());
+        assert_eq!(requester("someone", Vec::new()), "someone");
+        assert_eq!(requester("", vec![FieldViolation::new(field::REQUESTER, "must be a string")]), "");
+        assert_eq!(
+            requester("", vec![FieldViolation::new(field::GUEST, "is required")]),
+            default.to_string()
+        );
+    }
+
     proptest! {
         #[test]
         fn a_key_is_visible_ascii_as_it_came(text in text()) {

@@ -65,6 +65,7 @@ impl MyCreditApp {
         let Ok(url) = member.url(patch.connection.guest) else { return Reply::Unreachable };
         let span = http::span("PATCH", &url, &member.template, patch.resend_count);
         http::note_waits(&span, patch.retry_wait, patch.gate_wait);
+        let token = authorization.header.as_bytes().to_vec();
         let request = self
             .client
             .patch(url)
@@ -74,7 +75,8 @@ impl MyCreditApp {
             .json(&PatchBody { archived: patch.archived });
         let sent = http::send(request, deadline, self.settings.body_length_max, &span);
         match sent.instrument(span.clone()).await {
-            Ok(answer) => {
+            Ok(mut answer) => {
+                answer.body = answer.body.map(|body| wire::without(body, &token));
                 if answer.status != 401 {
                     self.tokens.accepted(patch.requester, serial);
                 }

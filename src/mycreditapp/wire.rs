@@ -15,6 +15,9 @@ pub const TARGET: &str = "target-organization-id";
 /// The longest wait that a `Retry-After` is believed to mean.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
+/// What stands before the token in the `Authorization` header.
+const SCHEME: &str = "Bearer ";
+
 /// The longest token that is taken, in bytes.
 pub const TOKEN_LENGTH_MAX: usize = 16 * 1024;
 
@@ -68,9 +71,20 @@ pub fn bearer(token: &str) -> Option<HeaderValue> {
     let fits = !token.is_empty()
         && token.len() <= TOKEN_LENGTH_MAX
         && token.bytes().all(|byte| byte.is_ascii_graphic());
-    let mut header = HeaderValue::try_from(format!("Bearer {token}")).ok().filter(|_| fits)?;
+    let mut header = HeaderValue::try_from(format!("{SCHEME}{token}")).ok().filter(|_| fits)?;
     header.set_sensitive(true);
     Some(header)
+}
+
+/// What an answer says, without the token of its request: one that quotes it must not have us tell it to callers, in events
+/// or in the store. `header` is the `Authorization` header as it was sent.
+pub fn without(mut body: Vec<u8>, header: &[u8]) -> Vec<u8> {
+    const STAND_IN: &[u8] = b"(token)";
+    let token = header.strip_prefix(SCHEME.as_bytes()).unwrap_or(header);
+    while let Some(at) = body.windows(token.len().max(1)).position(|window| window == token) {
+        body.splice(at..at + token.len(), STAND_IN.iter().copied());
+    }
+    body
 }
 
 fn lifetime(expires_in: &Value) -> Duration {
@@ -141,6 +155,15 @@ mod tests {
             assert_eq!(lifetime(&expires_in), Duration::from_secs(seconds), "{expires_in}");
         }
         assert_eq!(lifetime(&json!("NaN")), LIFETIME_ASSUMED);
+    }
+
+    #[test]
+    fn a_token_that_is_quoted_is_taken_out() {
+        let read = |body: &str| String::from_utf8(without(body.into(), b"Bearer a.b.c")).unwrap();
+        assert_eq!(read(r#"{"msg": "a.b.c, Bearer a.b.c"}"#), r#"{"msg": "(token), Bearer (token)"}"#);
+        for plain in ["", "a.b", "{}"] {
+            assert_eq!(read(plain), plain);
+        }
     }
 
     #[test]

@@ -236,8 +236,10 @@ async fn requests_to_a_failing_endpoint_are_as_far_apart_as_the_back_off_says() 
     })
     .await;
     let backoff = Backoff { delay_base: Duration::from_millis(100), delay_max: Duration::from_millis(400) };
-    let upstream =
-        MyCreditApp::new(Settings { token_backoff: backoff, ..settings(address, api_client()) }).unwrap();
+    let usual = settings(address, api_client());
+    // So long that a loaded machine gives no request up.
+    let attempt_timeout = Duration::from_secs(10);
+    let upstream = MyCreditApp::new(Settings { token_backoff: backoff, attempt_timeout, ..usual }).unwrap();
     let callers = join_all((0..20).map(|_| async {
         while authorize(&upstream).await.is_err() {
             tokio::task::yield_now().await;

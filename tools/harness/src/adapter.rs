@@ -24,7 +24,11 @@ use crate::{CLIENT_ID, CLIENT_SECRET, DEADLINE};
 /// The database file, below the directory of its adapter.
 const STORE: &str = "var/adapter.db";
 
+/// The configuration file, below the directory of its adapter.
+const CONFIG: &str = "adapter.toml";
+
 /// How an adapter is to be started.
+#[derive(Clone)]
 pub struct Setup {
     program: PathBuf,
     directory: Arc<TempDir>,
@@ -68,6 +72,24 @@ organizations.test = {{ id = "{requester}", client_id = "{CLIENT_ID}", client_se
         self.config.push_str(lines);
         self.config.push('\n');
         self
+    }
+
+    /// Takes the lines with this key out.
+    #[must_use]
+    pub fn without(mut self, key: &str) -> Self {
+        let start = format!("{key} = ");
+        self.config = self
+            .config
+            .lines()
+            .filter(|line| !line.starts_with(&start))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        self
+    }
+
+    /// Writes the configuration to its file, which the running adapter may then read again.
+    pub fn write(&self) {
+        replace_file(&self.directory.path().join(CONFIG), &self.config);
     }
 
     /// Adds a variable to the environment of the process.
@@ -130,8 +152,8 @@ relay.retry_delay_max = "1s"
 
     /// The process, about to be started.
     fn command(&self) -> Command {
-        let file = self.directory.path().join("adapter.toml");
-        std::fs::write(&file, &self.config).expect("the configuration is written");
+        let file = self.directory.path().join(CONFIG);
+        self.write();
         let mut command = Command::new(&self.program);
         command
             .args(["serve", "--config"])
@@ -183,6 +205,13 @@ relay.retry_delay_max = "1s"
         adapter.ready().await;
         adapter
     }
+}
+
+/// Puts a file that only its owner can read in the place of another, as a whole.
+pub fn replace_file(path: &Path, text: &str) {
+    let name = format!("{}.new", path.file_name().expect("a name").to_string_lossy());
+    let new = secret_file(path.parent().expect("a directory"), &name, text);
+    std::fs::rename(new, path).expect("the file is replaced");
 }
 
 /// Writes a file that only its owner can read.
