@@ -36,7 +36,7 @@ pub struct Config {
     pub limits: Limits,
     /// The relay, which publishes what the store holds.
     pub relay: Relay,
-    /// Logs and traces.
+    /// Logs, traces and metrics.
     pub telemetry: Telemetry,
     /// The end of the process.
     pub shutdown: Shutdown,
@@ -307,7 +307,7 @@ pub struct Relay {
     pub retry_delay_max: Duration,
 }
 
-/// Logs and traces.
+/// Logs, traces and metrics.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Telemetry {
@@ -315,7 +315,8 @@ pub struct Telemetry {
     pub log_format: Format,
     /// What is logged: a level, or levels by module, such as `info,guest_connection_adapter=debug`.
     pub log_filter: String,
-    /// The collector that spans are sent to by OTLP/gRPC, such as `http://127.0.0.1:4317`. Without one none are sent.
+    /// The collector that spans and metrics are sent to by OTLP/gRPC, such as `http://127.0.0.1:4317`. Without one none
+    /// are sent; metrics can still be scraped at the admin port.
     #[schemars(example = "http://127.0.0.1:4317")]
     pub otlp_endpoint: Option<String>,
     /// The share of new traces that is exported, from 0 to 1. For a trace that a caller began, the caller decides.
