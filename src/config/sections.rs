@@ -74,6 +74,9 @@ pub struct Admin {
 pub struct Upstream {
     /// The address of the API, version segment included.
     pub base_url: String,
+    /// A file of certificate authorities in PEM form that are trusted beside those of the system.
+    #[schemars(example = "/etc/ssl/private-ca.pem")]
+    pub ca_file: Option<PathBuf>,
     /// The time for one PATCH: connecting, headers and body together.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]

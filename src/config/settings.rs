@@ -30,6 +30,7 @@ impl Config {
         Ok(mycreditapp::Settings {
             base_url: Url::parse(&upstream.base_url)
                 .map_err(|error| fault("upstream.base_url", &error.to_string()))?,
+            ca_file: upstream.ca_file.clone(),
             attempt_timeout: upstream.attempt_timeout,
             connect_timeout: upstream.connect_timeout,
             body_length_max: upstream.body_length_max,

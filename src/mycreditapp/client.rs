@@ -4,18 +4,22 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use reqwest::dns::Resolve;
 use reqwest::{Client, header};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 use url::Url;
 
-use super::http::{self, Failure};
+use super::failure::Failure;
+use super::http;
 use super::tokens::Tokens;
 use super::wire::{self, PatchBody};
 use super::{Error, Settings};
 use crate::domain::command::OrganizationId;
-use crate::domain::reply::{Reply, Unauthorized};
+use crate::domain::obstacle::Obstacle;
+use crate::domain::reply::{self, Reply, Unauthorized};
 use crate::service::ports::{Authorization, Patch, Upstream};
+use crate::telemetry::drift;
 
 /// The resource's place under the base URL.
 const COLLECTION: &str = "guest-connections";
@@ -36,7 +40,19 @@ impl MyCreditApp {
     /// # Errors
     /// The settings cannot be used as they are.
     pub fn new(settings: Settings) -> Result<Self, Error> {
-        let client = http::client(&settings)?;
+        Self::with(http::client(&settings)?, settings)
+    }
+
+    /// The same with a resolver of names of one's own.
+    ///
+    /// # Errors
+    /// The settings cannot be used as they are.
+    pub fn with_resolver<R: Resolve + 'static>(settings: Settings, resolver: R) -> Result<Self, Error> {
+        let client = http::builder(&settings)?.dns_resolver(resolver).build().map_err(Error::Client)?;
+        Self::with(client, settings)
+    }
+
+    fn with(client: Client, settings: Settings) -> Result<Self, Error> {
         let collection = http::endpoint(&settings.base_url, &[COLLECTION])?;
         let template = format!("{}/{{guest_org_id}}", collection.path());
         let settings = Arc::new(settings);
@@ -48,7 +64,7 @@ impl MyCreditApp {
         let deadline = Instant::now() + self.settings.attempt_timeout;
         let Ok(url) = self.url(&patch) else {
             // The same base was extended in `new`.
-            return Reply::Unreachable;
+            return Reply::Unreachable(Obstacle::Unsent);
         };
         let span = http::span("PATCH", &url, &self.template, patch.resend_count);
         let serial = authorization.serial;
@@ -65,10 +81,11 @@ impl MyCreditApp {
                 if answer.status != 401 {
                     self.tokens.accepted(patch.requester, serial);
                 }
+                drift::note(reply::drifts(&answer, patch.archived));
                 Reply::Answered(answer)
             }
-            Err(Failure::Unreachable) => Reply::Unreachable,
-            Err(Failure::Unanswered) => Reply::Unanswered,
+            Err(Failure::Unreachable(obstacle)) => Reply::Unreachable(obstacle),
+            Err(Failure::Unanswered(_)) => Reply::Unanswered,
         }
     }
 

@@ -3,15 +3,20 @@
 //! - [`client`]: the one call, a PATCH
 //! - [`tokens`]: bearer tokens, one slot for each organisation
 //! - [`http`](self): what both requests share: deadline, cap, span
+//! - [`failure`](self): what a request without an answer was
+//! - [`roots`]: certificate authorities beside the system's
 //! - [`wire`](self): the contract's JSON and headers
 
+mod failure;
 mod http;
+pub mod roots;
 pub mod wire;
 
 pub mod client;
 pub mod tokens;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -27,6 +32,8 @@ use crate::domain::retry::Backoff;
 pub struct Settings {
     /// The address of the API, version segment included.
     pub base_url: Url,
+    /// Certificate authorities in PEM form, beside those of the system.
+    pub ca_file: Option<PathBuf>,
     /// The time for one request: connecting, headers and body together.
     pub attempt_timeout: Duration,
     /// The time for name resolution, TCP and TLS together. Shorter than `attempt_timeout`, so that what could not be
@@ -69,6 +76,9 @@ pub enum Error {
     /// A static token cannot be put into a header.
     #[error("the static token of organisation {0} has characters that no header may have")]
     StaticToken(OrganizationId),
+    /// The file of certificate authorities cannot be used.
+    #[error(transparent)]
+    Roots(#[from] roots::Error),
     /// The HTTP client could not be set up, for lack of root certificates, say.
     #[error("the HTTP client could not be set up")]
     Client(#[source] reqwest::Error),

@@ -17,6 +17,7 @@ use super::ports::{Authorization, Begun, Finished, Patch};
 use crate::domain::command::CommandId;
 use crate::domain::error::Reason;
 use crate::domain::lifecycle::Finish;
+use crate::domain::obstacle::Obstacle;
 use crate::domain::record::{CommandRecord, Outcome, State};
 use crate::domain::reply::{self, Reply, Unauthorized, Verdict};
 use crate::domain::trace::TraceContext;
@@ -152,15 +153,6 @@ impl Shared {
         let lease_end = asked + self.settings.lease;
         let attempted = AssertUnwindSafe(self.attempt(job, record, asked, lease_end)).catch_unwind().await;
         let (verdict, attempts) = attempted.unwrap_or_else(|_| panicked(record));
-        if let Verdict::Applied { drifts, .. } = &verdict {
-            for drift in drifts {
-                warn!(
-                    field = drift.field,
-                    kind = drift.kind.as_str(),
-                    "the upstream's answer differs from its contract"
-                );
-            }
-        }
         let finish = Finish {
             id: record.id,
             epoch: record.epoch,
@@ -314,7 +306,7 @@ impl Shared {
         let request: BoxFuture<'_, Reply> = self.upstream.patch(patch, authorization.clone());
         if Instant::now() + self.settings.attempt_timeout >= lease_end {
             // Not sent, so certainly not applied by this attempt.
-            return (Reply::Unreachable, None);
+            return (Reply::Unreachable(Obstacle::Unsent), None);
         }
         attempts.sent += 1;
         (request.await, Some(authorization))

@@ -1,11 +1,13 @@
 //! Traces, metrics and logs: a leaf that everything but the domain may use.
 //!
 //! - [`context`]: W3C trace context in and out of spans
+//! - [`drift`]: how the upstream departs from its contract, counted
 //! - [`export`]: spans to a collector, by OTLP/gRPC
 //! - [`metrics`]: metrics to a scraper and a collector
 //! - [`log`]: log records to standard error, each with the ids of its span
 
 pub mod context;
+pub mod drift;
 pub mod export;
 pub mod log;
 pub mod metrics;
