@@ -177,7 +177,7 @@ fn failed(error: &reqwest::Error, span: &Span) -> Failure {
             tracing::warn!(error = text, error.type = kind, "{}", obstacle.public_text());
         }
         Failure::Unanswered(_) => {
-            tracing::warn!(error = text, error.type = kind, "the upstream gave no answer")
+            tracing::warn!(error = text, error.type = kind, "the upstream gave no answer");
         }
     }
     failure
