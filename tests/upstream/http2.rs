@@ -170,7 +170,7 @@ fn is_answered(reply: &Reply) -> bool {
     matches!(reply, Reply::Answered(answer) if answer.status == 200 && answer.body.is_some())
 }
 
-async fn received(requests: &mut mpsc::UnboundedReceiver<usize>) -> Vec<usize> {
+fn received(requests: &mut mpsc::UnboundedReceiver<usize>) -> Vec<usize> {
     let mut all = Vec::new();
     while let Ok(number) = requests.try_recv() {
         all.push(number);
@@ -186,8 +186,10 @@ async fn requests_share_a_connection() {
     for _ in 0..3 {
         assert!(is_answered(&send(&upstream).await));
     }
-    assert_eq!(received(&mut requests).await, [0, 0, 0]);
+    assert_eq!(received(&mut requests), [0, 0, 0]);
 }
+
+type Check<'a> = &'a dyn Fn(&Reply) -> bool;
 
 #[tokio::test]
 async fn what_the_other_side_says_it_did_not_process_is_unreachable_and_the_rest_unanswered() {
@@ -197,7 +199,6 @@ async fn what_the_other_side_says_it_did_not_process_is_unreachable_and_the_rest
     let refused = |reply: &Reply| matches!(reply, Reply::Unreachable(Obstacle::StreamRefused));
     let unanswered = |reply: &Reply| matches!(reply, Reply::Unanswered);
     let go_away = |beyond, code, answer| Act::GoAway { beyond, code, answer };
-    type Check<'a> = &'a dyn Fn(&Reply) -> bool;
     let mut cases: Vec<(Act, Check<'_>)> = vec![
         (Act::Reset(REFUSED_STREAM), &refused),
         (go_away(-1, NO_ERROR, false), &refused),
@@ -217,7 +218,7 @@ async fn what_the_other_side_says_it_did_not_process_is_unreachable_and_the_rest
         assert!(is_answered(&send(&upstream).await));
         let reply = send(&upstream).await;
         assert!(expected(&reply), "{act:?}: {reply:?}");
-        assert_eq!(received(&mut requests).await, [0, 0], "sent once: {act:?}");
+        assert_eq!(received(&mut requests), [0, 0], "sent once: {act:?}");
         // The next one finds a connection that works.
         assert!(is_answered(&send(&upstream).await), "after {act:?}");
     }
@@ -246,7 +247,7 @@ async fn a_dead_connection_takes_one_attempt_with_it() {
     assert!(matches!(send(&upstream).await, Reply::Unanswered));
     assert!(started.elapsed() < Duration::from_secs(2), "the PING is missed before the attempt is over");
     assert!(is_answered(&send(&upstream).await));
-    assert_eq!(received(&mut requests).await, [0, 0, 1]);
+    assert_eq!(received(&mut requests), [0, 0, 1]);
 }
 
 #[tokio::test]
@@ -257,7 +258,7 @@ async fn requests_wait_for_their_turn_within_the_deadline() {
     assert!(is_answered(&send(&upstream).await), "now the limit is known");
     let replies = join_all((0..8).map(|_| send(&upstream))).await;
     assert!(replies.iter().all(is_answered), "{replies:?}");
-    assert_eq!(received(&mut requests).await, [0; 9]);
+    assert_eq!(received(&mut requests), [0; 9]);
 
     // The one before never ends: those behind it end with their deadlines.
     let (address, _requests) =

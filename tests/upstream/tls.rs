@@ -44,7 +44,7 @@ impl Authority {
 
     /// An end that proves to be `name` and speaks `protocols`.
     pub fn server(&self, name: &str, protocols: &[&[u8]]) -> TlsAcceptor {
-        self.certified(CertificateParams::new([name.to_owned()]).unwrap(), protocols)
+        self.certified(&CertificateParams::new([name.to_owned()]).unwrap(), protocols)
     }
 
     /// The same with a certificate that was good once.
@@ -52,10 +52,10 @@ impl Authority {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(2021, 1, 1);
-        self.certified(params, &[])
+        self.certified(&params, &[])
     }
 
-    fn certified(&self, params: CertificateParams, protocols: &[&[u8]]) -> TlsAcceptor {
+    fn certified(&self, params: &CertificateParams, protocols: &[&[u8]]) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
