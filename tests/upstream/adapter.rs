@@ -20,16 +20,16 @@ use crate::tls::{Authority, insecure};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_guest-connection-adapter");
 
-/// What fails is told soon.
+/// What fails is told soon, since no token is asked for again in time; and no attempt is short on a loaded machine.
 const BRIEF: &str = r#"
-upstream.attempt_timeout = "1s"
-upstream.connect_timeout = "900ms"
-upstream.command_timeout = "1500ms"
+upstream.attempt_timeout = "10s"
+upstream.connect_timeout = "9s"
+upstream.command_timeout = "20s"
 upstream.retry_delay_base = "50ms"
 upstream.retry_delay_max = "100ms"
 upstream.defer_delay_base = "1m"
-upstream.token_delay_base = "50ms"
-upstream.token_delay_max = "50ms"
+upstream.token_delay_base = "1m"
+upstream.token_delay_max = "1m"
 "#;
 
 /// An adapter for an API at `base`, whose certificate is of `authority`.
