@@ -235,6 +235,26 @@ async fn a_first_request_on_a_connection_can_be_refused_too() {
     }
 }
 
+/// Written or not when the GOAWAY comes: it was not processed.
+#[tokio::test]
+async fn a_connection_that_is_given_up_from_the_start_processes_nothing() {
+    let authority = Authority::new();
+    let acceptor = authority.server("127.0.0.1", &[b"h2"]);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = MyCreditApp::new(secure(listener.local_addr().unwrap(), &authority)).unwrap();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let Some(mut connection) = Connection::begin(&acceptor, socket, &[]).await else { continue };
+            connection.write(GOAWAY, 0, 0, &[0; 8]).await;
+            while connection.read().await.is_some() {}
+        }
+    });
+    for _ in 0..5 {
+        let reply = send(&upstream).await;
+        assert!(matches!(reply, Reply::Unreachable(Obstacle::StreamRefused | Obstacle::Unsent)), "{reply:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_dead_connection_takes_one_attempt_with_it() {
     let authority = Authority::new();
