@@ -12,8 +12,8 @@
 //! | [`grpc`], [`amqp`] | the doors; `amqp` is also the publisher | those, `proto`, `wire` |
 //! | [`mycreditapp`], [`store`], [`stdout`] | the upstream, the store, events without a broker | those, `wire` |
 //! | [`wire`] | messages of ours in JSON | `domain` |
-//! | [`telemetry`] | logs and traces | `domain::trace` |
-//! | [`admin`] | `/livez` and `/readyz` | `service` |
+//! | [`telemetry`] | logs, traces and metrics | `domain::trace` |
+//! | [`admin`] | `/livez`, `/readyz`, `/metrics` | `service`, `telemetry` |
 //! | [`config`] | file and environment | `domain`, plain settings of the parts |
 //! | [`app`], [`cli`] | put it together | everything |
 //!

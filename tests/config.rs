@@ -314,6 +314,7 @@ fn the_example_holds_every_key_and_changes_nothing() {
 fn the_example_works_once_its_marks_are_taken_away() {
     let place = Place::new();
     place.file("secret", "s3cret");
+    place.file("ca.pem", &rcgen::generate_simple_self_signed(["ca.test".to_owned()]).unwrap().cert.pem());
     let example = reference::example();
     let settings = example.lines().map(|line| {
         let bare = line.trim_start_matches("# ");
@@ -325,6 +326,8 @@ fn the_example_works_once_its_marks_are_taken_away() {
     let text = settings.collect::<Vec<_>>().join("\n");
     let secret = place.0.path().join("secret").display().to_string();
     let text = text.replace("secrets/client_secret", &secret).replace("secrets/amqp_password", &secret);
+    let authorities = place.0.path().join("ca.pem").display().to_string();
+    let text = text.replace("/etc/ssl/private-ca.pem", &authorities);
     let config = place.load(&text, &[]).unwrap();
     assert!(config.amqp.is_some() && config.organizations.len() == 1);
 }

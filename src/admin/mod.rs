@@ -1,7 +1,8 @@
-//! Health for operators: `/livez` says that the process runs, `/readyz` which part is not ready and why.
+//! Health and metrics for operators: `/livez` says that the process runs, `/readyz` which part is not ready and why,
+//! `/metrics` what was counted.
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -10,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::service::readiness::{self, Conditions, Readiness};
+use crate::telemetry::metrics;
 
 /// The body of `/readyz`.
 #[derive(Debug, Serialize)]
@@ -30,11 +32,22 @@ pub async fn serve(
     let router = Router::new()
         .route("/livez", get(async || "ok"))
         .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
         .fallback(async || StatusCode::NOT_FOUND)
         .with_state(readiness);
     tokio::select! {
         served = axum::serve(listener, router) => served,
         () = shutdown.cancelled() => Ok(()),
+    }
+}
+
+async fn metrics() -> Response {
+    match metrics::scrape() {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => {
+            tracing::warn!(%error, "the metrics cannot be written");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
     }
 }
 
@@ -68,7 +81,8 @@ mod tests {
         let (readiness, shutdown) = (Readiness::default(), CancellationToken::new());
         let server = tokio::spawn(serve(listener, readiness.clone(), shutdown.clone()));
         assert_eq!(get(address, "/livez").await, (200, "ok".to_owned()));
-        assert_eq!(get(address, "/metrics").await.0, 404);
+        assert_eq!(get(address, "/metrics").await.0, 200);
+        assert_eq!(get(address, "/elsewhere").await.0, 404);
         assert_eq!(get(address, "/readyz").await.0, 503);
 
         let (store, broker) = (readiness.part("store"), readiness.part("broker"));

@@ -69,6 +69,7 @@ impl Default for Upstream {
     fn default() -> Self {
         Self {
             base_url: "https://api.mycreditapp.ai/v1-beta".to_owned(),
+            ca_file: None,
             attempt_timeout: secs(5),
             command_timeout: secs(30),
             connect_timeout: secs(2),

@@ -9,6 +9,7 @@ use url::Url;
 
 use super::fault::Faults;
 use super::sections::{Amqp, Config, Organization};
+use crate::mycreditapp::roots;
 use crate::mycreditapp::wire::TOKEN_LENGTH_MAX;
 use crate::telemetry;
 
@@ -194,6 +195,9 @@ fn address(key: &str, text: &str, schemes: &[&str], faults: &mut Faults) {
 
 fn upstream(config: &Config, faults: &mut Faults) {
     address("upstream.base_url", &config.upstream.base_url, &["https", "http"], faults);
+    if let Some(Err(error)) = config.upstream.ca_file.as_deref().map(roots::read) {
+        faults.push("upstream.ca_file", error.to_string());
+    }
 }
 
 fn organizations(config: &Config, faults: &mut Faults) {

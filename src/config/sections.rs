@@ -45,7 +45,7 @@ pub struct Config {
     pub limits: Limits,
     /// The relay, which publishes what the store holds.
     pub relay: Relay,
-    /// Logs and traces.
+    /// Logs, traces and metrics.
     pub telemetry: Telemetry,
     /// The end of the process.
     pub shutdown: Shutdown,
@@ -83,6 +83,9 @@ pub struct Admin {
 pub struct Upstream {
     /// The address of the API, version segment included.
     pub base_url: String,
+    /// A file of certificate authorities in PEM form that are trusted beside those of the system.
+    #[schemars(example = "/etc/ssl/private-ca.pem")]
+    pub ca_file: Option<PathBuf>,
     /// The time for one PATCH: connecting, headers and body together.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
@@ -346,7 +349,7 @@ pub struct Relay {
     pub retry_delay_max: Duration,
 }
 
-/// Logs and traces.
+/// Logs, traces and metrics.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Telemetry {
@@ -355,7 +358,8 @@ pub struct Telemetry {
     /// What is logged: a level, or levels by module, such as `info,guest_connection_adapter=debug`. Libraries are not
     /// logged below `info`, whatever it says: there they write down headers and messages, secrets included.
     pub log_filter: String,
-    /// The collector that spans are sent to by OTLP/gRPC, such as `http://127.0.0.1:4317`. Without one none are sent.
+    /// The collector that spans and metrics are sent to by OTLP/gRPC, such as `http://127.0.0.1:4317`. Without one none
+    /// are sent; metrics can still be scraped at the admin port.
     #[schemars(example = "http://127.0.0.1:4317")]
     pub otlp_endpoint: Option<String>,
     /// The share of new traces that is exported, from 0 to 1. For a trace that a caller began, the caller decides.

@@ -32,6 +32,7 @@ impl Config {
             organizations.insert(id, mycreditapp::Organization { base_url, credentials });
         }
         Ok(mycreditapp::Settings {
+            ca_file: upstream.ca_file.clone(),
             attempt_timeout: upstream.attempt_timeout,
             connect_timeout: upstream.connect_timeout,
             body_length_max: upstream.body_length_max,

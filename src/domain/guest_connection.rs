@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::Timestamp;
+use super::drift::{Drift, DriftKind};
 use super::record::JsonText;
 
 /// The fields of the contract as far as they could be read.
@@ -44,47 +45,6 @@ pub struct GuestConnection {
     pub parent_organization_name: Option<String>,
 }
 
-/// A way in which an answer differs from the contract.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Drift {
-    /// The field, or `*` for the body as a whole.
-    pub field: String,
-    /// In what way.
-    pub kind: DriftKind,
-}
-
-/// Kinds of [`Drift`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DriftKind {
-    /// The body is not a JSON object.
-    Unreadable,
-    /// A required field is missing or null.
-    Missing,
-    /// A field has another type or form.
-    Mistyped,
-    /// A field that the contract does not have.
-    UnknownField,
-    /// A value that the contract does not list.
-    UnknownValue,
-    /// `archived` is not what was asked for.
-    OtherValue,
-}
-
-impl DriftKind {
-    /// The stable name.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unreadable => "unreadable",
-            Self::Missing => "missing",
-            Self::Mistyped => "mistyped",
-            Self::UnknownField => "unknown_field",
-            Self::UnknownValue => "unknown_value",
-            Self::OtherValue => "other_value",
-        }
-    }
-}
-
 /// Differences reported for one answer, at most: a wholly foreign body is no reason for a flood.
 const DRIFTS_MAX: usize = 32;
 
@@ -101,8 +61,7 @@ pub fn parse_time(text: &str) -> Option<Timestamp> {
 #[must_use]
 pub fn read(text: &JsonText) -> (GuestConnection, Vec<Drift>) {
     let Ok(Value::Object(fields)) = serde_json::from_str(text.as_str()) else {
-        let drift = Drift { field: "*".to_owned(), kind: DriftKind::Unreadable };
-        return (GuestConnection::default(), vec![drift]);
+        return (GuestConnection::default(), vec![Drift::whole(DriftKind::Unreadable)]);
     };
     let mut reader = Reader { fields, drifts: Vec::new() };
     let connection = GuestConnection {
@@ -149,8 +108,12 @@ struct Reader {
 impl Reader {
     fn required<T>(&mut self, name: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
         match self.fields.remove(name) {
-            None | Some(Value::Null) => {
+            None => {
                 self.drift(name, DriftKind::Missing);
+                None
+            }
+            Some(Value::Null) => {
+                self.drift(name, DriftKind::Null);
                 None
             }
             Some(value) => self.typed(name, read(&value)),
@@ -179,7 +142,7 @@ impl Reader {
 
     fn drift(&mut self, name: &str, kind: DriftKind) {
         if self.drifts.len() < DRIFTS_MAX {
-            self.drifts.push(Drift { field: name.chars().take(64).collect(), kind });
+            self.drifts.push(Drift::new(name, kind));
         }
     }
 
@@ -196,6 +159,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::drift::FIELD_LENGTH_MAX;
 
     fn json(text: &str) -> JsonText {
         JsonText::object(text).expect("an object")
@@ -239,7 +203,7 @@ mod tests {
             prop_assert_eq!(serde_json::from_str::<JsonText>(&stored).expect("JSON"), kept.clone());
             let (read, drifts) = read(&kept);
             prop_assert!(drifts.len() <= DRIFTS_MAX);
-            prop_assert!(drifts.iter().all(|drift| drift.field.chars().count() <= 64));
+            prop_assert!(drifts.iter().all(|drift| drift.field.len() <= FIELD_LENGTH_MAX));
             // The last one of a name counts, as for every JSON reader.
             let parsed: Value = serde_json::from_str(&text).expect("JSON");
             prop_assert_eq!(read.archived, parsed["archived"].as_bool());
@@ -275,7 +239,8 @@ mod tests {
         let kind = |field: &str| drifts.iter().find(|d| d.field == field).map(|d| d.kind);
         assert_eq!(kind("status"), Some(DriftKind::UnknownValue));
         assert_eq!(kind("total_score"), Some(DriftKind::Mistyped));
-        assert_eq!(kind("created_at"), Some(DriftKind::Missing));
+        assert_eq!(kind("created_at"), Some(DriftKind::Null));
+        assert_eq!(kind("updated_at"), Some(DriftKind::Missing));
         assert_eq!(kind("novel"), Some(DriftKind::UnknownField));
         assert_eq!(kind("archived_at"), None);
     }

@@ -48,7 +48,7 @@ fn end(heal: Heal, verdict: Verdict) -> Finish {
 }
 
 fn applied() -> Verdict {
-    Verdict::Applied { outcome: Outcome::default(), drifts: Vec::new() }
+    Verdict::Applied { outcome: Outcome::default() }
 }
 
 fn unanswered() -> Verdict {

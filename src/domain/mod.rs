@@ -9,6 +9,8 @@
 //! - [`lifecycle`]: accept, begin, finish: every transition of a record
 //! - [`heal`]: what becomes of a connection whose newest value may have been overwritten
 //! - [`reply`]: what an upstream answer means
+//! - [`obstacle`]: why a request certainly was not processed
+//! - [`drift`]: how an answer differs from the contract
 //! - [`guest_connection`]: the upstream's resource, read tolerantly
 //! - [`retry`]: how long to wait
 //! - [`message`]: what is told to others: events, dead letters, replies
@@ -17,11 +19,13 @@
 
 pub mod command;
 pub mod connection;
+pub mod drift;
 pub mod error;
 pub mod guest_connection;
 pub mod heal;
 pub mod lifecycle;
 pub mod message;
+pub mod obstacle;
 pub mod record;
 pub mod reply;
 pub mod retry;

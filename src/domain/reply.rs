@@ -7,8 +7,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::drift::{Drift, DriftKind};
 use super::error::{FieldViolation, Reason, Refusal, public_text};
-use super::guest_connection::{self, Drift, DriftKind};
+use super::guest_connection;
+use super::obstacle::Obstacle;
 use super::record::{JsonText, Outcome};
 
 /// What came back of one PATCH.
@@ -16,8 +18,8 @@ use super::record::{JsonText, Outcome};
 pub enum Reply {
     /// A status line came, and as much of the body as could be read.
     Answered(Answer),
-    /// No connection could be made: certainly not applied.
-    Unreachable,
+    /// It was not processed: certainly not applied.
+    Unreachable(Obstacle),
     /// The request went out, at least in part, and no status line came.
     Unanswered,
     /// No attempt was made: there is no token to send.
@@ -42,9 +44,16 @@ pub enum Unauthorized {
     NotConfigured,
     /// The token endpoint refused the credentials.
     Refused,
-    /// The token endpoint could not be reached or could not serve.
+    /// The token endpoint could not serve.
     Unavailable {
         /// The wait that it asked for.
+        retry_after: Option<Duration>,
+    },
+    /// The token endpoint could not be reached.
+    Unreachable {
+        /// Why.
+        obstacle: Obstacle,
+        /// When it is asked again.
         retry_after: Option<Duration>,
     },
 }
@@ -56,8 +65,6 @@ pub enum Verdict {
     Applied {
         /// For the record and the event.
         outcome: Outcome,
-        /// Differences from the contract, to be counted.
-        drifts: Vec<Drift>,
     },
     /// Refused for good, and remembered.
     Rejected(Outcome),
@@ -76,20 +83,37 @@ pub enum Verdict {
     },
 }
 
-/// The error body of the contract, as far as it is there.
+/// The error body of the contract. Entries are read each on its own: an odd one spoils no other.
 #[derive(Debug, Deserialize)]
 struct ErrorBody {
-    detail: Vec<ErrorDetail>,
+    detail: Vec<Value>,
 }
 
-#[derive(Debug, Deserialize)]
+/// An entry of it, as far as it is there.
+#[derive(Debug)]
 struct ErrorDetail {
-    #[serde(default)]
     loc: Vec<Value>,
-    #[serde(default)]
     msg: String,
-    #[serde(default)]
     code: String,
+}
+
+/// An error body to the letter of the contract.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StrictErrorBody {
+    detail: Vec<StrictErrorDetail>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StrictErrorDetail {
+    loc: Vec<Value>,
+    #[serde(rename = "msg")]
+    _msg: String,
+    #[serde(rename = "type")]
+    _type: String,
+    #[serde(rename = "code")]
+    _code: String,
 }
 
 /// Entries of an error body that are read, at most.
@@ -101,14 +125,9 @@ pub fn classify(reply: &Reply, archived: bool) -> Verdict {
     match reply {
         Reply::Answered(answer) if (200..300).contains(&answer.status) => applied(answer, archived),
         Reply::Answered(answer) => refused(answer),
-        Reply::Unreachable => transient(
-            Outcome::refused(
-                None,
-                Reason::UpstreamUnreachable,
-                "no connection to the upstream could be made",
-            ),
-            false,
-        ),
+        Reply::Unreachable(obstacle) => {
+            transient(Outcome::refused(None, Reason::UpstreamUnreachable, obstacle.public_text()), false)
+        }
         Reply::Unanswered => Verdict::Transient {
             outcome: Outcome::refused(
                 None,
@@ -134,26 +153,46 @@ pub fn refusal(reply: &Reply) -> Option<Refusal> {
     }
 }
 
-fn applied(answer: &Answer, archived: bool) -> Verdict {
-    let text =
-        answer.body.as_deref().and_then(|body| std::str::from_utf8(body).ok()).and_then(JsonText::object);
-    let (shown, mut drifts) = match &text {
-        Some(text) => {
-            let (connection, drifts) = guest_connection::read(text);
-            (connection.archived, drifts)
+/// How `answer`, to a PATCH that asked for `archived`, differs from the contract.
+#[must_use]
+pub fn drifts(answer: &Answer, archived: bool) -> Vec<Drift> {
+    match answer.status {
+        200..=299 => {
+            let Some(text) = object(answer) else { return vec![Drift::whole(DriftKind::Unreadable)] };
+            let (connection, mut drifts) = guest_connection::read(&text);
+            if connection.archived.is_some_and(|shown| shown != archived) {
+                drifts.push(Drift::new("archived", DriftKind::OtherValue));
+            }
+            drifts
         }
-        None => (None, vec![Drift { field: "*".to_owned(), kind: DriftKind::Unreadable }]),
-    };
-    if shown.is_some_and(|shown| shown != archived) {
-        drifts.push(Drift { field: "archived".to_owned(), kind: DriftKind::OtherValue });
+        _ => error_drifts(answer),
     }
+}
+
+/// How an answer that is no 2xx differs from the contract.
+#[must_use]
+pub fn error_drifts(answer: &Answer) -> Vec<Drift> {
+    if answer.status >= 400 && !has_error_form(answer.body.as_deref()) {
+        vec![Drift::whole(DriftKind::ErrorForm)]
+    } else {
+        Vec::new()
+    }
+}
+
+fn object(answer: &Answer) -> Option<JsonText> {
+    answer.body.as_deref().and_then(|body| std::str::from_utf8(body).ok()).and_then(JsonText::object)
+}
+
+fn applied(answer: &Answer, archived: bool) -> Verdict {
+    let text = object(answer);
+    let shown = text.as_ref().and_then(|text| guest_connection::read(text).0.archived);
     let outcome = Outcome {
         refusal: None,
         upstream_status: Some(answer.status),
         guest_connection: text,
         incomplete: shown != Some(archived),
     };
-    Verdict::Applied { outcome, drifts }
+    Verdict::Applied { outcome }
 }
 
 fn refused(answer: &Answer) -> Verdict {
@@ -187,11 +226,16 @@ fn refused(answer: &Answer) -> Verdict {
         }
         409 => Verdict::Rejected(outcome(Reason::UpstreamConflict, "the upstream reports a conflict")),
         425 => transient(outcome(Reason::UpstreamUnavailable, "the upstream cannot serve now"), false),
+        // Only a proxy may say so, and it has not passed the request on.
+        407 => {
+            transient(outcome(Reason::UpstreamUnreachable, "a proxy on the way asks for credentials"), false)
+        }
         429 => transient(outcome(Reason::UpstreamRateLimited, "the upstream asks for fewer requests"), false),
         503 if maintenance => {
             transient(outcome(Reason::UpstreamUnavailable, "the upstream is under maintenance"), false)
         }
-        408 | 500..=599 => {
+        // What is no status of HTTP counts as a 5xx (RFC 9110, 15).
+        ..200 | 408 | 500.. => {
             transient(outcome(Reason::UpstreamUnavailable, "the upstream cannot serve now"), true)
         }
         _ => Verdict::Rejected(outcome(Reason::UpstreamRejected, "the upstream refused the request")),
@@ -209,6 +253,9 @@ fn unauthorized(why: &Unauthorized) -> Verdict {
         Unauthorized::Unavailable { retry_after } => {
             (Reason::UpstreamUnavailable, "the upstream gives no token now", *retry_after)
         }
+        Unauthorized::Unreachable { obstacle, retry_after } => {
+            (Reason::UpstreamUnreachable, obstacle.public_text(), *retry_after)
+        }
     };
     let mut outcome = Outcome::refused(None, reason, text);
     if let Some(refusal) = &mut outcome.refusal {
@@ -217,7 +264,9 @@ fn unauthorized(why: &Unauthorized) -> Verdict {
     match why {
         // To try again is of no use until the configuration is another one; then the key can come again.
         Unauthorized::NotConfigured => Verdict::Refused(outcome),
-        Unauthorized::Refused | Unauthorized::Unavailable { .. } => transient(outcome, false),
+        Unauthorized::Refused | Unauthorized::Unavailable { .. } | Unauthorized::Unreachable { .. } => {
+            transient(outcome, false)
+        }
     }
 }
 
@@ -225,11 +274,18 @@ const fn transient(outcome: Outcome, maybe_applied: bool) -> Verdict {
     Verdict::Transient { outcome, maybe_applied, unanswered: false, token_refused: false }
 }
 
+fn has_error_form(body: Option<&[u8]>) -> bool {
+    let read = body.and_then(|body| serde_json::from_slice::<StrictErrorBody>(body).ok());
+    read.is_some_and(|body| {
+        let mut places = body.detail.iter().flat_map(|detail| &detail.loc);
+        places.all(|place| place.is_string() || place.is_number())
+    })
+}
+
 fn error_details(body: Option<&[u8]>) -> Vec<ErrorDetail> {
     let body = body.and_then(|body| serde_json::from_slice::<ErrorBody>(body).ok());
-    let mut details = body.map(|body| body.detail).unwrap_or_default();
-    details.truncate(DETAILS_MAX);
-    details
+    let details = body.map(|body| body.detail).unwrap_or_default();
+    details.iter().take(DETAILS_MAX).map(ErrorDetail::read).collect()
 }
 
 /// `text`, the status, and what the upstream itself says, made fit to be shown.
@@ -244,6 +300,12 @@ fn describe(text: &str, status: u16, details: &[ErrorDetail]) -> String {
 }
 
 impl ErrorDetail {
+    fn read(entry: &Value) -> Self {
+        let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+        let loc = entry["loc"].as_array().cloned().unwrap_or_default();
+        Self { loc, msg: text("msg"), code: text("code") }
+    }
+
     /// The field is the last name in `loc`; numbers and the place (`body`, `path`, `header`) say less.
     fn violation(&self) -> FieldViolation {
         let names = self.loc.iter().map(|part| match part {

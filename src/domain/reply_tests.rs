@@ -35,7 +35,11 @@ fn every_row_of_the_table() {
     assert!(matches!(classify(&answer(403, ""), true), Verdict::Refused(_)));
     let transient = [
         (401, UpstreamUnauthenticated, false),
+        (407, UpstreamUnreachable, false),
         (408, UpstreamUnavailable, true),
+        (199, UpstreamUnavailable, true),
+        (600, UpstreamUnavailable, true),
+        (999, UpstreamUnavailable, true),
         (425, UpstreamUnavailable, false),
         (429, UpstreamRateLimited, false),
         (500, UpstreamUnavailable, true),
@@ -67,7 +71,7 @@ fn an_unanswered_request_may_have_taken_effect_and_a_refused_connection_may_not(
         Verdict::Transient { maybe_applied: true, unanswered: true, .. }
     ));
     assert!(matches!(
-        classify(&Reply::Unreachable, true),
+        classify(&Reply::Unreachable(Obstacle::Connect), true),
         Verdict::Transient { maybe_applied: false, unanswered: false, .. }
     ));
 }
@@ -117,4 +121,38 @@ proptest! {
         prop_assert!(shown.chars().count() <= crate::domain::error::UPSTREAM_TEXT_LENGTH_MAX);
         prop_assert!(!shown.contains('@') && !shown.chars().any(char::is_control));
     }
+}
+
+#[test]
+fn differences_from_the_contract_are_found_in_successes_and_errors() {
+    let found = |status: u16, body: &str| {
+        let Reply::Answered(answer) = answer(status, body) else { panic!() };
+        let drifts = drifts(&answer, true);
+        drifts.iter().map(|drift| format!("{} {}", drift.field, drift.kind.as_str())).collect::<Vec<_>>()
+    };
+    assert_eq!(found(200, "<html>"), ["* unreadable"]);
+    assert!(found(200, r#"{"archived": false}"#).contains(&"archived other_value".to_owned()));
+    let good = r#"{"detail": [{"loc": ["body", 1], "msg": "m", "type": "t", "code": "c"}]}"#;
+    assert_eq!(found(503, good), [""; 0]);
+    assert_eq!(found(404, r#"{"detail": []}"#), [""; 0]);
+    assert_eq!(found(302, ""), [""; 0]);
+    for odd in [
+        "",
+        "<html>",
+        "[]",
+        r#"{"detail": "m"}"#,
+        r#"{"detail": [{"loc": [], "msg": "m", "type": "t"}]}"#,
+        r#"{"detail": [{"loc": [null], "msg": "m", "type": "t", "code": "c"}]}"#,
+        r#"{"detail": [{"loc": [], "msg": 1, "type": "t", "code": "c"}]}"#,
+        r#"{"detail": [], "novel": 1}"#,
+    ] {
+        assert_eq!(found(500, odd), ["* error_form"], "{odd}");
+    }
+}
+
+#[test]
+fn an_odd_entry_of_an_error_spoils_no_other() {
+    let body = r#"{"detail": [7, {"loc": "x", "msg": null}, {"code": "service_under_maintenance"}]}"#;
+    let verdict = classify(&answer(503, body), true);
+    assert!(matches!(verdict, Verdict::Transient { maybe_applied: false, .. }), "{verdict:?}");
 }

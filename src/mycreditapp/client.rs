@@ -5,17 +5,21 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use reqwest::dns::Resolve;
 use reqwest::{Client, header};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use super::http::{self, Failure};
+use super::failure::Failure;
+use super::http;
 use super::tokens::Tokens;
 use super::wire::{self, PatchBody};
 use super::{Error, Organization, Settings};
 use crate::domain::command::OrganizationId;
-use crate::domain::reply::{Reply, Unauthorized};
+use crate::domain::obstacle::Obstacle;
+use crate::domain::reply::{self, Reply, Unauthorized};
 use crate::service::ports::{Authorization, Patch, Upstream};
+use crate::telemetry::drift;
 
 /// The API as the service's [`Upstream`]. Cloning shares connections, organisations and tokens.
 #[derive(Clone)]
@@ -31,7 +35,19 @@ impl MyCreditApp {
     /// # Errors
     /// The settings cannot be used as they are.
     pub fn new(settings: Settings) -> Result<Self, Error> {
-        let client = http::client(&settings)?;
+        Self::with(http::client(&settings)?, settings)
+    }
+
+    /// The same with a resolver of names of one's own.
+    ///
+    /// # Errors
+    /// The settings cannot be used as they are.
+    pub fn with_resolver<R: Resolve + 'static>(settings: Settings, resolver: R) -> Result<Self, Error> {
+        let client = http::builder(&settings)?.dns_resolver(resolver).build().map_err(Error::Client)?;
+        Self::with(client, settings)
+    }
+
+    fn with(client: Client, settings: Settings) -> Result<Self, Error> {
         let organizations = settings.organizations.clone();
         let settings = Arc::new(settings);
         let tokens = Tokens::new(client.clone(), Arc::clone(&settings));
@@ -62,7 +78,7 @@ impl MyCreditApp {
             // The organisation has moved since the token was got, which must not go to another API.
             return Reply::Unauthorized(Unauthorized::Unavailable { retry_after: None });
         }
-        let Ok(url) = member.url(patch.connection.guest) else { return Reply::Unreachable };
+        let Ok(url) = member.url(patch.connection.guest) else { return Reply::Unreachable(Obstacle::Unsent) };
         let span = http::span("PATCH", &url, &member.template, patch.resend_count);
         http::note_waits(&span, patch.retry_wait, patch.gate_wait);
         let token = authorization.header.as_bytes().to_vec();
@@ -80,10 +96,11 @@ impl MyCreditApp {
                 if answer.status != 401 {
                     self.tokens.accepted(patch.requester, serial);
                 }
+                drift::note(reply::drifts(&answer, patch.archived));
                 Reply::Answered(answer)
             }
-            Err(Failure::Unreachable) => Reply::Unreachable,
-            Err(Failure::Unanswered) => Reply::Unanswered,
+            Err(Failure::Unreachable(obstacle)) => Reply::Unreachable(obstacle),
+            Err(Failure::Unanswered(_)) => Reply::Unanswered,
         }
     }
 }

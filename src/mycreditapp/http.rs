@@ -2,30 +2,37 @@
 
 use std::time::SystemTime;
 
-use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
+use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode};
 use tokio::time::{Instant, timeout_at};
 use tracing::Span;
 use tracing::field::Empty;
 use url::Url;
 
-use super::{Error, Settings, wire};
+use super::failure::{self, Failure};
+use super::{Error, Settings, roots, wire};
 use crate::domain::reply::Answer;
 use crate::domain::trace::TraceContext;
 use crate::service::ports::Waited;
 use crate::telemetry::context;
 
-/// Why there is no answer.
-#[derive(Debug)]
-pub enum Failure {
-    /// Nothing was sent: no connection could be made.
-    Unreachable,
-    /// Something was sent, or may have been, and no status line came.
-    Unanswered,
-}
+/// What some write before a text in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A client that sends what it is given, once, and nothing else.
 pub fn client(settings: &Settings) -> Result<Client, Error> {
-    Client::builder()
+    builder(settings)?.build().map_err(Error::Client)
+}
+
+/// The same before it is built.
+pub fn builder(settings: &Settings) -> Result<ClientBuilder, Error> {
+    let mut builder = Client::builder();
+    if let Some(file) = &settings.ca_file {
+        builder = builder.tls_certs_merge(roots::read(file)?);
+    }
+    let accept = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("application/json"))]);
+    Ok(builder
+        .default_headers(accept)
         .user_agent(concat!("guest-connection-adapter/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         // Retries are the service's: it alone knows whether the claim still holds.
@@ -34,11 +41,9 @@ pub fn client(settings: &Settings) -> Result<Client, Error> {
         .connect_timeout(settings.connect_timeout)
         .pool_max_idle_per_host(settings.idle_connections_max)
         .pool_idle_timeout(settings.idle_timeout)
-        // A multiplexed connection that went dead must not take attempt after attempt with it.
-        .http2_keep_alive_interval(settings.attempt_timeout)
-        .http2_keep_alive_timeout(settings.attempt_timeout)
-        .build()
-        .map_err(Error::Client)
+        // A multiplexed connection that went dead takes one attempt with it, and not the next one too.
+        .http2_keep_alive_interval(settings.attempt_timeout / 2)
+        .http2_keep_alive_timeout(settings.attempt_timeout / 4))
 }
 
 /// An address of the API: its base extended by `segments`.
@@ -115,13 +120,21 @@ pub async fn send(
         Ok(Ok(response)) => response,
         Ok(Err(error)) => return Err(failed(&error, span)),
         Err(_elapsed) => {
-            record_error(span, "timeout");
+            let failure = Failure::Unanswered("timeout");
+            record_error(span, failure.as_str());
             tracing::warn!("the upstream sent no status line in time");
-            return Err(Failure::Unanswered);
+            return Err(failure);
         }
     };
     let status = response.status();
     span.record("http.response.status_code", status.as_u16());
+    if status.is_informational() {
+        // One that is handed on is the last word: the other side has changed to a protocol that nobody asked for.
+        let failure = Failure::Unanswered("malformed_answer");
+        record_error(span, failure.as_str());
+        tracing::warn!(status = status.as_u16(), "the upstream gave no answer");
+        return Err(failure);
+    }
     if status.is_client_error() || status.is_server_error() {
         record_error(span, status.as_str());
     }
@@ -146,9 +159,15 @@ async fn body(mut response: Response, length_max: usize, span: &Span) -> Option<
                 return None;
             }
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => return Some(body),
+            Ok(None) => {
+                // RFC 8259, 8.1: one may not write it, and may pass over it.
+                if body.starts_with(BYTE_ORDER_MARK) {
+                    body.drain(..BYTE_ORDER_MARK.len());
+                }
+                return Some(body);
+            }
             Err(error) => {
-                unreadable(status, span, "body_cut", &described(&error.without_url()));
+                unreadable(status, span, "body_cut", &failure::described(&error));
                 return None;
             }
         }
@@ -168,35 +187,21 @@ fn unreadable(status: StatusCode, span: &Span, kind: &str, text: &str) {
 }
 
 fn failed(error: &reqwest::Error, span: &Span) -> Failure {
-    // A builder's error comes before anything is sent, as a connector's does.
-    let unreachable = error.is_connect() || error.is_builder();
-    record_error(
-        span,
-        match (unreachable, error.is_timeout()) {
-            (true, true) => "connect_timeout",
-            (true, false) => "connect",
-            (false, true) => "timeout",
-            (false, false) => "connection_lost",
-        },
-    );
-    let text = described(error);
-    if unreachable {
-        tracing::warn!(error = text, "no connection to the upstream could be made");
-        Failure::Unreachable
-    } else {
-        tracing::warn!(error = text, "the upstream gave no answer");
-        Failure::Unanswered
+    let failure = failure::of(error);
+    record_error(span, failure.as_str());
+    let (kind, text) = (failure.as_str(), failure::described(error));
+    match failure {
+        Failure::Unreachable(obstacle) => {
+            tracing::warn!(error = text, error.type = kind, "{}", obstacle.public_text());
+        }
+        Failure::Unanswered(_) => {
+            tracing::warn!(error = text, error.type = kind, "the upstream gave no answer");
+        }
     }
+    failure
 }
 
 fn record_error(span: &Span, kind: &str) {
     span.record("error.type", kind);
     span.record("otel.status_code", "error");
-}
-
-/// An error with its causes; the address stays out, as it stands in the span.
-fn described(error: &reqwest::Error) -> String {
-    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-    let kind = if error.is_connect() { "connect".to_owned() } else { "request".to_owned() };
-    causes.fold(kind, |text, cause| format!("{text}: {cause}"))
 }

@@ -4,9 +4,13 @@
 //! - [`tokens`]: bearer tokens of all organisations, which can change at run time
 //! - [`slot`](self): what is known of one organisation
 //! - [`http`](self): what both requests share: deadline, cap, span
+//! - [`failure`](self): what a request without an answer was
+//! - [`roots`]: certificate authorities beside the system's
 //! - [`wire`](self): the contract's JSON and headers
 
+mod failure;
 mod http;
+pub mod roots;
 mod slot;
 pub mod wire;
 
@@ -14,6 +18,7 @@ pub mod client;
 pub mod tokens;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -27,6 +32,8 @@ use crate::domain::retry::Backoff;
 /// How to reach the API, and as whom.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// Certificate authorities in PEM form, beside those of the system.
+    pub ca_file: Option<PathBuf>,
     /// The time for one request: connecting, headers and body together.
     pub attempt_timeout: Duration,
     /// The time for name resolution, TCP and TLS together. Shorter than `attempt_timeout`, so that what could not be
@@ -95,6 +102,9 @@ pub enum Error {
     /// A static token cannot be put into a header.
     #[error("the static token of organisation {0} has characters that no header may have")]
     StaticToken(OrganizationId),
+    /// The file of certificate authorities cannot be used.
+    #[error(transparent)]
+    Roots(#[from] roots::Error),
     /// The HTTP client could not be set up, for lack of root certificates, say.
     #[error("the HTTP client could not be set up")]
     Client(#[source] reqwest::Error),

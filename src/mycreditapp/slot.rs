@@ -197,6 +197,10 @@ impl Slot {
         }
         match paused {
             None => Held::Empty,
+            Some((until, Unauthorized::Unreachable { obstacle, .. })) => {
+                let (obstacle, retry_after) = (*obstacle, Some(*until - now));
+                Held::Paused(Unauthorized::Unreachable { obstacle, retry_after })
+            }
             Some((until, Unauthorized::Unavailable { .. })) => {
                 Held::Paused(Unauthorized::Unavailable { retry_after: Some(*until - now) })
             }
@@ -268,6 +272,9 @@ impl Slot {
         self.pause = Some((now + delay, why.clone()));
         match why {
             Unauthorized::Unavailable { .. } => Unauthorized::Unavailable { retry_after: Some(delay) },
+            Unauthorized::Unreachable { obstacle, .. } => {
+                Unauthorized::Unreachable { obstacle, retry_after: Some(delay) }
+            }
             why => why,
         }
     }

@@ -9,12 +9,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
+use super::failure::Failure;
 use super::http;
 use super::slot::{Ended, Fetch, Fetched, Held, Member, Proof, Slot};
 use super::wire::{self, IssuedToken, TokenRequest};
 use super::{Credentials, Error, Organization, Settings};
 use crate::domain::command::OrganizationId;
 use crate::domain::reply::Unauthorized;
+use crate::telemetry::drift;
 
 /// The most of a token answer that is read, in bytes.
 const BODY_LENGTH_MAX: usize = 64 * 1024;
@@ -180,7 +182,14 @@ impl Tokens {
         let deadline = Instant::now() + settings.attempt_timeout;
         let sent = http::send(request, deadline, BODY_LENGTH_MAX, &span).instrument(span.clone());
         let unavailable = |retry_after| Err(Unauthorized::Unavailable { retry_after });
-        let Ok(answer) = sent.await else { return unavailable(None) };
+        let answer = match sent.await {
+            Ok(answer) => answer,
+            Err(Failure::Unreachable(obstacle)) => {
+                return Err(Unauthorized::Unreachable { obstacle, retry_after: None });
+            }
+            Err(Failure::Unanswered(_)) => return unavailable(None),
+        };
+        drift::note(wire::token_drifts(&answer));
         // What is logged from here on is this request's and not that of the command which set it off.
         let _entered = span.enter();
         let issued = answer.body.as_deref().and_then(wire::issued_token);

@@ -6,6 +6,9 @@ use ::http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::domain::drift::{Drift, DriftKind};
+use crate::domain::reply::{self, Answer};
+
 /// The header that names the organisation which owns the API client.
 pub const REQUESTER: &str = "requester-organization-id";
 
@@ -64,6 +67,20 @@ pub struct IssuedToken {
 pub fn issued_token(body: &[u8]) -> Option<IssuedToken> {
     let answer: TokenAnswer = serde_json::from_slice(body).ok()?;
     Some(IssuedToken { header: bearer(&answer.access_token)?, lifetime: lifetime(&answer.expires_in) })
+}
+
+/// How the answer to a token request differs from the contract.
+pub fn token_drifts(answer: &Answer) -> Vec<Drift> {
+    if !(200..300).contains(&answer.status) {
+        return reply::error_drifts(answer);
+    }
+    let read = answer.body.as_deref().and_then(|body| serde_json::from_slice::<Value>(body).ok());
+    let fits = read.as_ref().and_then(Value::as_object).is_some_and(|fields| {
+        fields.len() == 2
+            && fields.get("access_token").is_some_and(Value::is_string)
+            && fields.get("expires_in").is_some_and(Value::is_u64)
+    });
+    if fits { Vec::new() } else { vec![Drift::whole(DriftKind::TokenForm)] }
 }
 
 /// The `Authorization` header for a token, marked sensitive. `None` if the token cannot be one.

@@ -11,6 +11,7 @@ use super::ports::{Authorization, Patch, Waited};
 use super::worker::Job;
 use crate::domain::command::OrganizationId;
 use crate::domain::error::{Reason, Refusal};
+use crate::domain::obstacle::Obstacle;
 use crate::domain::record::{CommandRecord, Outcome};
 use crate::domain::reply::{self, Reply, Unauthorized, Verdict};
 use crate::domain::traffic::Heard;
@@ -161,7 +162,7 @@ impl Shared {
         let sent_at = Instant::now();
         if sent_at + self.settings.attempt_timeout >= lease_end {
             // Not sent, so certainly not applied by this attempt.
-            return (Reply::Unreachable, None);
+            return (Reply::Unreachable(Obstacle::Unsent), None);
         }
         attempts.sent += 1;
         let reply = request.await;

@@ -14,6 +14,7 @@ use super::ports::Patch;
 use super::worker::STORE_RETRY_DELAY;
 use crate::domain::connection::Connection;
 use crate::domain::heal::{Finish, Heal, Healed};
+use crate::domain::obstacle::Obstacle;
 use crate::domain::record::Door;
 use crate::domain::reply::{self, Reply, Verdict};
 use crate::domain::trace::TraceContext;
@@ -79,7 +80,7 @@ async fn attempt(shared: &Shared, heal: Heal, asked: Instant) {
                 shared.send(patch, pass, &mut attempts, deadline, lease_end).await
             }
             // Nothing was sent.
-            Err(_) => (Reply::Unreachable, None),
+            Err(_) => (Reply::Unreachable(Obstacle::Unsent), None),
         };
     let verdict = reply::classify(&reply, heal.archived);
     if let Verdict::Transient { token_refused: true, .. } = verdict

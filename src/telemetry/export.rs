@@ -1,10 +1,12 @@
-//! Spans to a collector, by OTLP/gRPC.
+//! Spans to a collector, by OTLP/gRPC; and the end of all export.
 
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, TracerProviderBuilder,
 };
@@ -24,13 +26,17 @@ const BATCH_DELAY: Duration = Duration::from_secs(1);
 /// The time for one request.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Makes spans, and exports them if there is an endpoint.
-pub(super) fn provider(settings: &Settings) -> Result<SdkTracerProvider, Error> {
-    let resource = Resource::builder()
+/// What spans and metrics are of.
+pub(super) fn resource(settings: &Settings) -> Resource {
+    Resource::builder()
         .with_service_name(settings.service_name.clone())
         .with_attribute(KeyValue::new(SERVICE_VERSION, env!("CARGO_PKG_VERSION")))
         .with_attribute(KeyValue::new(SERVICE_INSTANCE_ID, settings.service_instance.clone()))
-        .build();
+        .build()
+}
+
+/// Makes spans, and exports them if there is an endpoint.
+pub(super) fn provider(settings: &Settings, resource: Resource) -> Result<SdkTracerProvider, Error> {
     let builder = SdkTracerProvider::builder().with_resource(resource);
     match &settings.otlp_endpoint {
         Some(endpoint) => {
@@ -64,14 +70,15 @@ fn exporting(
 
 /// Keeps the export going. [`Guard::shutdown`] ends it.
 #[derive(Debug)]
-#[must_use = "spans are lost unless they are flushed at the end"]
+#[must_use = "spans and metrics are lost unless they are flushed at the end"]
 pub struct Guard {
-    provider: SdkTracerProvider,
+    spans: SdkTracerProvider,
+    metrics: SdkMeterProvider,
 }
 
 impl Guard {
-    pub(super) const fn new(provider: SdkTracerProvider) -> Self {
-        Self { provider }
+    pub(super) const fn new(spans: SdkTracerProvider, metrics: SdkMeterProvider) -> Self {
+        Self { spans, metrics }
     }
 
     /// Exports what is waiting and ends, within `timeout` whatever hangs. To be called on the runtime that [`init`]
@@ -79,13 +86,26 @@ impl Guard {
     ///
     /// [`init`]: super::init
     pub async fn shutdown(self, timeout: Duration) -> bool {
-        let (done, ended) = tokio::sync::oneshot::channel();
-        // The SDK blocks, and not always within its own timeout; so it gets a thread that nobody needs to wait for.
-        let thread = std::thread::Builder::new().name("span-flush".to_owned()).spawn(move || {
-            // Nobody listens any more if the timeout came first.
-            let _ = done.send(self.provider.shutdown_with_timeout(timeout));
-        });
-        let ended = tokio::time::timeout(timeout, ended).await;
-        thread.is_ok() && matches!(ended, Ok(Ok(Ok(()))))
+        let Self { spans, metrics } = self;
+        let spans = flushed("span-flush", timeout, move || spans.shutdown_with_timeout(timeout));
+        let metrics = flushed("metric-flush", timeout, move || metrics.shutdown_with_timeout(timeout));
+        let (spans, metrics) = tokio::join!(spans, metrics);
+        spans && metrics
     }
+}
+
+/// Whether `flush` succeeded in time. The SDK blocks, and not always within its own timeout; so it gets a thread that
+/// nobody needs to wait for.
+async fn flushed(
+    name: &str,
+    timeout: Duration,
+    flush: impl FnOnce() -> OTelSdkResult + Send + 'static,
+) -> bool {
+    let (done, ended) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        // Nobody listens any more if the timeout came first.
+        let _ = done.send(flush());
+    });
+    let ended = tokio::time::timeout(timeout, ended).await;
+    thread.is_ok() && matches!(ended, Ok(Ok(Ok(()))))
 }

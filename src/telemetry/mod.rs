@@ -1,14 +1,19 @@
-//! Traces and logs: a leaf that everything but the domain may use.
+//! Traces, metrics and logs: a leaf that everything but the domain may use.
 //!
 //! - [`context`]: W3C trace context in and out of spans
+//! - [`drift`]: how the upstream departs from its contract, counted
 //! - [`export`]: spans to a collector, by OTLP/gRPC
+//! - [`metrics`]: metrics to a scraper and a collector
 //! - [`log`]: log records to standard error, each with the ids of its span
 
 pub mod context;
+pub mod drift;
 pub mod export;
 pub mod log;
+pub mod metrics;
 
 use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{EnvFilter, FilterExt as _, Targets};
@@ -43,9 +48,12 @@ pub enum Error {
     /// The log filter cannot be read.
     #[error("the log filter cannot be read")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// The exporter cannot be made.
-    #[error("the span exporter cannot be set up")]
+    /// An exporter by OTLP cannot be made.
+    #[error("the exporter of spans and metrics cannot be set up")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// Metrics cannot be offered to scrapers.
+    #[error("metrics cannot be offered at the admin port")]
+    Scrape(#[from] opentelemetry_sdk::error::OTelSdkError),
     /// The process has a subscriber already.
     #[error("telemetry is set up already")]
     Init(#[from] tracing_subscriber::util::TryInitError),
@@ -62,9 +70,12 @@ const CARRIERS: [&str; 8] =
 /// # Errors
 /// The settings cannot be used, or it was called before.
 pub fn init(settings: &Settings) -> Result<Guard, Error> {
-    let (subscriber, guard) = subscriber(settings, std::io::stderr)?;
-    subscriber.try_init()?;
-    Ok(guard)
+    let resource = export::resource(settings);
+    let spans = export::provider(settings, resource.clone())?;
+    let metrics = metrics::provider(settings, resource)?;
+    subscriber(settings, &spans, std::io::stderr)?.try_init()?;
+    metrics::install(metrics.clone());
+    Ok(Guard::new(spans, metrics))
 }
 
 /// This crate, which alone vouches for what it logs below `info`.
@@ -101,11 +112,14 @@ pub(crate) fn ask_every_subscriber() {
     std::sync::LazyLock::force(&SECOND);
 }
 
-fn subscriber<W>(settings: &Settings, writer: W) -> Result<(impl Subscriber + Send + Sync, Guard), Error>
+fn subscriber<W>(
+    settings: &Settings,
+    provider: &SdkTracerProvider,
+    writer: W,
+) -> Result<impl Subscriber + Send + Sync + use<W>, Error>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let provider = export::provider(settings)?;
     let exported = Targets::new()
         .with_default(LevelFilter::INFO)
         .with_targets(CARRIERS.map(|carrier| (carrier, LevelFilter::OFF)));
@@ -117,8 +131,7 @@ where
         .with_target(false);
     let filter = parse_filter(&settings.log_filter)?.and(cap());
     let log = log::LogLayer::new(settings.log_format, writer).with_filter(filter);
-    let subscriber = tracing_subscriber::registry().with(spans.with_filter(exported)).with(log);
-    Ok((subscriber, Guard::new(provider)))
+    Ok(tracing_subscriber::registry().with(spans.with_filter(exported)).with(log))
 }
 
 #[cfg(test)]

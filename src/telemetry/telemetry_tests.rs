@@ -49,7 +49,8 @@ fn logged(settings: &Settings, work: impl FnOnce()) -> Lines {
     let lines = Lines::default();
     let writer = lines.clone();
     ask_every_subscriber();
-    let (subscriber, _guard) = subscriber(settings, move || writer.clone()).unwrap();
+    let provider = export::provider(settings, export::resource(settings)).unwrap();
+    let subscriber = subscriber(settings, &provider, move || writer.clone()).unwrap();
     tracing::subscriber::with_default(subscriber, work);
     lines
 }
@@ -169,7 +170,10 @@ async fn a_dead_endpoint_holds_nothing_up() {
     let mut settings = settings(Format::Json);
     settings.otlp_endpoint = Some(format!("http://{}", silent.local_addr().unwrap()).parse().unwrap());
     ask_every_subscriber();
-    let (subscriber, guard) = subscriber(&settings, io::sink).unwrap();
+    let resource = export::resource(&settings);
+    let provider = export::provider(&settings, resource.clone()).unwrap();
+    let subscriber = subscriber(&settings, &provider, io::sink).unwrap();
+    let guard = Guard::new(provider, metrics::provider(&settings, resource).unwrap());
     tracing::subscriber::with_default(subscriber, || {
         for _ in 0..1000 {
             tracing::info_span!("command").in_scope(|| tracing::info!("done"));

@@ -154,7 +154,7 @@ pub fn applied() -> Finish {
         guest_connection: JsonText::object(r#"{"archived":true,  "new_field":{"a":1.50}}"#),
         incomplete: false,
     };
-    end(Verdict::Applied { outcome, drifts: Vec::new() })
+    end(Verdict::Applied { outcome })
 }
 
 pub fn rejected() -> Finish {

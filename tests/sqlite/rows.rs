@@ -93,7 +93,7 @@ async fn rows_are_read_back_as_they_were_written() {
         let verdict = if outcome.refusal.is_some() {
             Verdict::Rejected(outcome.clone())
         } else {
-            Verdict::Applied { outcome: outcome.clone(), drifts: Vec::new() }
+            Verdict::Applied { outcome: outcome.clone() }
         };
         let finish = Finish { id: claimed.id, epoch: claimed.epoch, ..end(verdict) };
         let Finished::Settled(ended) = store.finish(finish).await.unwrap() else { panic!("stale") };

@@ -70,7 +70,7 @@ async fn the_request_is_that_of_the_contract() {
     assert_ne!(traceparent, own, "from the attempt's own span");
     lines.sort_unstable();
     let expected = [
-        "accept: */*".to_owned(),
+        "accept: application/json".to_owned(),
         "authorization: Bearer static.jwt".to_owned(),
         "content-length: 17".to_owned(),
         "content-type: application/json".to_owned(),
@@ -127,7 +127,7 @@ async fn redirects_are_not_followed() {
 #[tokio::test]
 async fn without_a_connection_it_is_unreachable() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    assert!(matches!(send(&with_static_token(closed)).await, Reply::Unreachable), "refused");
+    assert!(matches!(send(&with_static_token(closed)).await, Reply::Unreachable(_)), "refused");
 
     // TLS with an end that says nothing at all, and with one that hangs up.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -143,13 +143,16 @@ async fn without_a_connection_it_is_unreachable() {
         let mut settings = settings(address, token);
         base_url(&mut settings).set_scheme("https").unwrap();
         let upstream = MyCreditApp::new(settings).unwrap();
-        assert!(matches!(send(&upstream).await, Reply::Unreachable), "no TLS");
+        assert!(matches!(send(&upstream).await, Reply::Unreachable(_)), "no TLS");
     }
 
     let token = Credentials::StaticToken("static.jwt".into());
     let mut settings = settings(closed, token);
     base_url(&mut settings).set_host(Some("no-such-host.invalid")).unwrap();
-    assert!(matches!(send(&MyCreditApp::new(settings).unwrap()).await, Reply::Unreachable), "no such name");
+    assert!(
+        matches!(send(&MyCreditApp::new(settings).unwrap()).await, Reply::Unreachable(_)),
+        "no such name"
+    );
 }
 
 #[tokio::test]

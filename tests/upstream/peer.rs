@@ -9,8 +9,8 @@ use guest_connection_adapter::domain::connection::Connection;
 use guest_connection_adapter::domain::retry::Backoff;
 use guest_connection_adapter::mycreditapp::{Credentials, MyCreditApp, Organization, Settings};
 use guest_connection_adapter::service::ports::Patch;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 pub const REQUESTER: &str = "0190c1d4-7c1e-7d3a-9a53-5c1f6e1b2a01";
@@ -46,7 +46,7 @@ pub async fn serve(
 }
 
 /// Reads one request, headers and body.
-pub async fn request(socket: &mut TcpStream) -> Option<String> {
+pub async fn request(socket: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     let mut bytes = Vec::new();
     loop {
         let mut chunk = [0; 4096];
@@ -88,6 +88,7 @@ pub fn at(address: SocketAddr, credentials: Credentials) -> Organization {
 
 pub fn settings(address: SocketAddr, credentials: Credentials) -> Settings {
     Settings {
+        ca_file: None,
         attempt_timeout: Duration::from_millis(600),
         connect_timeout: Duration::from_millis(300),
         body_length_max: 64 * 1024,

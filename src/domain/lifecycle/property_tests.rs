@@ -29,7 +29,7 @@ fn outcome() -> Outcome {
 
 fn verdict() -> impl Strategy<Value = Verdict> {
     prop_oneof![
-        Just(Verdict::Applied { outcome: Outcome::default(), drifts: Vec::new() }),
+        Just(Verdict::Applied { outcome: Outcome::default() }),
         Just(Verdict::Rejected(outcome())),
         Just(Verdict::Refused(outcome())),
         (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(

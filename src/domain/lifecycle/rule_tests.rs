@@ -78,7 +78,7 @@ fn ending(record: &CommandRecord, ending: Ending, caller_waits: bool) -> Finish 
         token_refused: false,
     };
     let verdict = match ending {
-        Ending::Applied => Verdict::Applied { outcome: Outcome::default(), drifts: Vec::new() },
+        Ending::Applied => Verdict::Applied { outcome: Outcome::default() },
         Ending::Rejected => Verdict::Rejected(Outcome::refused(Some(404), Reason::UpstreamNotFound, "no")),
         Ending::Refused => Verdict::Refused(Outcome::refused(Some(403), Reason::UpstreamForbidden, "no")),
         Ending::Unreachable => transient(false, false),

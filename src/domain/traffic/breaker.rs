@@ -37,12 +37,14 @@ const CONNECTIONS_MIN: usize = 3;
 #[derive(Debug, Clone, Copy, Default)]
 struct Failures {
     count: u32,
-    /// Whether one of them has nothing to do with its organisation or connection.
+    /// Whether one of them has nothing to do with its organisation.
     is_general: bool,
     source: Option<OrganizationId>,
     /// Whether they are of several organisations.
     is_shared: bool,
     connections: [Option<Connection>; CONNECTIONS_MIN],
+    /// Whether one of them has nothing to do with its connection.
+    is_of_none: bool,
 }
 
 impl Failures {
@@ -51,7 +53,10 @@ impl Failures {
         self.is_general |= failure.is_general;
         self.is_shared |= self.source.is_some_and(|first| first != failure.source);
         self.source.get_or_insert(failure.source);
-        self.add_connection(failure.connection);
+        match failure.connection {
+            Some(connection) => self.add_connection(connection),
+            None => self.is_of_none = true,
+        }
     }
 
     fn add_connection(&mut self, connection: Connection) {
@@ -69,6 +74,7 @@ impl Failures {
     fn and(mut self, other: Self) -> Self {
         self.count += other.count;
         self.is_general |= other.is_general;
+        self.is_of_none |= other.is_of_none;
         let differ = self.source.zip(other.source).is_some_and(|(a, b)| a != b);
         self.is_shared |= other.is_shared || differ;
         other.connections.into_iter().flatten().for_each(|connection| self.add_connection(connection));
@@ -78,7 +84,8 @@ impl Failures {
     /// Whether they say something of others.
     fn are_telling(&self, terms: &Terms, connections_min: usize) -> bool {
         let connections = self.connections.iter().flatten().count();
-        self.is_general || (connections >= connections_min && (self.is_shared || !terms.is_shared))
+        self.is_general
+            || ((self.is_of_none || connections >= connections_min) && (self.is_shared || !terms.is_shared))
     }
 }
 
@@ -124,8 +131,8 @@ pub enum Change {
 pub struct Failure {
     /// On whose behalf.
     pub source: OrganizationId,
-    /// Which connection was to be changed.
-    pub connection: Connection,
+    /// Which connection was to be changed; nothing if that plays no part.
+    pub connection: Option<Connection>,
     /// See [`Heard::Failed`](super::Heard::Failed).
     pub is_general: bool,
     /// The wait that the upstream asks for.

@@ -21,7 +21,12 @@ fn connection(n: u128) -> Connection {
 fn failure(n: u128) -> Failure {
     static NEXT: AtomicU64 = AtomicU64::new(1000);
     let guest = u128::from(NEXT.fetch_add(1, Ordering::Relaxed));
-    Failure { source: organization(n), connection: connection(guest), is_general: false, retry_after: None }
+    Failure {
+        source: organization(n),
+        connection: Some(connection(guest)),
+        is_general: false,
+        retry_after: None,
+    }
 }
 
 fn terms() -> Terms {
@@ -118,7 +123,7 @@ fn one_organisation_alone_does_not_open_what_is_shared() {
 #[test]
 fn one_connection_alone_does_not_open_it() {
     let mut breaker = Breaker::new(terms());
-    let alone = |guest| Failure { connection: connection(guest), ..failure(1) };
+    let alone = |guest| Failure { connection: Some(connection(guest)), ..failure(1) };
     for n in 0..100 {
         assert_eq!(breaker.fail(at(n), alone(u128::from(n % 2)), false, 0.0), None);
     }

@@ -10,6 +10,7 @@ pub mod pace;
 
 use std::time::Duration;
 
+use super::obstacle::Obstacle;
 use super::reply::{Answer, Reply};
 
 /// A time of this process: how long it had been running. It never goes back.
@@ -31,7 +32,7 @@ pub enum Heard {
     Failed {
         /// And asks for no more within this time.
         retry_after: Option<Duration>,
-        /// No connection came about: that has nothing to do with the organisation on whose behalf it was tried.
+        /// The way to the upstream is barred: that has nothing to do with the organisation on whose behalf it was tried.
         is_general: bool,
     },
 }
@@ -44,10 +45,15 @@ impl Heard {
             Reply::Answered(Answer { status, retry_after, .. }) => Some(match status {
                 401 => Self::Unauthorized,
                 429 => Self::Limited { retry_after: *retry_after },
-                408 | 500..=599 => Self::Failed { retry_after: *retry_after, is_general: false },
+                407 => Self::Failed { retry_after: None, is_general: true },
+                ..200 | 408 | 500.. => Self::Failed { retry_after: *retry_after, is_general: false },
                 _ => Self::Served,
             }),
-            Reply::Unreachable => Some(Self::Failed { retry_after: None, is_general: true }),
+            // That one request was not processed says nothing of the way to the upstream.
+            Reply::Unreachable(Obstacle::StreamRefused | Obstacle::Unsent) => {
+                Some(Self::Failed { retry_after: None, is_general: false })
+            }
+            Reply::Unreachable(_) => Some(Self::Failed { retry_after: None, is_general: true }),
             Reply::Unanswered => Some(Self::Failed { retry_after: None, is_general: false }),
             Reply::Unauthorized(_) => None,
         }

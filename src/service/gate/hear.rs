@@ -68,12 +68,17 @@ impl State {
             }
             Heard::Unauthorized => {
                 requester.cause = Reason::UpstreamUnauthenticated;
-                let failure = Failure { source: id, connection, is_general: false, retry_after: None };
+                let failure = Failure {
+                    source: id,
+                    connection: Some(connection),
+                    is_general: false,
+                    retry_after: None,
+                };
                 let own = requester.breaker.fail(now, failure, ticket.tries_requester, jitter);
                 (own, upstream.breaker.succeed(now, ticket.tries_upstream))
             }
             Heard::Failed { retry_after, is_general } => {
-                let failure = Failure { source: id, connection, is_general, retry_after };
+                let failure = Failure { source: id, connection: Some(connection), is_general, retry_after };
                 self.fail(ticket, failure, now, jitter)
             }
         };
@@ -83,21 +88,23 @@ impl State {
     /// There is no token for a requester.
     pub(super) fn unauthorized(&mut self, id: OrganizationId, why: &Unauthorized, now: Moment, jitter: f64) {
         let Some((requester, _)) = self.pair(id) else { return };
-        let own = match why {
+        let (failed, wait) = match why {
             Unauthorized::NotConfigured | Unauthorized::Refused => {
                 requester.cause = Reason::UpstreamUnauthenticated;
-                requester.breaker.trip(now, jitter)
+                let own = requester.breaker.trip(now, jitter);
+                return self.changed(id, own, None, now);
             }
-            Unauthorized::Unavailable { retry_after } => {
-                requester.cause = Reason::UpstreamUnavailable;
-                // Its own back-off says when it is asked for again.
-                let until = now + retry_after.unwrap_or_default();
-                requester.paused_until = requester.paused_until.max(Some(until));
-                None
-            }
+            Unauthorized::Unavailable { retry_after } => (false, *retry_after),
+            Unauthorized::Unreachable { retry_after, .. } => (true, *retry_after),
         };
+        // Its own back-off says when a token is asked for again.
+        requester.paused_until = requester.paused_until.max(Some(now + wait.unwrap_or_default()));
+        requester.cause = Reason::UpstreamUnavailable;
+        let failure = Failure { source: id, connection: None, is_general: failed, retry_after: None };
+        let ticket = Ticket { requester: id, granted: now, tries_upstream: false, tries_requester: false };
+        let (own, all) = self.fail(ticket, failure, now, jitter);
         self.turn_away(id, now);
-        self.changed(id, own, None, now);
+        self.changed(id, own, all, now);
     }
 
     /// A failure is the requester's, or, if it is the only one, the upstream's. What fails for a requester that is known to be

@@ -266,6 +266,13 @@ impl Adapter {
         }
     }
 
+    /// Every series as `/metrics` shows it.
+    pub async fn metrics(&self) -> String {
+        let (status, text) = crate::http::get(self.admin, "/metrics").await.expect("the admin port answers");
+        assert_eq!(status, 200, "{text}");
+        text
+    }
+
     /// A client on a connection of its own.
     pub async fn client(&self) -> GuestConnectionServiceClient<Channel> {
         let endpoint = Channel::from_shared(format!("http://{}", self.grpc)).expect("an address");

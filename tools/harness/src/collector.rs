@@ -1,8 +1,14 @@
-//! An OTLP/gRPC receiver that keeps the spans it is sent.
+//! An OTLP/gRPC receiver that keeps the spans and metrics it is sent.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -10,6 +16,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::common::v1::any_value;
+pub use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
 pub use opentelemetry_proto::tonic::trace::v1::Span;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -23,23 +30,35 @@ use tonic::{Request, Response, Status};
 pub struct Collector {
     address: SocketAddr,
     spans: watch::Receiver<Vec<Span>>,
+    metrics: watch::Receiver<Vec<ResourceMetrics>>,
     server: JoinHandle<()>,
 }
 
-struct Service {
-    spans: watch::Sender<Vec<Span>>,
-}
+struct Spans(watch::Sender<Vec<Span>>);
+
+struct Metrics(watch::Sender<Vec<ResourceMetrics>>);
 
 #[tonic::async_trait]
-impl TraceService for Service {
+impl TraceService for Spans {
     async fn export(
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let resources = request.into_inner().resource_spans.into_iter();
         let spans = resources.flat_map(|resource| resource.scope_spans).flat_map(|scope| scope.spans);
-        self.spans.send_modify(|kept| kept.extend(spans));
+        self.0.send_modify(|kept| kept.extend(spans));
         Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl MetricsService for Metrics {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        self.0.send_modify(|kept| kept.extend(request.into_inner().resource_metrics));
+        Ok(Response::new(ExportMetricsServiceResponse::default()))
     }
 }
 
@@ -48,12 +67,14 @@ impl Collector {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let (sender, spans) = watch::channel(Vec::new());
-        let service = TraceServiceServer::new(Service { spans: sender });
-        let serve =
-            Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener));
+        let (span_sender, spans) = watch::channel(Vec::new());
+        let (metric_sender, metrics) = watch::channel(Vec::new());
+        let serve = Server::builder()
+            .add_service(TraceServiceServer::new(Spans(span_sender)))
+            .add_service(MetricsServiceServer::new(Metrics(metric_sender)))
+            .serve_with_incoming(TcpListenerStream::new(listener));
         let server = tokio::spawn(async move { serve.await.expect("the receiver serves") });
-        Self { address, spans, server }
+        Self { address, spans, metrics, server }
     }
 
     /// The endpoint, for `telemetry.otlp_endpoint`.
@@ -66,6 +87,12 @@ impl Collector {
     #[must_use]
     pub fn spans(&self) -> Vec<Span> {
         self.spans.borrow().clone()
+    }
+
+    /// Every export of metrics so far.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<ResourceMetrics> {
+        self.metrics.borrow().clone()
     }
 
     /// Every span, as soon as they are as wanted.

@@ -1,0 +1,91 @@
+//! Ways in which the upstream's answers differ from its contract. None is ever an error: each is counted.
+
+/// A way in which an answer differs from the contract.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Drift {
+    /// The field, or `*` for the body as a whole. Fit to be shown: at most [`FIELD_LENGTH_MAX`] visible ASCII characters.
+    pub field: String,
+    /// In what way.
+    pub kind: DriftKind,
+}
+
+/// The greatest length of a field's name that is kept, in characters.
+pub const FIELD_LENGTH_MAX: usize = 64;
+
+/// Stands for a name that is left out, since it looks like an e-mail address.
+const FIELD_REDACTED: &str = "[redacted]";
+
+impl Drift {
+    /// A difference in a field. Its name comes from the other side, so it is cut and cleaned.
+    #[must_use]
+    pub fn new(field: &str, kind: DriftKind) -> Self {
+        let visible = |c: char| if c.is_ascii_graphic() { c } else { '_' };
+        let field = if field.contains('@') {
+            FIELD_REDACTED.to_owned()
+        } else {
+            field.chars().take(FIELD_LENGTH_MAX).map(visible).collect()
+        };
+        Self { field, kind }
+    }
+
+    /// A difference of the body as a whole.
+    #[must_use]
+    pub fn whole(kind: DriftKind) -> Self {
+        Self { field: "*".to_owned(), kind }
+    }
+}
+
+/// Kinds of [`Drift`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DriftKind {
+    /// The body of a 2xx is not a JSON object, or could not be read to its end.
+    Unreadable,
+    /// A required field is missing.
+    Missing,
+    /// A field is null that must not be.
+    Null,
+    /// A field has another type or form.
+    Mistyped,
+    /// A field that the contract does not have.
+    UnknownField,
+    /// A value that the contract does not list.
+    UnknownValue,
+    /// `archived` is not what was asked for.
+    OtherValue,
+    /// The body of an error has not the contract's form.
+    ErrorForm,
+    /// The answer to a token request has not the contract's form.
+    TokenForm,
+}
+
+impl DriftKind {
+    /// The stable name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreadable => "unreadable",
+            Self::Missing => "missing",
+            Self::Null => "null",
+            Self::Mistyped => "mistyped",
+            Self::UnknownField => "unknown_field",
+            Self::UnknownValue => "unknown_value",
+            Self::OtherValue => "other_value",
+            Self::ErrorForm => "error_form",
+            Self::TokenForm => "token_form",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_others_are_cut_and_cleaned() {
+        let field = |name: &str| Drift::new(name, DriftKind::UnknownField).field;
+        assert_eq!(field("risk_band"), "risk_band");
+        assert_eq!(field("a b\n\u{e9}\u{202e}"), "a_b___");
+        assert_eq!(field(&"\u{1f600}".repeat(100)), "_".repeat(FIELD_LENGTH_MAX));
+        assert_eq!(field("jane@example.com"), FIELD_REDACTED);
+    }
+}
