@@ -76,10 +76,10 @@ impl Tokens {
         }
     }
 
-    /// Takes back every token; clients can fetch new ones.
-    pub(crate) fn revoke_all(&mut self) {
-        for grant in self.grants.values_mut() {
-            grant.revoked = true;
-        }
+    /// Takes back every token, or those of one organisation; clients can fetch new ones.
+    pub(crate) fn revoke(&mut self, only: Option<Uuid>) {
+        let theirs =
+            self.grants.values_mut().filter(|grant| only.is_none_or(|only| grant.organization == only));
+        theirs.for_each(|grant| grant.revoked = true);
     }
 }
