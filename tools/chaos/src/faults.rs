@@ -95,7 +95,7 @@ async fn make(stage: &Stage, fault: &Fault) {
         | Disturbance::Unattended(leg)
         | Disturbance::Slow(leg, _)
         | Disturbance::Refuse(leg) => network(proxy(stage, *leg), fault).await,
-        Disturbance::Upstream(rule) => stage.simulator.script(rule.clone()),
+        Disturbance::Upstream(rule) => drop(stage.simulator.script(rule.clone())),
         Disturbance::RevokeTokens => stage.simulator.revoke_tokens(),
         Disturbance::UpstreamReset => stage.simulator.reset_connections(),
     }

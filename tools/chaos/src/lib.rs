@@ -7,12 +7,14 @@
 //! - [`history`]: what is known afterwards, from the simulator's journal, the queues and `GetCommand` alone
 //! - [`checks`]: pure functions over a history
 //! - [`report`]: for people
+//! - [`citizen`]: how good a client of the API the adapter is, measured
 //! - [`soak`]: long and large runs without chance
 
 #![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used, reason = "a harness fails by panicking")]
 
 pub mod calls;
 pub mod checks;
+pub mod citizen;
 pub mod collect;
 pub mod faults;
 pub mod history;
