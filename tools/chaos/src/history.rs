@@ -127,6 +127,9 @@ pub struct FaultSeen {
     pub from: Time,
     /// Until when.
     pub until: Time,
+    /// The organisation that it is about alone, if there is one.
+    #[serde(default)]
+    pub organization: Option<Uuid>,
 }
 
 /// A delivery of an event.

@@ -36,8 +36,12 @@ impl Inner {
                 revoked = Some(Violation::token("is revoked"));
                 Some(organization)
             }
+            Standing::Expired(organization) => {
+                violations.push(Violation::token("is expired"));
+                Some(organization)
+            }
             Standing::Invalid => {
-                violations.push(Violation::token("is unknown or expired"));
+                violations.push(Violation::token("is unknown"));
                 None
             }
         });
