@@ -61,9 +61,9 @@ fn tokens(rng: &mut StdRng, organizations: &[Uuid]) -> Disturbance {
 
 /// One organisation fares badly from early on until the end.
 pub fn organization(rng: &mut StdRng, duration: Duration, organizations: &[Uuid]) -> Vec<Fault> {
-    let at = duration / 6;
+    let (at, lasts) = (duration / 6, duration * 5 / 6);
     let one = *organizations.choose(rng).expect("some are given");
     let troubles = [Trouble::Errors, Trouble::Hangs, Trouble::Unauthorized];
     let disturbance = Disturbance::Organization(one, *troubles.choose(rng).expect("some are given"));
-    vec![Fault { at, lasts: duration - at, disturbance }]
+    vec![Fault { at, lasts, disturbance }]
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::Utc;
+use harness::collector::Span;
 use harness::{Collector, Node};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use serde::Serialize;
-use simulator::{Endpoint, Rule};
+use simulator::{Endpoint, Entry, Rule};
 use tokio::time::sleep;
 
 use super::figures::{Latency, Return, number, patches, share, tally};
@@ -60,20 +61,26 @@ pub struct Outage {
     /// PATCHes and requests for tokens.
     sent: usize,
     sent_per_command: f64,
-    /// What the calls that were made during it have heard.
-    answers: BTreeMap<String, usize>,
-    /// Calls of it that were refused with UNAVAILABLE and told when to come again.
-    refused_well: usize,
-    refused: usize,
-    refused_latency: Latency,
+    calls: Calls,
     messages: usize,
     messages_applied: usize,
-    /// Seconds from the API's return until the last message was applied.
+    /// Seconds from the API's return until the last message was applied that had been sent before.
     drained_after_s: Option<f64>,
     dead_letters: u32,
     left_in_queue: u32,
     back: Return,
     violations: Vec<String>,
+}
+
+/// What the calls that were made during it have heard.
+#[derive(Debug, Serialize)]
+struct Calls {
+    answers: BTreeMap<String, usize>,
+    /// Refused with UNAVAILABLE and told when to come again.
+    refused_well: usize,
+    refused: usize,
+    /// Of the refusals.
+    latency: Latency,
 }
 
 /// Makes an outage of `kind`.
@@ -97,69 +104,61 @@ pub async fn outage(node: &Node, kind: Kind, durations: &Durations) -> Outage {
     let journal = rig.simulator.journal();
     let within = |at: Time| from <= at && at < until;
     let sent = match kind {
-        Kind::Answers503 => journal
-            .iter()
-            .filter(|entry| entry.endpoint != Endpoint::Other && within(entry.received_at))
-            .count(),
+        Kind::Answers503 => {
+            let asked = |entry: &&Entry| entry.endpoint != Endpoint::Other && within(entry.received_at);
+            journal.iter().filter(asked).count()
+        }
         Kind::RefusesConnections => {
-            let started = |nanos: u64| Time::from_timestamp_nanos(i64::try_from(nanos).unwrap_or_default());
-            let client = |span: &&harness::collector::Span| span.kind == i32::from(SpanKind::Client);
-            collector
-                .spans()
-                .iter()
-                .filter(client)
-                .filter(|span| within(started(span.start_time_unix_nano)))
-                .count()
+            collector.spans().iter().filter(|span| within_client(span, within)).count()
         }
     };
     let times = patches(&journal, began, Utc::now());
-    let back = Return::of(&times, from - durations.warm_up / 2, from, until);
     let arrivals = rig.arrivals();
-    let applied: Vec<Time> = keys.iter().filter_map(|key| arrivals.get(*key).copied()).collect();
     let during: Vec<&Offer> = offers.iter().filter(|offer| within(offer.at)).collect();
-    let calls: Vec<&Offer> = during.iter().copied().filter(|offer| offer.door == Door::Grpc).collect();
-    let is_well = |offer: &&&Offer| matches!(&offer.outcome, Outcome::Refused { code, retry_info: true } if code.starts_with("Unavailable"));
-    let refused = calls.iter().filter(|offer| !offer.is_done());
+    let waited = of_queue(&offers).filter(|offer| offer.at < until);
+    let last = waited.map(|offer| arrivals.get(&offer.key).copied()).collect::<Option<Vec<Time>>>();
     Outage {
         kind,
         seconds: seconds(from, until),
         offered: during.len(),
         sent,
         sent_per_command: share(sent, during.len()),
-        answers: tally(calls.iter().map(|offer| match &offer.outcome {
-            Outcome::Done => "Ok".to_owned(),
-            Outcome::Refused { code, .. } => code.clone(),
-        })),
-        refused_well: calls.iter().filter(is_well).count(),
-        refused: refused.clone().count(),
-        refused_latency: Latency::of(refused.map(|offer| offer.seconds())),
+        calls: Calls::of(during),
         messages: keys.len(),
-        messages_applied: applied.len(),
-        drained_after_s: (applied.len() == keys.len())
-            .then(|| offers_before(&offers, until, &arrivals))
-            .flatten()
-            .map(|last| seconds(until, last)),
+        messages_applied: keys.iter().filter(|key| arrivals.contains_key(**key)).count(),
+        drained_after_s: last.and_then(|all| all.into_iter().max()).map(|last| seconds(until, last)),
         dead_letters: rig.dead_letters().await,
         left_in_queue: rig.waiting().await,
-        back,
+        back: Return::of(&times, from - durations.warm_up / 2, from, until),
         violations: rig.end().await,
+    }
+}
+
+/// Whether it is the span of a request to the API, or of the attempt at one, that began within a time.
+fn within_client(span: &Span, within: impl Fn(Time) -> bool) -> bool {
+    let began = i64::try_from(span.start_time_unix_nano).unwrap_or_default();
+    span.kind == i32::from(SpanKind::Client) && within(Time::from_timestamp_nanos(began))
+}
+
+impl Calls {
+    fn of<'a>(offers: impl IntoIterator<Item = &'a Offer>) -> Self {
+        let calls: Vec<_> = offers.into_iter().filter(|offer| offer.door == Door::Grpc).collect();
+        let is_well = |offer: &&&Offer| matches!(&offer.outcome, Outcome::Refused { code, retry_info: true } if code.starts_with("Unavailable"));
+        let refused: Vec<_> = calls.iter().filter(|offer| !offer.is_done()).collect();
+        Self {
+            answers: tally(calls.iter().map(|offer| match &offer.outcome {
+                Outcome::Done => "Ok".to_owned(),
+                Outcome::Refused { code, .. } => code.clone(),
+            })),
+            refused_well: calls.iter().filter(is_well).count(),
+            refused: refused.len(),
+            latency: Latency::of(refused.iter().map(|offer| offer.seconds())),
+        }
     }
 }
 
 fn of_queue(offers: &[Offer]) -> impl Iterator<Item = &Offer> {
     offers.iter().filter(|offer| offer.door == Door::Amqp)
-}
-
-/// When the last message was done that had been sent before `until`.
-fn offers_before(
-    offers: &[Offer],
-    until: Time,
-    arrivals: &std::collections::HashMap<String, Time>,
-) -> Option<Time> {
-    of_queue(offers)
-        .filter(|offer| offer.at < until)
-        .filter_map(|offer| arrivals.get(&offer.key).copied())
-        .max()
 }
 
 /// Makes the outage, and yields when it began and ended.
@@ -205,12 +204,15 @@ impl Outage {
             messages == messages_applied,
             format!("{messages_applied} of {messages} messages were applied"),
         );
-        let well = self.refused_well == self.refused && self.refused > 0;
+        let well = self.calls.refused_well == self.calls.refused && self.calls.refused > 0;
         expect(
             well,
-            format!("{} of {} refusals were UNAVAILABLE with RetryInfo", self.refused_well, self.refused),
+            format!(
+                "{} of {} refusals were UNAVAILABLE with RetryInfo",
+                self.calls.refused_well, self.calls.refused
+            ),
         );
-        let p99 = self.refused_latency.p99_ms;
+        let p99 = self.calls.latency.p99_ms;
         expect(p99 <= REFUSED_P99_MAX, format!("refusals took {p99} ms (p99)"));
         let after = self.back.full_pace_after_s;
         expect(
@@ -237,14 +239,14 @@ impl Outage {
             "  {:?}, {:.0} s: {} commands offered, {} requests sent: {:.3} per command",
             self.kind, self.seconds, self.offered, self.sent, self.sent_per_command
         ));
-        say(format!("    calls heard {:?}", self.answers));
+        say(format!("    calls heard {:?}", self.calls.answers));
         say(format!(
             "    refusals: {} of {} UNAVAILABLE with RetryInfo; p50 {} ms, p99 {} ms, max {} ms",
-            self.refused_well,
-            self.refused,
-            self.refused_latency.p50_ms,
-            self.refused_latency.p99_ms,
-            self.refused_latency.max_ms
+            self.calls.refused_well,
+            self.calls.refused,
+            self.calls.latency.p50_ms,
+            self.calls.latency.p99_ms,
+            self.calls.latency.max_ms
         ));
         say(format!(
             "    messages applied {} of {}, dead letters {}, left in the queue {}, drained {:?} s after the return",
