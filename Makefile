@@ -35,7 +35,7 @@ test: setup ## format check, clippy with warnings as errors, all tests against a
 chaos: build ## disturb everything around the adapter for SECONDS (60) by a SEED (any), then check its promises
 	@$(binaries)/chaos run $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
-citizen: build ## measure outages, isolation, pace and fairness against the simulator (about 12 min; not part of `make test`)
+citizen: build ## measure outages, isolation, pace and fairness against the simulator (about 20 min; not part of `make test`)
 	@$(binaries)/chaos citizen $(foreach part,$(PART),--part $(part))
 
 soak: build ## long and large runs, or one PART of them: drain, absence, alarm, deferral, hang (not part of `make test`)

@@ -83,7 +83,7 @@ pub async fn citizen(parts: &[Part], durations: &Durations) -> Report {
     let mut report = Report::default();
     if parts.contains(&Part::Outage) {
         say("outage: the whole API is away");
-        for kind in [outage::Kind::Answers503, outage::Kind::RefusesConnections] {
+        for kind in outage::Kind::ALL {
             let outage = outage::outage(&node, kind, durations).await;
             outage.tell();
             report.faults.extend(outage.faults());

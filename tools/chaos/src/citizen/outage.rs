@@ -8,7 +8,7 @@ use harness::collector::Span;
 use harness::{Collector, Node};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use serde::Serialize;
-use simulator::{Endpoint, Entry, Rule};
+use simulator::{Endpoint, Entry, Rule, RuleBuilder};
 use tokio::time::sleep;
 
 use super::figures::{Latency, Return, number, patches, share, tally};
@@ -50,6 +50,13 @@ pub enum Kind {
     Answers503,
     /// Nobody listens.
     RefusesConnections,
+    /// Nothing is answered.
+    Hangs,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Answers503, Self::RefusesConnections, Self::Hangs];
 }
 
 /// What an outage has shown.
@@ -104,7 +111,7 @@ pub async fn outage(node: &Node, kind: Kind, durations: &Durations) -> Outage {
     let journal = rig.simulator.journal();
     let within = |at: Time| from <= at && at < until;
     let sent = match kind {
-        Kind::Answers503 => {
+        Kind::Answers503 | Kind::Hangs => {
             let asked = |entry: &&Entry| entry.endpoint != Endpoint::Other && within(entry.received_at);
             journal.iter().filter(asked).count()
         }
@@ -165,10 +172,13 @@ fn of_queue(offers: &[Offer]) -> impl Iterator<Item = &Offer> {
 async fn disturb(rig: &mut Rig, kind: Kind, durations: &Durations) -> (Time, Time) {
     sleep(durations.warm_up).await;
     match kind {
-        Kind::Answers503 => {
+        Kind::Answers503 | Kind::Hangs => {
             let from = Utc::now();
-            let rules = [Rule::patch().status(503), Rule::token().status(503)];
-            let rules = rules.map(|rule| rig.simulator.script(rule));
+            let fault = |matching: RuleBuilder| match kind {
+                Kind::Hangs => matching.hang(),
+                _ => matching.status(503).into(),
+            };
+            let rules = [Rule::patch(), Rule::token()].map(|matching| rig.simulator.script(fault(matching)));
             sleep(durations.outage).await;
             let until = Utc::now();
             rules.into_iter().for_each(|rule| rig.simulator.remove_fault(rule));
