@@ -80,6 +80,13 @@ fn an_answer_that_is_not_true() {
         history.sendings.retain(|sending| sending.door == Door::Grpc);
         history.sendings[0].answer = refused("DEADLINE_TOO_SHORT");
     });
+    // Refused at the gate, which keeps nothing of what it does not name.
+    for reason in ["UPSTREAM_PAUSED", "REQUESTER_PAUSED"] {
+        found(check, |history| {
+            history.sendings.retain(|sending| sending.door == Door::Grpc);
+            history.sendings[0].answer = refused(reason);
+        });
+    }
 }
 
 #[test]
