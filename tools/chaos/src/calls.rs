@@ -48,12 +48,12 @@ fn request<T>(message: T, wish: &Wish, deadline: Option<Duration>) -> Request<T>
 pub async fn call(
     mut client: Client,
     wish: &Wish,
-    requester: Uuid,
     times: (Option<Time>, Option<Time>),
     deadline: Option<Duration>,
 ) -> Answer {
     let (issue_time, expire_time) = (times.0.map(timestamp), times.1.map(timestamp));
-    let (guest_organization_id, requester_organization_id) = (wish.guest.to_string(), requester.to_string());
+    let (guest_organization_id, requester_organization_id) =
+        (wish.guest.to_string(), wish.requester.to_string());
     let (target_organization_id, idempotency_key) = (String::new(), wish.key.clone());
     let answer = async {
         if wish.archived {

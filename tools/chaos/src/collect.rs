@@ -128,14 +128,15 @@ pub async fn look_up(stage: &Arc<Stage>, history: &mut History, all: bool) {
             command.state.is_final() && command.state != State::Failed && confirmed
         })
     };
-    let mut keys: Vec<String> = history.wishes.iter().map(|wish| wish.key.clone()).collect();
-    keys.retain(|key| !key.is_empty() && (all || !is_settled(key)));
+    let keys = history.wishes.iter().map(|wish| (wish.key.clone(), wish.requester));
+    let mut keys: Vec<(String, Uuid)> =
+        keys.filter(|(key, _)| !key.is_empty() && (all || !is_settled(key))).collect();
     keys.sort();
     keys.dedup();
-    let look_ups = stream::iter(keys).map(|key| async move {
+    let look_ups = stream::iter(keys).map(|(key, requester)| async move {
         let client = stage.client()?;
         // What cannot be had now is asked for in the next round.
-        calls::look_up(client, stage.requester, &key).await.ok().map(|found| (key, found))
+        calls::look_up(client, requester, &key).await.ok().map(|found| (key, found))
     });
     let found: Vec<_> = look_ups.buffer_unordered(LOOK_UPS).filter_map(std::future::ready).collect().await;
     for (key, command) in found {
@@ -149,10 +150,10 @@ pub async fn look_up(stage: &Arc<Stage>, history: &mut History, all: bool) {
 /// Takes over what the upstream knows.
 pub fn upstream(stage: &Stage, history: &mut History) {
     history.journal = stage.simulator.journal();
-    let guests = history.journal.iter().filter(|entry| entry.endpoint == Endpoint::Patch);
+    let patches = history.journal.iter().filter(|entry| entry.endpoint == Endpoint::Patch);
     let mut values: BTreeMap<Uuid, bool> = BTreeMap::new();
-    for guest in guests.filter_map(|entry| entry.guest) {
-        if let Some(connection) = stage.simulator.connection(stage.requester, guest) {
+    for (target, guest) in patches.filter_map(|entry| entry.target.zip(entry.guest)) {
+        if let Some(connection) = stage.simulator.connection(target, guest) {
             values.insert(guest, connection.archived);
         }
     }

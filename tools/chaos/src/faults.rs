@@ -8,6 +8,7 @@ use harness::FaultProxy;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::history::FaultSeen;
+use crate::outages;
 use crate::plan::{Disturbance, Fault, Leg, Tracks};
 use crate::stage::{self, Stage};
 
@@ -33,7 +34,7 @@ impl Happened {
 
 /// Makes everything happen at its time, and returns when it is over. Then the stage is whole again.
 pub async fn make_all(stage: &Arc<Stage>, tracks: &Tracks, started: Instant, happened: &Happened) {
-    let Tracks { adapter, broker, network, upstream } = tracks;
+    let Tracks { adapter, broker, network, upstream, outages, organization } = tracks;
     let track = |faults: &'_ [Fault]| {
         let faults = faults.to_vec();
         async move {
@@ -42,11 +43,22 @@ pub async fn make_all(stage: &Arc<Stage>, tracks: &Tracks, started: Instant, hap
                 let from = Utc::now();
                 make(stage, fault).await;
                 let (kind, text) = (kind(&fault.disturbance), format!("{:?}", fault.disturbance));
-                happened.add(FaultSeen { kind, text, from, until: Utc::now() });
+                let organization = match fault.disturbance {
+                    Disturbance::Organization(one, _) => Some(one),
+                    _ => None,
+                };
+                happened.add(FaultSeen { kind, text, from, until: Utc::now(), organization });
             }
         }
     };
-    tokio::join!(track(adapter), track(broker), track(network), track(upstream));
+    tokio::join!(
+        track(adapter),
+        track(broker),
+        track(network),
+        track(upstream),
+        track(outages),
+        track(organization)
+    );
     stage.simulator.clear_faults();
 }
 
@@ -75,6 +87,11 @@ fn kind(disturbance: &Disturbance) -> String {
         Disturbance::Upstream(rule) => format!("upstream: {}", rule.action.kind()),
         Disturbance::RevokeTokens => "upstream: tokens revoked".to_owned(),
         Disturbance::UpstreamReset => "upstream: connections reset".to_owned(),
+        Disturbance::Away(how) => format!("upstream away: {how:?}"),
+        Disturbance::Limit(limit) => format!("upstream: limit, Retry-After {:?}", limit.retry_after),
+        Disturbance::Tokens(trouble, None) => format!("tokens: {trouble:?}"),
+        Disturbance::Tokens(trouble, Some(_)) => format!("tokens of one: {trouble:?}"),
+        Disturbance::Organization(_, trouble) => format!("one organisation: {trouble:?}"),
     }
 }
 
@@ -95,9 +112,13 @@ async fn make(stage: &Stage, fault: &Fault) {
         | Disturbance::Unattended(leg)
         | Disturbance::Slow(leg, _)
         | Disturbance::Refuse(leg) => network(proxy(stage, *leg), fault).await,
-        Disturbance::Upstream(rule) => stage.simulator.script(rule.clone()),
+        Disturbance::Upstream(rule) => drop(stage.simulator.script(rule.clone())),
         Disturbance::RevokeTokens => stage.simulator.revoke_tokens(),
         Disturbance::UpstreamReset => stage.simulator.reset_connections(),
+        Disturbance::Away(_)
+        | Disturbance::Limit(_)
+        | Disturbance::Tokens(..)
+        | Disturbance::Organization(..) => outages::make(stage, fault).await,
     }
 }
 

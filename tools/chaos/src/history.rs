@@ -79,8 +79,15 @@ impl Answer {
     pub fn standing(&self) -> Standing {
         match self {
             Self::Done { .. } => Standing::Accepted,
+            // Refused at the gate: a command that is kept is named.
+            Self::Refused { reason, command_id: None, .. }
+                if reason.starts_with("UPSTREAM_") || reason == "REQUESTER_PAUSED" =>
+            {
+                Standing::Refused
+            }
             Self::Refused { reason, .. } => match reason.as_str() {
                 "IDEMPOTENCY_KEY_REUSED" => Standing::Conflict,
+                "REQUESTER_PAUSED" => Standing::Accepted,
                 "OUTCOME_PENDING"
                 | "COMMAND_IN_PROGRESS"
                 | "SUPERSEDED"
@@ -127,6 +134,9 @@ pub struct FaultSeen {
     pub from: Time,
     /// Until when.
     pub until: Time,
+    /// The organisation that it is about alone, if there is one.
+    #[serde(default)]
+    pub organization: Option<Uuid>,
 }
 
 /// A delivery of an event.

@@ -7,20 +7,24 @@
 //! - [`history`]: what is known afterwards, from the simulator's journal, the queues and `GetCommand` alone
 //! - [`checks`]: pure functions over a history
 //! - [`report`]: for people
+//! - [`citizen`]: how good a client of the API the adapter is, measured
 //! - [`soak`]: long and large runs without chance
 
 #![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used, reason = "a harness fails by panicking")]
 
 pub mod calls;
 pub mod checks;
+pub mod citizen;
 pub mod collect;
 pub mod faults;
 pub mod history;
 pub mod load;
 pub mod messages;
+pub mod outages;
 pub mod plan;
 mod plan_faults;
 mod plan_load;
+mod plan_outages;
 pub mod report;
 pub mod run;
 pub mod soak;

@@ -98,7 +98,7 @@ impl Sender<'_> {
                 Some(client) => {
                     let moment = |ms: Option<i64>| ms.map(|ms| self.moment(ms));
                     let times = (moment(wish.issued_ms), moment(wish.expires_ms));
-                    calls::call(client, wish, self.plan.requester, times, step.timeout).await
+                    calls::call(client, wish, times, step.timeout).await
                 }
                 None => Answer::NotSent("there is no adapter".to_owned()),
             };
@@ -117,7 +117,7 @@ impl Sender<'_> {
                 let wish = &self.plan.wishes[wish];
                 let moment = |ms: Option<i64>| ms.map(|ms| self.moment(ms));
                 let times = (moment(wish.issued_ms), moment(wish.expires_ms));
-                Message::of_wish(wish, self.plan.requester, times, step.form, number)
+                Message::of_wish(wish, times, step.form, number)
             }
             What::Garbage(garbage) => Message::of_garbage(&self.plan.garbage[garbage], number),
         };

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use chaos::citizen::{self, Durations};
 use chaos::history::History;
 use chaos::soak::{self, Part};
 use chaos::{checks, report, run};
@@ -43,11 +44,41 @@ enum Command {
         #[arg(long, default_value_t = 400_000)]
         messages: usize,
     },
+    /// Measures how good a client of the API the adapter is; fails if a bound is missed.
+    Citizen(Citizen),
     /// Checks the history of an earlier run again.
     Check {
         /// The `history.json` of the run.
         history: PathBuf,
     },
+}
+
+#[derive(clap::Args)]
+struct Citizen {
+    /// Which part; repeatable; without one, all.
+    #[arg(long = "part", value_enum)]
+    parts: Vec<citizen::Part>,
+    /// The load before an outage.
+    #[arg(long, default_value_t = 10)]
+    warm_up_seconds: u64,
+    /// Each outage.
+    #[arg(long, default_value_t = 60)]
+    outage_seconds: u64,
+    /// Each kind of trouble of one organisation.
+    #[arg(long, default_value_t = 30)]
+    scenario_seconds: u64,
+    /// Each kind of a limit, the 5 s to learn it included.
+    #[arg(long, default_value_t = 45)]
+    pace_seconds: u64,
+    /// The calls beside a backlog.
+    #[arg(long, default_value_t = 15)]
+    door_seconds: u64,
+    /// The messages of that backlog.
+    #[arg(long, default_value_t = 20_000)]
+    waiting: usize,
+    /// Where the figures are written.
+    #[arg(long, default_value = "target/citizen.json")]
+    json: PathBuf,
 }
 
 #[tokio::main]
@@ -77,6 +108,7 @@ async fn work(command: Command) -> ExitCode {
             chaos(seed, Duration::from_secs(seconds)).await
         }
         Command::Soak { part, messages } => long(part, messages).await,
+        Command::Citizen(arguments) => measure(&arguments).await,
         Command::Check { history } => check(&history),
     }
 }
@@ -111,6 +143,27 @@ async fn long(part: Option<Part>, messages: usize) -> ExitCode {
         }
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+async fn measure(arguments: &Citizen) -> ExitCode {
+    let durations = Durations {
+        warm_up: Duration::from_secs(arguments.warm_up_seconds),
+        outage: Duration::from_secs(arguments.outage_seconds),
+        scenario: Duration::from_secs(arguments.scenario_seconds),
+        pace: Duration::from_secs(arguments.pace_seconds),
+        doors: Duration::from_secs(arguments.door_seconds),
+        waiting: arguments.waiting,
+    };
+    let parts = if arguments.parts.is_empty() { &citizen::Part::ALL } else { arguments.parts.as_slice() };
+    let report = citizen::citizen(parts, &durations).await;
+    let text = serde_json::to_string_pretty(&report).expect("figures are JSON");
+    if let Err(error) = std::fs::write(&arguments.json, text) {
+        println!("citizen: {}: {error}", arguments.json.display());
+        return ExitCode::FAILURE;
+    }
+    println!("citizen: the figures are in {}", arguments.json.display());
+    report.faults.iter().for_each(|fault| println!("citizen: MISSED {fault}"));
+    if report.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn check(path: &PathBuf) -> ExitCode {

@@ -45,9 +45,9 @@ fn properties(content_type: &str, number: usize, trace: &str) -> BasicProperties
         .with_headers(headers)
 }
 
-fn json(wish: &Wish, requester: Uuid, times: (Option<Time>, Option<Time>)) -> Value {
+fn json(wish: &Wish, times: (Option<Time>, Option<Time>)) -> Value {
     let mut body = json!({
-        "requester_organization_id": requester,
+        "requester_organization_id": wish.requester,
         "guest_organization_id": wish.guest,
         "archived": wish.archived,
         "idempotency_key": wish.key,
@@ -61,10 +61,10 @@ fn json(wish: &Wish, requester: Uuid, times: (Option<Time>, Option<Time>)) -> Va
 }
 
 /// Both requests have the same fields.
-fn protobuf(wish: &Wish, requester: Uuid, times: (Option<Time>, Option<Time>)) -> Vec<u8> {
+fn protobuf(wish: &Wish, times: (Option<Time>, Option<Time>)) -> Vec<u8> {
     let request = proto::ArchiveGuestConnectionRequest {
         guest_organization_id: wish.guest.to_string(),
-        requester_organization_id: requester.to_string(),
+        requester_organization_id: wish.requester.to_string(),
         target_organization_id: String::new(),
         idempotency_key: wish.key.clone(),
         issue_time: times.0.map(timestamp),
@@ -76,29 +76,23 @@ fn protobuf(wish: &Wish, requester: Uuid, times: (Option<Time>, Option<Time>)) -
 impl Message {
     /// The command of a wish. `times` are its issue and expire times.
     #[must_use]
-    pub fn of_wish(
-        wish: &Wish,
-        requester: Uuid,
-        times: (Option<Time>, Option<Time>),
-        form: Form,
-        number: usize,
-    ) -> Self {
+    pub fn of_wish(wish: &Wish, times: (Option<Time>, Option<Time>), form: Form, number: usize) -> Self {
         let (content_type, kind, body) = match form {
-            Form::Json => ("application/json", None, json(wish, requester, times).to_string().into_bytes()),
+            Form::Json => ("application/json", None, json(wish, times).to_string().into_bytes()),
             Form::CloudEvent => {
                 let event = json!({
                     "specversion": "1.0",
                     "id": format!("{number}"),
                     "source": "/chaos",
                     "type": "chaos.wish",
-                    "data": json(wish, requester, times),
+                    "data": json(wish, times),
                 });
                 ("application/cloudevents+json", None, event.to_string().into_bytes())
             }
             Form::Protobuf => {
                 let name = if wish.archived { "ArchiveGuestConnection" } else { "UnarchiveGuestConnection" };
                 let kind = format!("guestconnections.v1.{name}Request");
-                ("application/x-protobuf", Some(kind), protobuf(wish, requester, times))
+                ("application/x-protobuf", Some(kind), protobuf(wish, times))
             }
         };
         let mut properties = properties(content_type, number, &wish.trace);

@@ -6,11 +6,14 @@ use harness::Direction;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
-use simulator::Rule;
+use simulator::{Limit, Rule};
 use uuid::Uuid;
 
 use crate::history::{Door, What};
 use crate::{plan_faults, plan_load, terms};
+
+/// Organisations that ask for something.
+const ORGANIZATIONS: usize = 5;
 
 /// A command that someone wants carried out. The same wish sent twice is a duplicate; another wish with the same key is
 /// a conflict.
@@ -20,7 +23,9 @@ pub struct Wish {
     pub kind: String,
     /// The idempotency key. Empty: the adapter makes one up, which is entered here when it is learnt.
     pub key: String,
-    /// The guest of the connection.
+    /// The organisation in whose name it is asked for.
+    pub requester: Uuid,
+    /// The guest of the connection, which is of that organisation alone.
     pub guest: Uuid,
     /// The value.
     pub archived: bool,
@@ -125,6 +130,49 @@ pub enum Disturbance {
     RevokeTokens,
     /// The upstream's connections are reset.
     UpstreamReset,
+    /// The whole upstream is away for a while.
+    Away(Away),
+    /// The upstream has a limit for a while.
+    Limit(Limit),
+    /// Tokens cannot be had or do not last for a while, those of one organisation or of all.
+    Tokens(TokenTrouble, Option<Uuid>),
+    /// The upstream fails one organisation for a while.
+    Organization(Uuid, Trouble),
+}
+
+/// How the whole upstream is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Away {
+    /// Everything is answered with 503.
+    Answers503,
+    /// Nothing is answered.
+    Hangs,
+    /// Connections are closed, and new ones refused.
+    Refuses,
+}
+
+/// What is the matter with tokens. Those there are are taken back when it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenTrouble {
+    /// The token endpoint answers with 500.
+    Errors,
+    /// It does not answer.
+    Hangs,
+    /// It refuses the credentials.
+    Refuses,
+    /// Its tokens last for a second.
+    ShortLived,
+}
+
+/// How one organisation is failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// Its PATCHes get 500.
+    Errors,
+    /// They get no answer.
+    Hangs,
+    /// They get 401.
+    Unauthorized,
 }
 
 /// A fault to come.
@@ -147,8 +195,12 @@ pub struct Tracks {
     pub broker: Vec<Fault>,
     /// Of the connections.
     pub network: Vec<Fault>,
-    /// Of the upstream.
+    /// Of the upstream, towards some requests.
     pub upstream: Vec<Fault>,
+    /// Of the upstream as a whole and of its tokens.
+    pub outages: Vec<Fault>,
+    /// Of one organisation.
+    pub organization: Vec<Fault>,
 }
 
 /// A run to be made.
@@ -158,8 +210,8 @@ pub struct Plan {
     pub seed: u64,
     /// For how long commands are sent and faults happen.
     pub duration: Duration,
-    /// The organisation on whose behalf everything is asked.
-    pub requester: Uuid,
+    /// The organisations in whose names everything is asked.
+    pub organizations: Vec<Uuid>,
     /// Lines of the adapter's configuration.
     pub configuration: String,
     /// The commands.
@@ -177,18 +229,18 @@ impl Plan {
     #[must_use]
     pub fn new(seed: u64, duration: Duration) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let requester = plan_load::id(&mut rng);
-        let load = plan_load::load(&mut rng, duration, requester);
-        let tracks = plan_faults::tracks(&mut rng, duration, &load.hot);
+        let organizations: Vec<Uuid> = (0..ORGANIZATIONS).map(|_| plan_load::id(&mut rng)).collect();
+        let load = plan_load::load(&mut rng, duration, &organizations);
+        let tracks = plan_faults::tracks(&mut rng, duration, &load.hot, &organizations);
         let configuration = format!("{}{}", terms::durations(), terms::bounds(&mut rng));
         let plan_load::Load { wishes, garbage, steps, .. } = load;
-        Self { seed, duration, requester, configuration, wishes, garbage, steps, tracks }
+        Self { seed, duration, organizations, configuration, wishes, garbage, steps, tracks }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::{HashMap, HashSet};
 
     use super::*;
 
@@ -209,10 +261,18 @@ mod tests {
                 assert!(kinds.contains(kind), "no {kind} in seed {seed}");
             }
             assert!(plan.garbage.len() > 5 && plan.steps.len() > plan.wishes.len());
-            let Tracks { adapter, broker, network, upstream } = &plan.tracks;
+            let Tracks { adapter, broker, network, upstream, outages, organization } = &plan.tracks;
             let adapters = |wanted: &Disturbance| adapter.iter().any(|fault| fault.disturbance == *wanted);
             assert!(adapters(&Disturbance::Kill) && adapters(&Disturbance::Freeze), "seed {seed}");
             assert!(broker.len() > 1 && network.len() > 5 && upstream.len() > 20, "seed {seed}");
+            let askers: HashSet<Uuid> = plan.wishes.iter().map(|wish| wish.requester).collect();
+            assert_eq!(askers.len(), ORGANIZATIONS, "seed {seed}");
+            for kind in ["Away", "Limit", "Tokens"] {
+                let some = outages.iter().any(|fault| format!("{:?}", fault.disturbance).starts_with(kind));
+                assert!(some, "no {kind} in seed {seed}");
+            }
+            let [broken] = organization.as_slice() else { panic!("{organization:?} in seed {seed}") };
+            assert!(broken.lasts > MINUTE / 2, "seed {seed}");
         }
     }
 
@@ -220,7 +280,7 @@ mod tests {
     fn a_few_seconds_have_a_kill_and_other_faults() {
         for seed in 0..20 {
             let plan = Plan::new(seed, Duration::from_secs(6));
-            let Tracks { adapter, broker, network, upstream } = plan.tracks;
+            let Tracks { adapter, broker, network, upstream, .. } = plan.tracks;
             assert_eq!(adapter[0].disturbance, Disturbance::Kill, "seed {seed}");
             assert!(!broker.is_empty() && !network.is_empty() && upstream.len() > 3, "seed {seed}");
         }
@@ -229,12 +289,37 @@ mod tests {
     #[test]
     fn every_fault_is_over_when_the_next_one_of_its_track_comes() {
         for seed in 0..50 {
-            let Tracks { adapter, broker, network, .. } = Plan::new(seed, MINUTE).tracks;
-            for track in [adapter, broker, network] {
+            let Tracks { adapter, broker, network, outages, .. } = Plan::new(seed, MINUTE).tracks;
+            for track in [adapter, broker, network, outages] {
                 for pair in track.windows(2) {
                     assert!(pair[0].at + pair[0].lasts < pair[1].at, "seed {seed}: {pair:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_connection_is_of_one_organization_and_so_is_a_key() {
+        let plan = Plan::new(5, MINUTE);
+        let (mut guests, mut keys) = (HashMap::new(), HashMap::new());
+        for wish in plan.wishes.iter().filter(|wish| wish.kind != "keyless") {
+            assert_eq!(*guests.entry(wish.guest).or_insert(wish.requester), wish.requester);
+            assert_eq!(*keys.entry(&wish.key).or_insert(wish.requester), wish.requester);
+        }
+    }
+
+    #[test]
+    fn at_the_end_of_a_minute_nothing_is_wrong_but_with_one_organization() {
+        for seed in 0..20 {
+            let Tracks { adapter, broker, network, upstream, outages, organization } =
+                Plan::new(seed, MINUTE).tracks;
+            let last = |track: &[Fault]| track.iter().map(|fault| fault.at).max().unwrap();
+            let others = [adapter, broker, network, upstream, outages];
+            let last = others.iter().map(|track| last(track)).max().unwrap();
+            assert!(
+                last < MINUTE * 5 / 6 && organization[0].at + organization[0].lasts == MINUTE,
+                "seed {seed}"
+            );
         }
     }
 

@@ -10,6 +10,7 @@ use simulator::{Rule, RuleBuilder};
 use uuid::Uuid;
 
 use crate::plan::{Disturbance, Fault, Leg, Tracks};
+use crate::plan_outages;
 use crate::terms::{LATE_MAX, LEASE, OVERSLEEP_MAX, SLOW_MAX, STALL_MAX};
 
 /// What a restart of a process takes besides its pause, at most, on a busy machine.
@@ -27,7 +28,8 @@ const BROKER_RESTART_WORTH: Duration = Duration::from_secs(20);
 /// Connections on which an end of the adapter meets a PATCH under way.
 const MISFORTUNES: usize = 4;
 
-fn between(rng: &mut StdRng, min: u64, max: u64) -> Duration {
+/// A duration by chance, in milliseconds.
+pub fn between(rng: &mut StdRng, min: u64, max: u64) -> Duration {
     Duration::from_millis(rng.random_range(min..=max))
 }
 
@@ -36,14 +38,22 @@ fn whole_ms(duration: Duration) -> u64 {
 }
 
 /// Draws up the faults.
-pub fn tracks(rng: &mut StdRng, duration: Duration, hot: &[Uuid]) -> Tracks {
-    let adapter = adapter(rng, duration);
-    let mut upstream = upstream(rng, duration, hot);
+pub fn tracks(rng: &mut StdRng, duration: Duration, hot: &[Uuid], organizations: &[Uuid]) -> Tracks {
+    let calm = plan_outages::calm(duration);
+    let adapter = adapter(rng, calm);
+    let mut upstream = upstream(rng, calm, hot);
     for fault in adapter.iter().filter(|fault| fault.disturbance != Disturbance::Restart) {
         upstream.extend(misfortunes(rng, fault, hot));
     }
     upstream.sort_by_key(|fault| fault.at);
-    Tracks { adapter, broker: broker(rng, duration), network: network(rng, duration), upstream }
+    Tracks {
+        adapter,
+        broker: broker(rng, calm),
+        network: network(rng, calm),
+        upstream,
+        outages: plan_outages::outages(rng, calm, organizations),
+        organization: plan_outages::organization(rng, duration, organizations),
+    }
 }
 
 /// An end of the adapter that meets PATCHes under way whose fate is unknown, and an upstream that refuses their repeats.

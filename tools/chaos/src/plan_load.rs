@@ -44,17 +44,17 @@ fn ms(count: u64) -> Duration {
 /// The part of the load that grows.
 struct Draft<'a> {
     rng: &'a mut StdRng,
-    requester: Uuid,
+    organizations: &'a [Uuid],
     cold: Vec<Uuid>,
     load: Load,
 }
 
 /// Draws up the load.
-pub fn load(rng: &mut StdRng, duration: Duration, requester: Uuid) -> Load {
+pub fn load(rng: &mut StdRng, duration: Duration, organizations: &[Uuid]) -> Load {
     let hot = (0..HOT).map(|_| id(rng)).collect();
     let cold = (0..COLD_PER_SECOND * duration.as_secs().max(1)).map(|_| id(rng)).collect();
     let load = Load { hot, wishes: Vec::new(), garbage: Vec::new(), steps: Vec::new() };
-    let mut draft = Draft { rng, requester, cold, load };
+    let mut draft = Draft { rng, organizations, cold, load };
     let length = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     for _ in 0..RATE * duration.as_secs().max(1) {
         let at = ms(draft.rng.random_range(0..length));
@@ -69,6 +69,11 @@ pub fn load(rng: &mut StdRng, duration: Duration, requester: Uuid) -> Load {
 }
 
 impl Draft<'_> {
+    /// The organisation that a guest is of, each time the same.
+    fn of(&self, guest: Uuid) -> Uuid {
+        self.organizations[usize::from(guest.as_bytes()[0]) % self.organizations.len()]
+    }
+
     fn wish(&mut self, at: Duration) {
         let number = self.load.wishes.len();
         let guest = if self.rng.random_bool(0.4) {
@@ -90,6 +95,7 @@ impl Draft<'_> {
         let keyless = kind == "keyless";
         let wish = Wish {
             kind: kind.to_owned(),
+            requester: self.of(guest),
             key: if keyless { String::new() } else { format!("key-{number}") },
             guest,
             archived: self.rng.random(),
@@ -121,7 +127,10 @@ impl Draft<'_> {
         if self.rng.random() {
             wish.archived = !wish.archived;
         } else {
-            wish.guest = *self.cold.choose(self.rng).expect("some are cold");
+            // The same key of another organisation would be another command.
+            let own: Vec<Uuid> =
+                self.cold.iter().copied().filter(|guest| self.of(*guest) == wish.requester).collect();
+            wish.guest = own.choose(self.rng).copied().unwrap_or(wish.guest);
             if wish.guest == original.guest {
                 wish.archived = !wish.archived;
             }
@@ -165,7 +174,7 @@ impl Draft<'_> {
     fn garbage(&mut self, at: Duration) {
         let guest = *self.cold.choose(self.rng).expect("some are cold");
         let mut command = json!({
-            "requester_organization_id": self.requester,
+            "requester_organization_id": self.of(guest),
             "guest_organization_id": guest,
             "archived": true,
             "idempotency_key": format!("garbage-{}", self.load.garbage.len()),

@@ -53,7 +53,7 @@ impl Run {
 /// Makes the run of a seed.
 pub async fn run(seed: u64, duration: Duration) -> Run {
     let plan = Plan::new(seed, duration);
-    let stage = Arc::new(Stage::set(plan.requester, &plan.configuration).await);
+    let stage = Arc::new(Stage::set(&plan.organizations, &plan.configuration).await);
     let (started, started_at) = (Instant::now(), Utc::now());
     let (sent, happened) = (Sent::default(), Happened::default());
     let longest_stall = watch::Sender::new(Duration::ZERO);
@@ -122,6 +122,7 @@ async fn settle(stage: &Arc<Stage>, history: &mut History) -> Result<Duration, V
             text: "its exit status was not success".to_owned(),
             from: Utc::now(),
             until: Utc::now(),
+            organization: None,
         });
     }
     collect::drain(&broker, history).await;

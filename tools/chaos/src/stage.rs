@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use guest_connection_adapter::proto::guest_connection_service_client::GuestConnectionServiceClient;
-use harness::{Adapter, Broker, CLIENT_ID, CLIENT_SECRET, FaultProxy, Names, Node, Setup};
+use harness::{Adapter, Broker, FaultProxy, Names, Node, Organization, Setup};
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ExchangeKind};
@@ -34,8 +34,8 @@ pub struct Stage {
     pub broker_uri: String,
     /// The upstream.
     pub simulator: Simulator,
-    /// The organisation that everything is asked for.
-    pub requester: Uuid,
+    /// The organisations that something is asked for.
+    pub organizations: Vec<Organization>,
     /// Between the adapter and the broker.
     pub broker_proxy: FaultProxy,
     /// Between the adapter and the upstream.
@@ -64,14 +64,18 @@ pub fn program() -> PathBuf {
 
 impl Stage {
     /// Starts everything. `lines` are added to the adapter's configuration.
-    pub async fn set(requester: Uuid, lines: &str) -> Self {
+    pub async fn set(organizations: &[Uuid], lines: &str) -> Self {
         let node = Node::start().await;
         let simulator = Simulator::start(simulator::Config::default()).await.expect("the simulator starts");
-        simulator.register_client(CLIENT_ID, CLIENT_SECRET, requester);
+        let numbered = |(number, id): (usize, &Uuid)| Organization::numbered(number, *id);
+        let organizations: Vec<_> = organizations.iter().enumerate().map(numbered).collect();
+        for Organization { client_id, client_secret, id, .. } in &organizations {
+            simulator.register_client(client_id, client_secret, *id);
+        }
         let broker_proxy = FaultProxy::start(node.address());
         let upstream_proxy = FaultProxy::start(simulator.address());
         let base_url = format!("http://{}/v1-beta", upstream_proxy.address());
-        let setup = Setup::new(program(), &base_url, requester)
+        let setup = Setup::with_organizations(program(), &base_url, &organizations)
             .broker_at(&broker_proxy.amqp_uri(), &Names::usual())
             .config(lines);
         let broker_uri = node.uri().to_owned();
@@ -80,7 +84,7 @@ impl Stage {
             node: tokio::sync::Mutex::new(node),
             broker_uri,
             simulator,
-            requester,
+            organizations,
             broker_proxy,
             upstream_proxy,
             adapter: tokio::sync::Mutex::new(None),
@@ -91,6 +95,12 @@ impl Stage {
         stage.start().await;
         stage.ready().await;
         stage
+    }
+
+    /// The first organisation.
+    #[must_use]
+    pub fn requester(&self) -> Uuid {
+        self.organizations[0].id
     }
 
     /// Starts the adapter. Whether it becomes ready is another matter.

@@ -1,6 +1,5 @@
 //! The adapter as a process of its own, as users run it.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -19,7 +18,8 @@ use tonic::transport::Channel;
 use uuid::Uuid;
 
 use crate::broker::{Broker, Names};
-use crate::{CLIENT_ID, CLIENT_SECRET, DEADLINE};
+use crate::organization::Organization;
+use crate::{CLIENT_ID, DEADLINE};
 
 /// The database file, below the directory of its adapter.
 const STORE: &str = "var/adapter.db";
@@ -40,26 +40,44 @@ impl Setup {
     /// An adapter for `requester`, against the upstream at `base_url`. `program` is `env!("CARGO_BIN_EXE_...")`.
     #[must_use]
     pub fn new(program: impl Into<PathBuf>, base_url: &str, requester: Uuid) -> Self {
+        Self::with_organizations(program, base_url, &[Organization::numbered(0, requester)])
+    }
+
+    /// The same for several organisations.
+    #[must_use]
+    pub fn with_organizations(
+        program: impl Into<PathBuf>,
+        base_url: &str,
+        organizations: &[Organization],
+    ) -> Self {
         let directory = Arc::new(tempfile::tempdir().expect("a temporary directory"));
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o700)).expect("a mode");
-        let secret = secret_file(directory.path(), "client_secret", CLIENT_SECRET);
-        let mut config = String::new();
         let store = directory.path().join(STORE);
-        write!(
-            config,
+        let config = format!(
             r#"
 grpc.listen = "127.0.0.1:0"
 admin.listen = "127.0.0.1:0"
 upstream.base_url = "{base_url}"
 store.path = "{}"
 telemetry.log_format = "json"
-organizations.test = {{ id = "{requester}", client_id = "{CLIENT_ID}", client_secret_file = "{}" }}
 "#,
             store.display(),
+        );
+        let setup = Self { program: program.into(), directory, config, environment: Vec::new() };
+        organizations.iter().fold(setup, Self::organization)
+    }
+
+    /// Adds an organisation with its secret in a file; one of the same name is replaced.
+    #[must_use]
+    pub fn organization(self, organization: &Organization) -> Self {
+        let Organization { name, id, client_id, client_secret } = organization;
+        // The first one's file has a name that tests know.
+        let file = if client_id == CLIENT_ID { "client_secret".to_owned() } else { format!("{name}_secret") };
+        let secret = secret_file(self.directory.path(), &file, client_secret);
+        self.config(&format!(
+            "organizations.{name} = {{ id = \"{id}\", client_id = \"{client_id}\", client_secret_file = \"{}\" }}",
             secret.display()
-        )
-        .expect("writing to a string");
-        Self { program: program.into(), directory, config, environment: Vec::new() }
+        ))
     }
 
     /// Adds lines of configuration, in dotted keys. They take the place of earlier ones with the same keys.

@@ -13,6 +13,7 @@ pub mod collector;
 pub mod disk;
 pub mod http;
 pub mod node;
+pub mod organization;
 pub mod proxy;
 pub mod tree;
 pub mod world;
@@ -24,6 +25,7 @@ pub use broker::{Broker, Names};
 pub use collector::Collector;
 pub use disk::Disk;
 pub use node::Node;
+pub use organization::Organization;
 pub use proxy::{Direction, FaultProxy};
 pub use world::{Upstream, World};
 

@@ -3,90 +3,99 @@
 use std::path::PathBuf;
 
 use guest_connection_adapter::proto;
-use guest_connection_adapter::proto::get_command_request::Lookup;
 use guest_connection_adapter::proto::guest_connection_service_client::GuestConnectionServiceClient;
 use lapin::BasicProperties;
-use serde_json::{Value, json};
+use serde_json::Value;
 use simulator::Simulator;
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
+use crate::DEADLINE;
 use crate::adapter::{Adapter, Setup};
 use crate::broker::{Broker, Inbox, Names};
 use crate::disk::Disk;
 use crate::node::Node;
+use crate::organization::Organization;
 use crate::proxy::FaultProxy;
-use crate::{CLIENT_ID, CLIENT_SECRET, DEADLINE};
 
-/// An upstream that knows one organisation.
+/// An upstream that knows some organisations.
 pub struct Upstream {
     /// The stand-in of the API.
     pub simulator: Simulator,
-    /// The organisation that owns the API client.
+    /// The first organisation, which is the only one unless a test asks for more.
     pub requester: Uuid,
+    /// All of them.
+    pub organizations: Vec<Organization>,
 }
 
 impl Upstream {
-    /// Starts it on a free port.
+    /// Starts it on a free port, with one organisation.
     pub async fn start() -> Self {
+        Self::start_with(1).await
+    }
+
+    /// Starts it on a free port, with `count` organisations.
+    pub async fn start_with(count: usize) -> Self {
         let simulator = Simulator::start(simulator::Config::default()).await.expect("the simulator starts");
-        let requester = Uuid::now_v7();
-        simulator.register_client(CLIENT_ID, CLIENT_SECRET, requester);
-        Self { simulator, requester }
+        let organizations: Vec<_> =
+            (0..count).map(|number| Organization::numbered(number, Uuid::now_v7())).collect();
+        for organization in &organizations {
+            let Organization { client_id, client_secret, id, .. } = organization;
+            simulator.register_client(client_id, client_secret, *id);
+        }
+        let requester = organizations.first().expect("an organisation at least").id;
+        Self { simulator, requester, organizations }
     }
 
     /// An adapter for it.
     #[must_use]
     pub fn setup(&self, program: impl Into<PathBuf>) -> Setup {
-        Setup::new(program, &self.simulator.base_url(), self.requester)
+        Setup::with_organizations(program, &self.simulator.base_url(), &self.organizations)
     }
 
-    /// A call to archive the connection of `guest`.
+    fn first(&self) -> &Organization {
+        &self.organizations[0]
+    }
+
+    /// A call to archive the connection of `guest`, of the first organisation.
     #[must_use]
     pub fn archive(&self, guest: Uuid, key: &str) -> proto::ArchiveGuestConnectionRequest {
-        proto::ArchiveGuestConnectionRequest {
-            guest_organization_id: guest.to_string(),
-            requester_organization_id: self.requester.to_string(),
-            idempotency_key: key.to_owned(),
-            ..<_>::default()
-        }
+        self.first().archive(guest, key)
     }
 
-    /// A call to unarchive the connection of `guest`.
+    /// A call to unarchive the connection of `guest`, of the first organisation.
     #[must_use]
     pub fn unarchive(&self, guest: Uuid, key: &str) -> proto::UnarchiveGuestConnectionRequest {
-        proto::UnarchiveGuestConnectionRequest {
-            guest_organization_id: guest.to_string(),
-            requester_organization_id: self.requester.to_string(),
-            idempotency_key: key.to_owned(),
-            ..<_>::default()
-        }
+        self.first().unarchive(guest, key)
     }
 
     /// The same as a message on the queue.
     #[must_use]
     pub fn message(&self, guest: Uuid, archived: bool, key: &str) -> Value {
-        json!({
-            "requester_organization_id": self.requester,
-            "guest_organization_id": guest,
-            "archived": archived,
-            "idempotency_key": key,
-        })
+        self.first().message(guest, archived, key)
     }
 
-    /// The command that `adapter` keeps under `key`.
+    /// The command of the first organisation that `adapter` keeps under `key`.
     ///
     /// # Errors
     /// The refusal of `GetCommand`.
     pub async fn command(&self, adapter: &Adapter, key: &str) -> Result<proto::Command, Status> {
-        let key = proto::CommandKey {
-            requester_organization_id: self.requester.to_string(),
-            idempotency_key: key.to_owned(),
-        };
-        let request = proto::GetCommandRequest { lookup: Some(Lookup::Key(key)) };
-        let response = adapter.client().await.get_command(request).await?;
+        self.command_of(adapter, self.first(), key).await
+    }
+
+    /// The command of an organisation that `adapter` keeps under `key`.
+    ///
+    /// # Errors
+    /// The refusal of `GetCommand`.
+    pub async fn command_of(
+        &self,
+        adapter: &Adapter,
+        organization: &Organization,
+        key: &str,
+    ) -> Result<proto::Command, Status> {
+        let response = adapter.client().await.get_command(organization.lookup(key)).await?;
         Ok(response.into_inner().command.expect("a command"))
     }
 
@@ -150,7 +159,16 @@ impl World {
 
     /// Starts everything; `arrange` completes how the adapter is to be started.
     pub async fn arranged(program: &str, arrange: impl FnOnce(Setup) -> Setup) -> Self {
-        let (upstream, broker, names) = (Upstream::start().await, Broker::connect().await, Names::default());
+        Self::before(Upstream::start().await, program, arrange).await
+    }
+
+    /// Starts everything, for `count` organisations. `lines` are added to the adapter's configuration.
+    pub async fn start_with(count: usize, program: &str, lines: &str) -> Self {
+        Self::before(Upstream::start_with(count).await, program, |setup| setup.config(lines)).await
+    }
+
+    async fn before(upstream: Upstream, program: &str, arrange: impl FnOnce(Setup) -> Setup) -> Self {
+        let (broker, names) = (Broker::connect().await, Names::default());
         let setup = arrange(upstream.setup(program).broker(&broker, &names));
         let adapter = setup.start_ready().await;
         let events = broker.subscribe(&names.events).await;

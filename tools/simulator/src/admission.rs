@@ -1,5 +1,6 @@
 //! The checks of a request that need the state: token, organisations, connection.
 
+use axum::http::HeaderValue;
 use uuid::Uuid;
 
 use crate::contract::{PatchHead, TokenBody};
@@ -9,6 +10,15 @@ use crate::script::{Plan, Subject};
 use crate::state::{Effect, Inner};
 use crate::tokens::Standing;
 
+/// Why a request is not admitted.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// It breaks the contract.
+    Violations(Vec<Violation>),
+    /// It is beyond the limit. The value is that of `Retry-After`.
+    Limited(Option<HeaderValue>),
+}
+
 impl Inner {
     /// Admits a PATCH whose form was checked, or adds what else is wrong with it.
     pub(crate) fn admit_patch(
@@ -16,7 +26,7 @@ impl Inner {
         seq: u64,
         head: PatchHead,
         body: Result<bool, Vec<Violation>>,
-    ) -> Result<(Effect, Plan), Vec<Violation>> {
+    ) -> Result<(Effect, Plan), Refusal> {
         let PatchHead { requester, target, guest, token, mut violations } = head;
         let archived = body.map_err(|faults| violations.extend(faults)).ok();
         let mut revoked = None;
@@ -26,8 +36,12 @@ impl Inner {
                 revoked = Some(Violation::token("is revoked"));
                 Some(organization)
             }
+            Standing::Expired(organization) => {
+                violations.push(Violation::token("is expired"));
+                Some(organization)
+            }
             Standing::Invalid => {
-                violations.push(Violation::token("is unknown or expired"));
+                violations.push(Violation::token("is unknown"));
                 None
             }
         });
@@ -54,12 +68,24 @@ impl Inner {
         violations.extend(revoked);
         match (key, archived) {
             (Some(key), Some(archived)) if violations.is_empty() => {
+                self.pass(seq, requester)?;
                 let subject =
                     Subject { endpoint: Endpoint::Patch, guest, requester, archived: Some(archived) };
                 Ok((Effect::Patch { key, archived }, self.plan(seq, &subject)))
             }
-            _ => Err(violations),
+            _ => Err(Refusal::Violations(violations)),
         }
+    }
+
+    /// Lets a PATCH pass that keeps to the limit.
+    fn pass(&mut self, seq: u64, requester: Option<Uuid>) -> Result<(), Refusal> {
+        let Some(limiter) = &mut self.limiter else { return Ok(()) };
+        limiter.take(requester).map_err(|retry_after| {
+            if let Some(entry) = self.journal.get_mut(seq) {
+                entry.fault = Some("limit".to_owned());
+            }
+            Refusal::Limited(retry_after)
+        })
     }
 
     /// Self, or the two ends of a connection that exists.
@@ -75,7 +101,7 @@ impl Inner {
         seq: u64,
         mut violations: Vec<Violation>,
         body: Result<TokenBody, Vec<Violation>>,
-    ) -> Result<(Effect, Plan), Vec<Violation>> {
+    ) -> Result<(Effect, Plan), Refusal> {
         let body = body.map_err(|faults| violations.extend(faults)).ok();
         let organization = body.and_then(|body| {
             let organization = self.tokens.authenticate(&body.client_id, &body.client_secret);
@@ -94,7 +120,7 @@ impl Inner {
                 let plan = self.plan(seq, &Subject { endpoint, guest: None, requester, archived: None });
                 Ok((Effect::Token { organization }, plan))
             }
-            _ => Err(violations),
+            _ => Err(Refusal::Violations(violations)),
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::connection::TimeForm;
+use crate::limit::Limit;
 
 /// Settings of one simulator. `Config::default()` suits a test: a free loopback port, no clients, no delay.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct Config {
     pub token_lifetime: Duration,
     /// How long every PATCH waits before it is applied.
     pub delay: Duration,
+    /// How many PATCHes are let through; none means all.
+    pub limit: Option<Limit>,
     /// Whether the first PATCH of an unknown connection creates it; otherwise it is answered with 404.
     pub auto_create: bool,
     /// How times are rendered unless a fault says otherwise.
@@ -42,6 +45,7 @@ impl Default for Config {
             tokens: Vec::new(),
             token_lifetime: Duration::from_secs(3600),
             delay: Duration::ZERO,
+            limit: None,
             auto_create: true,
             time_form: TimeForm::Zoned,
             extra_fields: false,

@@ -2,24 +2,29 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::connection::Connection;
-use crate::faults::{Rule, ScriptedRule};
+use crate::faults::{Rule, RuleId, ScriptedRule};
 use crate::journal::{Entry, Stats};
+use crate::limit::{Limit, Limiter};
 use crate::state::{Load, Shared};
+use crate::tally::Tally;
 
 pub(crate) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route("/_control/faults", get(faults).post(script).delete(clear_faults))
+        .route("/_control/faults/{id}", delete(remove_fault))
+        .route("/_control/limit", post(set_limit).delete(clear_limit))
         .route("/_control/journal", get(journal))
         .route("/_control/connections", get(connections).post(add_connection))
         .route("/_control/stats", get(stats))
+        .route("/_control/tally", get(tally))
         .route("/_control/reset", post(reset))
         .route("/_control/revoke-tokens", post(revoke_tokens))
 }
@@ -55,6 +60,20 @@ async fn script(
 
 async fn clear_faults(State(shared): State<Arc<Shared>>) -> StatusCode {
     shared.lock().script.clear();
+    StatusCode::NO_CONTENT
+}
+
+async fn remove_fault(State(shared): State<Arc<Shared>>, Path(id): Path<RuleId>) -> StatusCode {
+    if shared.lock().script.remove(id) { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND }
+}
+
+async fn set_limit(State(shared): State<Arc<Shared>>, Json(limit): Json<Limit>) -> StatusCode {
+    shared.lock().limiter = Some(Limiter::new(limit));
+    StatusCode::NO_CONTENT
+}
+
+async fn clear_limit(State(shared): State<Arc<Shared>>) -> StatusCode {
+    shared.lock().limiter = None;
     StatusCode::NO_CONTENT
 }
 
@@ -98,12 +117,16 @@ async fn stats(State(shared): State<Arc<Shared>>) -> Json<Stats> {
     Json(shared.lock().stats())
 }
 
+async fn tally(State(shared): State<Arc<Shared>>) -> Json<Tally> {
+    Json(Tally::of(shared.lock().journal.as_slice()))
+}
+
 async fn reset(State(shared): State<Arc<Shared>>) -> StatusCode {
     shared.reset();
     StatusCode::NO_CONTENT
 }
 
 async fn revoke_tokens(State(shared): State<Arc<Shared>>) -> StatusCode {
-    shared.lock().tokens.revoke_all();
+    shared.lock().tokens.revoke(None);
     StatusCode::NO_CONTENT
 }

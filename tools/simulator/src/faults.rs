@@ -210,9 +210,14 @@ impl Rule {
     }
 }
 
+/// Names a rule that was scripted; it is not used again.
+pub type RuleId = u64;
+
 /// A rule and how often it was used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScriptedRule {
+    /// Its name.
+    pub id: RuleId,
     /// The rule as it was given.
     pub rule: Rule,
     /// How many requests it met.

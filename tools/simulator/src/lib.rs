@@ -9,7 +9,8 @@
 //! | `contract`, `problem` | the checks, and errors in the API's form |
 //! | `state`, `tokens`, `connection` | what it knows |
 //! | `faults`, `builder`, `script`, `answer` | rules, which one a request meets, and what that does |
-//! | `journal` | what was received, answered and applied |
+//! | `limit` | the rate that is let through |
+//! | `journal`, `tally` | what was received, answered and applied; the same in counts |
 //! | `control` | the same over HTTP |
 
 #![forbid(unsafe_code)]
@@ -24,12 +25,14 @@ mod contract;
 mod control;
 mod faults;
 mod journal;
+mod limit;
 mod problem;
 mod script;
 mod server;
 mod simulator;
 mod socket;
 mod state;
+mod tally;
 mod tokens;
 mod upstream;
 
@@ -37,7 +40,9 @@ pub use builder::{RuleBuilder, StatusBuilder};
 pub use config::{Client, Config, StaticToken};
 pub use connection::{Connection, TimeForm};
 pub use control::ConnectionReport;
-pub use faults::{Action, InvalidRule, Match, Rule, ScriptedRule, Then};
+pub use faults::{Action, InvalidRule, Match, Rule, RuleId, ScriptedRule, Then};
 pub use journal::{Endpoint, Entry, Stats};
+pub use limit::{Limit, RetryAfter, Scope, Window};
 pub use simulator::{DeadlinePassed, Simulator};
 pub use state::Load;
+pub use tally::{Tally, buckets, highest};

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgAction, Parser};
-use simulator::{Client, Config, Simulator, StaticToken};
+use simulator::{Client, Config, Limit, Simulator, StaticToken};
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
@@ -31,6 +31,9 @@ struct Arguments {
     /// How long every PATCH waits before it is applied, in milliseconds
     #[arg(long, default_value_t = 0)]
     delay_ms: u64,
+    /// A limit on the rate of PATCHes, as JSON: `{"requests_per_second": 50}` and what else `POST /_control/limit` takes
+    #[arg(long, value_parser = limit)]
+    limit: Option<Limit>,
     /// Whether the first PATCH of an unknown connection creates it
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     auto_create: bool,
@@ -54,6 +57,7 @@ async fn run(arguments: Arguments) -> Result<(), String> {
         tokens: each(&arguments.tokens, token).map_err(|n| format!("token {n} is not token:uuid"))?,
         token_lifetime: Duration::from_secs(arguments.token_lifetime),
         delay: Duration::from_millis(arguments.delay_ms),
+        limit: arguments.limit,
         auto_create: arguments.auto_create,
         ..Config::default()
     };
@@ -89,6 +93,10 @@ fn client(value: &str) -> Option<Client> {
         client_secret: client_secret.to_owned(),
         organization_id: organization.parse::<Uuid>().ok()?,
     })
+}
+
+fn limit(value: &str) -> Result<Limit, serde_json::Error> {
+    serde_json::from_str(value)
 }
 
 fn token(value: &str) -> Option<StaticToken> {

@@ -95,6 +95,12 @@ pub(crate) fn refusal(violations: &[Violation]) -> (StatusCode, Vec<u8>) {
     (status, error_body(&details))
 }
 
+/// The body of a 429.
+pub(crate) fn limited_body() -> Vec<u8> {
+    let msg = "too many requests".to_owned();
+    error_body(&[&Detail { loc: Vec::new(), msg, kind: "request", code: "rate_limit_exceeded" }])
+}
+
 /// The body of a scripted error status without a body of its own.
 pub(crate) fn scripted_body(status: StatusCode, maintenance: bool) -> Vec<u8> {
     let (kind, code) = if maintenance {

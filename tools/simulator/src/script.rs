@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::faults::{Action, Rule, ScriptedRule};
+use crate::faults::{Action, Rule, RuleId, ScriptedRule};
 use crate::journal::Endpoint;
 
 /// The features of a request that rules match on.
@@ -30,11 +30,21 @@ pub(crate) struct Plan {
 #[derive(Debug, Default)]
 pub(crate) struct Script {
     rules: Vec<ScriptedRule>,
+    last_id: RuleId,
 }
 
 impl Script {
-    pub(crate) fn push(&mut self, rule: Rule) {
-        self.rules.push(ScriptedRule { rule, used: 0 });
+    pub(crate) fn push(&mut self, rule: Rule) -> RuleId {
+        self.last_id += 1;
+        self.rules.push(ScriptedRule { id: self.last_id, rule, used: 0 });
+        self.last_id
+    }
+
+    /// Forgets one rule. Yields whether it was there.
+    pub(crate) fn remove(&mut self, id: RuleId) -> bool {
+        let before = self.rules.len();
+        self.rules.retain(|scripted| scripted.id != id);
+        self.rules.len() < before
     }
 
     pub(crate) fn clear(&mut self) {

@@ -11,10 +11,12 @@ use uuid::Uuid;
 use crate::config::{Client, Config};
 use crate::connection::Connection;
 use crate::control;
-use crate::faults::Rule;
+use crate::faults::{Rule, RuleId};
 use crate::journal::{Entry, Stats};
+use crate::limit::{Limit, Limiter};
 use crate::server::Server;
 use crate::state::{Inner, Shared};
+use crate::tally::Tally;
 use crate::upstream;
 
 /// A running stand-in for the API. It stops when it is dropped, or in an orderly way by [`Simulator::shutdown`].
@@ -88,7 +90,22 @@ impl Simulator {
 
     /// Takes back all tokens. Using one is answered with 401 but is no violation, since the client can't know.
     pub fn revoke_tokens(&self) {
-        self.shared.lock().tokens.revoke_all();
+        self.shared.lock().tokens.revoke(None);
+    }
+
+    /// Takes back the tokens of one organisation.
+    pub fn revoke_tokens_of(&self, organization: Uuid) {
+        self.shared.lock().tokens.revoke(Some(organization));
+    }
+
+    /// Tokens that are fetched from now on are valid for so long.
+    pub fn set_token_lifetime(&self, lifetime: Duration) {
+        self.shared.lock().token_lifetime = lifetime;
+    }
+
+    /// Lets so many PATCHes through from now on, or all. What was counted before is forgotten.
+    pub fn limit(&self, limit: Option<Limit>) {
+        self.shared.lock().limiter = limit.map(Limiter::new);
     }
 
     /// Makes a connection known, not archived, unless it is known.
@@ -96,15 +113,21 @@ impl Simulator {
         self.shared.lock().connection_mut((target, guest)).clone()
     }
 
-    /// Adds a rule behind those there are.
+    /// Adds a rule behind those there are, and yields its name.
     ///
     /// # Panics
     /// If the rule can't be used, as [`Rule::validate`] says: a mistake of the test that scripts it.
-    pub fn script(&self, rule: impl Into<Rule>) {
+    #[allow(clippy::must_use_candidate, reason = "most rules are never removed")]
+    pub fn script(&self, rule: impl Into<Rule>) -> RuleId {
         let rule = rule.into();
         let valid = rule.validate();
         assert!(valid.is_ok(), "invalid rule: {valid:?}");
-        self.shared.lock().script.push(rule);
+        self.shared.lock().script.push(rule)
+    }
+
+    /// Forgets one rule. Requests that met it stay under its spell.
+    pub fn remove_fault(&self, id: RuleId) {
+        self.shared.lock().script.remove(id);
     }
 
     /// Forgets all rules. Requests that met one stay under its spell.
@@ -131,13 +154,19 @@ impl Simulator {
         self.shared.lock().stats()
     }
 
+    /// The PATCHes of the journal, counted.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        Tally::of(self.shared.lock().journal.as_slice())
+    }
+
     /// A connection as it is now.
     #[must_use]
     pub fn connection(&self, target: Uuid, guest: Uuid) -> Option<Connection> {
         self.shared.lock().connections.get(&(target, guest)).cloned()
     }
 
-    /// Forgets journal, faults, connections, counts and late effects; clients and tokens stay.
+    /// Forgets journal, faults, limit, connections, counts and late effects; clients and tokens stay.
     pub fn reset(&self) {
         self.shared.reset();
     }

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::connection::{Connection, ConnectionKey, Style};
 use crate::contract::PatchHead;
 use crate::journal::{Endpoint, Entry, Journal, Stats};
+use crate::limit::Limiter;
 use crate::script::Script;
 use crate::tokens::Tokens;
 
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
 pub(crate) struct Inner {
     pub(crate) tokens: Tokens,
     pub(crate) script: Script,
+    pub(crate) limiter: Option<Limiter>,
     pub(crate) journal: Journal,
     pub(crate) connections: HashMap<ConnectionKey, Connection>,
     pub(crate) loads: HashMap<ConnectionKey, Load>,
@@ -42,7 +44,7 @@ pub(crate) struct Inner {
     next_applied_seq: u64,
     connections_created: u32,
     pub(crate) auto_create: bool,
-    token_lifetime: Duration,
+    pub(crate) token_lifetime: Duration,
 }
 
 /// How many PATCH requests of a connection are and were outstanding at once.
@@ -76,6 +78,7 @@ impl Shared {
         let inner = Inner {
             tokens,
             script: Script::default(),
+            limiter: config.limit.map(Limiter::new),
             journal: Journal::new(config.journal_capacity),
             connections: HashMap::new(),
             loads: HashMap::new(),
@@ -120,13 +123,14 @@ impl Shared {
         body
     }
 
-    /// Forgets journal, faults, connections and effects to come; clients and tokens stay.
+    /// Forgets journal, faults, limit, connections and effects to come; clients and tokens stay.
     pub(crate) fn reset(&self) {
         let mut inner = self.lock();
         inner.late.drain(..).for_each(|task| task.abort());
         inner.generation += 1;
         inner.journal.clear();
         inner.script.clear();
+        inner.limiter = None;
         inner.connections.clear();
         inner.loads.clear();
         inner.stats = Stats::default();

@@ -11,6 +11,9 @@ use uuid::Uuid;
 
 use crate::config::Client;
 
+/// How long an expired token is known as such.
+const EXPIRED_KEPT: Duration = Duration::from_secs(60);
+
 struct Grant {
     organization: Uuid,
     /// None for a token that never expires.
@@ -24,6 +27,8 @@ pub(crate) enum Standing {
     Valid(Uuid),
     /// Taken back by the test, which the client can't know.
     Revoked(Uuid),
+    /// Too old, of which a client may be innocent that sent it in time.
+    Expired(Uuid),
     Invalid,
 }
 
@@ -49,10 +54,10 @@ impl Tokens {
         (client.client_secret == client_secret).then_some(client.organization_id)
     }
 
-    /// Issues a token that looks like a JWT. Expired ones are forgotten on the way.
+    /// Issues a token that looks like a JWT. Those that expired a while ago are forgotten on the way.
     pub(crate) fn issue(&mut self, organization: Uuid, lifetime: Duration) -> String {
         let now = Instant::now();
-        self.grants.retain(|_, grant| grant.expires_at.is_none_or(|at| at > now));
+        self.grants.retain(|_, grant| grant.expires_at.is_none_or(|at| at + EXPIRED_KEPT > now));
         let issued_at = Utc::now().timestamp();
         let claims = json!({
             "sub": organization,
@@ -69,17 +74,19 @@ impl Tokens {
 
     pub(crate) fn standing(&self, token: &str) -> Standing {
         match self.grants.get(token) {
-            Some(grant) if grant.expires_at.is_some_and(|at| at <= Instant::now()) => Standing::Invalid,
+            Some(grant) if grant.expires_at.is_some_and(|at| at <= Instant::now()) => {
+                Standing::Expired(grant.organization)
+            }
             Some(grant) if grant.revoked => Standing::Revoked(grant.organization),
             Some(grant) => Standing::Valid(grant.organization),
             None => Standing::Invalid,
         }
     }
 
-    /// Takes back every token; clients can fetch new ones.
-    pub(crate) fn revoke_all(&mut self) {
-        for grant in self.grants.values_mut() {
-            grant.revoked = true;
-        }
+    /// Takes back every token, or those of one organisation; clients can fetch new ones.
+    pub(crate) fn revoke(&mut self, only: Option<Uuid>) {
+        let theirs =
+            self.grants.values_mut().filter(|grant| only.is_none_or(|only| grant.organization == only));
+        theirs.for_each(|grant| grant.revoked = true);
     }
 }

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use chrono::Utc;
 
+use crate::admission::Refusal;
 use crate::answer;
 use crate::contract::{self, BODY_BYTES_MAX, Call, PatchHead};
 use crate::journal::{Endpoint, Entry};
-use crate::problem::{Violation, json_response, refusal};
+use crate::problem::{Violation, json_response, limited_body, refusal};
 use crate::socket::SocketControl;
 use crate::state::{Outstanding, Shared};
 
@@ -63,10 +64,22 @@ impl Exchange {
         self.shared.changed.notify_waiters();
     }
 
-    fn refuse(self, violations: &[Violation]) -> Response {
-        let (status, body) = refusal(violations);
-        self.answered(status);
-        json_response(status, body)
+    fn refuse(self, refused: Refusal) -> Response {
+        match refused {
+            Refusal::Violations(violations) => {
+                let (status, body) = refusal(&violations);
+                self.answered(status);
+                json_response(status, body)
+            }
+            Refusal::Limited(retry_after) => {
+                self.answered(StatusCode::TOO_MANY_REQUESTS);
+                let mut response = json_response(StatusCode::TOO_MANY_REQUESTS, limited_body());
+                if let Some(value) = retry_after {
+                    response.headers_mut().insert(header::RETRY_AFTER, value);
+                }
+                response
+            }
+        }
     }
 }
 
@@ -100,7 +113,7 @@ pub(crate) async fn handle(
             let admission = shared.lock().admit_patch(exchange.seq, head, body);
             match admission {
                 Ok((effect, plan)) => answer::answer(exchange, effect, plan, shared.delay, &socket).await,
-                Err(violations) => exchange.refuse(&violations),
+                Err(refusal) => exchange.refuse(refusal),
             }
         }
         Ok(Call::Token) => {
@@ -112,13 +125,13 @@ pub(crate) async fn handle(
                 Ok((effect, plan)) => {
                     answer::answer(exchange, effect, plan, std::time::Duration::ZERO, &socket).await
                 }
-                Err(violations) => exchange.refuse(&violations),
+                Err(refusal) => exchange.refuse(refusal),
             }
         }
         Err(violation) => {
             let exchange = Exchange::begin(&shared, Endpoint::Other, &PatchHead::default(), traceparent);
             shared.lock().note(exchange.seq, std::slice::from_ref(&violation), |_| {});
-            exchange.refuse(&[violation])
+            exchange.refuse(Refusal::Violations(vec![violation]))
         }
     }
 }

@@ -87,12 +87,15 @@ pub fn deliveries_are_equal(history: &History) -> Checked {
     checked
 }
 
-/// The upstream saw nothing outside its contract, but for requests that the network cut.
+/// The upstream saw nothing outside its contract, but for requests that the network cut or held until their token had
+/// expired.
 #[must_use]
 pub fn the_contract_is_kept(history: &History) -> Checked {
     let mut checked = Checked::new("requests keep the upstream's contract");
     for entry in &history.journal {
-        let bad: Vec<_> = entry.violations.iter().filter(|text| !text.contains("was cut")).collect();
+        let excused =
+            |text: &&String| text.contains("was cut") || text.ends_with("authorization: is expired");
+        let bad: Vec<_> = entry.violations.iter().filter(|text| !excused(text)).collect();
         checked.expect(
             bad.is_empty(),
             || entry.guest.map_or(About::Run, About::Connection),

@@ -3,12 +3,14 @@
 //! - [`accepted`]: nothing that was accepted is lost, and answers are true
 //! - [`effects`]: PATCHes and events belong together
 //! - [`order`]: no overlap, no older value after a newer one, sequences without gaps
+//! - [`neighbours`]: no organisation pays for another, nothing is given up too soon
 //! - [`books`]: what was promised in writing has come, and nothing else
 
 pub mod accepted;
 pub mod books;
 pub mod effects;
 mod index;
+pub mod neighbours;
 pub mod order;
 
 use std::fmt;
@@ -94,6 +96,9 @@ pub fn all(history: &History) -> Vec<Checked> {
         order::the_newest_stays(history, &index),
         order::sequences_are_gapless(&index),
         effects::the_contract_is_kept(history),
+        neighbours::requests_have_their_own_token(history, &index),
+        neighbours::dead_letters_are_refusals(history, &index),
+        neighbours::others_do_not_wait(history, &index),
     ]);
     checked
 }

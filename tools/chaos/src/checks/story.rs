@@ -5,7 +5,8 @@ use simulator::{Endpoint, Entry};
 use uuid::Uuid;
 
 use crate::history::{
-    Answer, CommandSeen, Door, EventSeen, History, LetterSeen, ReplySeen, Sending, State, Time, What,
+    Answer, CommandSeen, Door, EventSeen, FaultSeen, History, LetterSeen, ReplySeen, Sending, State, Time,
+    What,
 };
 use crate::plan::{Garbage, Wish};
 
@@ -14,6 +15,12 @@ pub const FIRST: Uuid = Uuid::from_u128(1);
 
 /// The second one.
 pub const SECOND: Uuid = Uuid::from_u128(2);
+
+/// The organisation of both.
+pub const REQUESTER: Uuid = Uuid::from_u128(3);
+
+/// An organisation that fares badly.
+pub const OTHER: Uuid = Uuid::from_u128(4);
 
 pub fn at(ms: i64) -> Time {
     Time::UNIX_EPOCH + TimeDelta::milliseconds(ms)
@@ -59,6 +66,13 @@ pub fn sound() -> History {
     story.letter(unknown);
 
     story.garbage();
+    story.history.faults.push(FaultSeen {
+        kind: "one organisation: Errors".into(),
+        text: String::new(),
+        from: at(0),
+        until: at(10_000),
+        organization: Some(OTHER),
+    });
     story.history.upstream = [(FIRST, false), (SECOND, true)].into();
     story.history
 }
@@ -95,6 +109,7 @@ impl Story {
         self.history.wishes.push(Wish {
             kind: "plain".into(),
             key: key.into(),
+            requester: REQUESTER,
             guest,
             archived,
             trace: format!("trace-of-{number}").replace('-', "_"),
@@ -132,11 +147,11 @@ impl Story {
             status_at: status.map(|_| at(until)),
             answered_at: status.map(|_| at(until)),
             ended_at: Some(at(until)),
-            requester: None,
-            target: None,
+            requester: Some(REQUESTER),
+            target: Some(REQUESTER),
             guest: Some(guest),
             archived: Some(archived),
-            client_organization: None,
+            client_organization: Some(REQUESTER),
             traceparent: Some(format!("00-{trace}-span-01")),
             status,
             applied,
@@ -181,7 +196,7 @@ impl Story {
             effective_time: at(effective),
             accept_time: at(effective),
             due_time: None,
-            finish_time: None,
+            finish_time: Some(at(effective + 50)),
             reason: String::new(),
             event: sequence.map(|sequence| (event_id, sequence, true)),
         };

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::all;
-use super::story::{FIRST, SECOND, at, sound};
-use crate::history::{Answer, Door, History, LetterSeen, ReplySeen, Sending, State, What};
+use super::story::{FIRST, OTHER, REQUESTER, SECOND, at, sound};
+use crate::history::{Answer, Door, FaultSeen, History, LetterSeen, ReplySeen, Sending, State, What};
 
 /// The checks that find something.
 fn broken(history: &History) -> BTreeSet<&'static str> {
@@ -80,6 +80,13 @@ fn an_answer_that_is_not_true() {
         history.sendings.retain(|sending| sending.door == Door::Grpc);
         history.sendings[0].answer = refused("DEADLINE_TOO_SHORT");
     });
+    // Refused at the gate, which keeps nothing of what it does not name.
+    for reason in ["UPSTREAM_PAUSED", "REQUESTER_PAUSED"] {
+        found(check, |history| {
+            history.sendings.retain(|sending| sending.door == Door::Grpc);
+            history.sendings[0].answer = refused(reason);
+        });
+    }
 }
 
 #[test]
@@ -242,5 +249,63 @@ fn a_request_outside_the_contract() {
     found(check, |history| history.journal[0].violations.push("query: the call has no query".into()));
     let mut history = sound();
     history.journal[0].violations.push("body: is too long or was cut".into());
-    assert!(broken(&history).is_empty(), "the network may cut a body");
+    history.journal[1].violations.push("header.authorization: is expired".into());
+    assert!(broken(&history).is_empty(), "the network may cut a body, or hold a request for too long");
+    found(check, |history| history.journal[0].violations.push("header.authorization: is unknown".into()));
+}
+
+#[test]
+fn a_request_with_the_token_of_another() {
+    let check = "requests carry their own organisation's token";
+    found(check, |history| history.journal[0].client_organization = Some(OTHER));
+    found(check, |history| history.journal[0].requester = None);
+    found(check, |history| {
+        history.journal[0].requester = Some(OTHER);
+        history.journal[0].client_organization = Some(OTHER);
+    });
+}
+
+#[test]
+fn a_dead_letter_that_the_upstream_did_not_ask_for() {
+    let check = "only what was refused for good is a dead letter";
+    for status in [Some(503), Some(429), Some(401), Some(500), None] {
+        found(check, |history| history.journal[2].status = status);
+    }
+    found(check, |history| {
+        // That of another command does not count.
+        history.journal[2].traceparent = history.journal[0].traceparent.clone();
+    });
+    found(check, |history| {
+        history.letters.iter_mut().for_each(|letter| {
+            if let Some((_, state)) = &mut letter.command {
+                *state = State::Abandoned;
+            }
+        });
+    });
+    let mut history = sound();
+    history.journal[2].status = Some(503);
+    let letters = history.letters.iter_mut().filter(|letter| letter.command.is_some());
+    letters.for_each(|letter| letter.reason = "COMMAND_EXPIRED".into());
+    assert!(broken(&history).is_empty(), "what has expired was not refused");
+}
+
+#[test]
+fn a_command_that_waits_for_the_trouble_of_another_organization() {
+    let check = "one organisation's trouble holds up no other";
+    let late = |history: &mut History| command(history, "archive").finish_time = Some(at(2_000));
+    found(check, late);
+    // What is wrong with its own organisation, with all or with its own connection may hold it up.
+    let excused = |excuse: fn(&mut History)| {
+        let mut history = sound();
+        late(&mut history);
+        excuse(&mut history);
+        assert!(broken(&history).is_empty());
+    };
+    excused(|history| history.faults[0].organization = Some(REQUESTER));
+    excused(|history| {
+        let general = FaultSeen { organization: None, until: at(-1_000), ..history.faults[0].clone() };
+        history.faults.push(FaultSeen { from: at(-2_000), ..general });
+    });
+    excused(|history| history.journal[0].fault = Some("status".into()));
+    excused(|history| history.faults.clear());
 }

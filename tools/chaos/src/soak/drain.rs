@@ -49,7 +49,7 @@ const SAMPLES_SHOWN: usize = 40;
 /// What is not as it should be.
 pub async fn drain(messages: usize) -> Outcome {
     let stage =
-        Stage::set(Uuid::new_v4(), "telemetry.log_filter = \"warn,guest_connection_adapter::app=info\"")
+        Stage::set(&[Uuid::new_v4()], "telemetry.log_filter = \"warn,guest_connection_adapter::app=info\"")
             .await;
     stage.terminate().await;
     let started = Instant::now();
@@ -74,7 +74,7 @@ async fn publish(stage: &Stage, messages: usize) -> lapin::Result<()> {
     for number in 0..messages {
         let guest = if number % 10 == 0 { guests[number / 10 % HOT] } else { guests[HOT + number % COLD] };
         let body = json!({
-            "requester_organization_id": stage.requester,
+            "requester_organization_id": stage.requester(),
             "guest_organization_id": guest,
             "archived": number % 3 == 0,
             "idempotency_key": format!("soak-{number}"),

@@ -25,11 +25,12 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 const COMMAND_INTERVAL: Duration = Duration::from_secs(2);
 
 async fn stage() -> Stage {
-    Stage::set(Uuid::new_v4(), "").await
+    Stage::set(&[Uuid::new_v4()], "").await
 }
 
-fn wish(number: usize) -> Wish {
+fn wish(stage: &Stage, number: usize) -> Wish {
     Wish {
+        requester: stage.requester(),
         kind: "soak".to_owned(),
         key: format!("soak-{number}"),
         guest: Uuid::new_v4(),
@@ -42,12 +43,12 @@ fn wish(number: usize) -> Wish {
 
 async fn call(stage: &Stage, number: usize) -> Result<(), String> {
     let client = stage.client().ok_or("no adapter")?;
-    let answer = calls::call(client, &wish(number), stage.requester, (None, None), None).await;
+    let answer = calls::call(client, &wish(stage, number), (None, None), None).await;
     ensure(matches!(answer, Answer::Done { .. }), || format!("call {number}: {answer:?}"))
 }
 
 async fn publish(stage: &Stage, wish: &Wish) -> Result<(), String> {
-    let message = Message::of_wish(wish, stage.requester, (None, None), Form::Json, 0);
+    let message = Message::of_wish(wish, (None, None), Form::Json, 0);
     let answer = Publisher::new(&stage.broker_uri).publish(&message).await;
     ensure(answer == Answer::Confirmed, || format!("the message of {}: {answer:?}", wish.key))
 }
@@ -67,7 +68,7 @@ async fn events(counter: &Counter, wanted: usize) -> Result<Duration, String> {
 
 async fn command(stage: &Stage, wish: &Wish) -> Result<Option<CommandSeen>, String> {
     let client = stage.client().ok_or("no adapter")?;
-    let found = calls::look_up(client, stage.requester, &wish.key).await;
+    let found = calls::look_up(client, wish.requester, &wish.key).await;
     found.map_err(|status| status.to_string())
 }
 
@@ -117,7 +118,7 @@ pub async fn absence(time: Duration) -> Outcome {
     node.up().await;
     let (away, back) = (away_since.elapsed(), Instant::now());
     let counter = Counter::start(&stage.broker_uri);
-    let late = wish(calls);
+    let late = wish(&stage, calls);
     publish(&stage, &late).await?;
     readiness(&stage, true).await;
     let ready_after = back.elapsed();
@@ -168,7 +169,7 @@ pub async fn alarm(time: Duration) -> Outcome {
 /// What is not as it should be.
 pub async fn deferral(time: Duration) -> Outcome {
     let stage = stage().await;
-    let (long, short) = (wish(0), wish(1));
+    let (long, short) = (wish(&stage, 0), wish(&stage, 1));
     let rule = |wish: &Wish, seconds: u64| {
         Rule::patch().guest(wish.guest).times(1).status(429).header("retry-after", &seconds.to_string())
     };
@@ -205,7 +206,7 @@ pub async fn hang(time: Duration) -> Outcome {
     node.ctl(&["eval", &set("channel_tick_interval", 1_000)]).await;
     stage.start().await;
     stage.ready().await;
-    let wish = wish(0);
+    let wish = wish(&stage, 0);
     stage.simulator.script(Rule::patch().guest(wish.guest).hang());
     let since = Instant::now();
     publish(&stage, &wish).await?;

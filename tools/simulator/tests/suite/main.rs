@@ -11,5 +11,6 @@
 mod common;
 mod faults;
 mod handle;
+mod limits;
 mod program;
 mod strictness;

@@ -28,7 +28,8 @@ async fn it_serves_until_it_is_told_to_stop() {
     for signal in ["-TERM", "-INT"] {
         let organization = Uuid::new_v4();
         let token = format!("{TOKEN}:{organization}");
-        let mut child = program(&["--token", &token, "--auto-create", "false"])
+        let limit = r#"{"requests_per_second": 0}"#;
+        let mut child = program(&["--token", &token, "--auto-create", "false", "--limit", limit])
             .env("SIMULATOR_CLIENTS", format!("one:a:b:{organization},two:c:{organization}"))
             .spawn()
             .expect("a process");
@@ -36,8 +37,16 @@ async fn it_serves_until_it_is_told_to_stop() {
         for (id, secret, status) in [("one", "a:b", 200), ("two", "c", 200), ("two", "a:b", 401)] {
             assert_eq!(Request::token(id, secret).send(address).await.expect("an answer").status, status);
         }
-        let patch = Request::patch(organization, Uuid::new_v4(), true);
+        let guest = Uuid::new_v4();
+        let patch = Request::patch(organization, guest, true);
         assert_eq!(patch.send(address).await.expect("an answer").status, 404);
+        let add = Request::post(
+            "/_control/connections",
+            &serde_json::json!({"target": organization, "guest": guest}),
+        );
+        assert_eq!(add.send(address).await.expect("an answer").status, 201);
+        let patch = Request::patch(organization, guest, true);
+        assert_eq!(patch.send(address).await.expect("an answer").status, 429, "the limit lets none through");
         let pid = child.id().expect("a running process").to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().await.expect("kill runs").success());
         let status = timeout(DEADLINE, child.wait()).await.expect("in time").expect("an end");

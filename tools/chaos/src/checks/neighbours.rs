@@ -1,0 +1,108 @@
+//! No organisation pays for another, and nothing is given up that the upstream has not refused for good.
+
+use std::collections::HashMap;
+
+use chrono::TimeDelta;
+use uuid::Uuid;
+
+use super::index::Owner;
+use super::{About, Checked, Index, key};
+use crate::history::{CommandSeen, FaultSeen, History, State};
+
+/// How long a command may take from its acceptance while nothing is wrong that concerns it: a deferred one takes longer.
+const PROMPT: TimeDelta = TimeDelta::milliseconds(1_500);
+
+/// For how long after a fault its consequences last: the longest quiet time, and what was deferred is done.
+const AFTERMATH: TimeDelta = TimeDelta::seconds(4);
+
+fn requesters(history: &History) -> HashMap<&str, Uuid> {
+    history.wishes.iter().map(|wish| (wish.key.as_str(), wish.requester)).collect()
+}
+
+/// While only another organisation fares badly, commands are done at once.
+#[must_use]
+pub fn others_do_not_wait(history: &History, index: &Index<'_>) -> Checked {
+    let mut checked = Checked::new("one organisation's trouble holds up no other");
+    let requesters = requesters(history);
+    for command in history.commands.values() {
+        let Some(requester) = requesters.get(command.key.as_str()).copied() else { continue };
+        // That it ends is another check's.
+        let Some(finish) = command.finish_time.filter(|_| command.state.is_final()) else { continue };
+        if !beside_trouble(history, command, requester) || met_a_fault(index, command) {
+            continue;
+        }
+        let took = finish - command.accept_time;
+        checked.expect(took <= PROMPT, key(&command.key), || {
+            format!("it took {took}, and nothing was wrong but with another organisation")
+        });
+    }
+    checked
+}
+
+/// Whether another organisation fared badly in the first moments of a command's life, and nothing else was wrong then
+/// or shortly before.
+fn beside_trouble(history: &History, command: &CommandSeen, requester: Uuid) -> bool {
+    let accept = command.accept_time;
+    let overlaps = |fault: &&FaultSeen| fault.from <= accept + PROMPT && fault.until + AFTERMATH >= accept;
+    let mut faults = history.faults.iter().filter(overlaps).peekable();
+    faults.peek().is_some() && faults.all(|fault| fault.organization.is_some_and(|other| other != requester))
+}
+
+/// Whether a PATCH of the command's connection met a scripted fault not long before.
+fn met_a_fault(index: &Index<'_>, command: &CommandSeen) -> bool {
+    let since = command.accept_time - AFTERMATH;
+    let mut patches = index.patches.get(&command.guest).into_iter().flatten();
+    patches.any(|entry| entry.fault.is_some() && entry.received_at >= since)
+}
+
+/// A command has a dead letter only if it has expired or the upstream has refused it for good.
+#[must_use]
+pub fn dead_letters_are_refusals(history: &History, index: &Index<'_>) -> Checked {
+    let mut checked = Checked::new("only what was refused for good is a dead letter");
+    for letter in &history.letters {
+        let Some((id, state)) = &letter.command else { continue };
+        let Some(command) = index.commands_by_id.get(id.as_str()) else { continue };
+        let mut patches = index.patches.get(&command.guest).into_iter().flatten();
+        let refused = patches.any(|entry| {
+            index.owner(entry) == Owner::Key(&command.key) && entry.status.is_some_and(refuses_for_good)
+        });
+        let sound = *state != State::Abandoned && (letter.reason == "COMMAND_EXPIRED" || refused);
+        checked.expect(sound, key(&command.key), || {
+            format!("it is {state} for {}, and no PATCH of it was refused for good", letter.reason)
+        });
+    }
+    checked
+}
+
+/// Whether the contract lets a command end with this status.
+fn refuses_for_good(status: u16) -> bool {
+    (300..500).contains(&status) && ![401, 408, 425, 429].contains(&status)
+}
+
+/// Every request is made with the credentials of the organisation that asked for it.
+#[must_use]
+pub fn requests_have_their_own_token(history: &History, index: &Index<'_>) -> Checked {
+    let mut checked = Checked::new("requests carry their own organisation's token");
+    let requesters = requesters(history);
+    for entry in index.patches.values().flatten() {
+        let asked = match index.owner(entry) {
+            Owner::Key(key) => requesters.get(key).copied(),
+            Owner::Trace(_) => None,
+        };
+        let named = entry.requester.is_some() && asked.is_none_or(|asked| entry.requester == Some(asked));
+        // A token that nobody has issued is outside the contract, which is another check's.
+        let own = entry.client_organization.is_none_or(|client| entry.requester == Some(client));
+        checked.expect(
+            named && own,
+            || entry.guest.map_or(About::Run, About::Connection),
+            || {
+                let (requester, client) = (entry.requester, entry.client_organization);
+                format!(
+                    "PATCH {}: asked by {asked:?}, requester {requester:?}, token of {client:?}",
+                    entry.seq
+                )
+            },
+        );
+    }
+    checked
+}
