@@ -8,6 +8,7 @@ const MARGIN: Duration = Duration::from_secs(60);
 
 fn settings() -> Settings {
     Settings {
+        ca_file: None,
         attempt_timeout: Duration::from_secs(5),
         connect_timeout: Duration::from_secs(2),
         body_length_max: 1024,

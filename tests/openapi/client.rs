@@ -7,7 +7,7 @@ use guest_connection_adapter::domain::command::OrganizationId;
 use guest_connection_adapter::domain::connection::Connection;
 use guest_connection_adapter::domain::reply::Reply;
 use guest_connection_adapter::domain::retry::Backoff;
-use guest_connection_adapter::mycreditapp::{Credentials, MyCreditApp, Settings};
+use guest_connection_adapter::mycreditapp::{Credentials, MyCreditApp, Organization, Settings};
 use guest_connection_adapter::service::ports::{Patch, Upstream as _};
 use opentelemetry::trace::TracerProvider as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -66,7 +66,6 @@ async fn requests_are_as_the_document_has_them() {
     let guest = OrganizationId::parse("0190c1d4-7c1e-7d3a-9a53-5c1f6e1b2a02").unwrap();
     let credentials = Credentials::Client { client_id: "client".to_owned(), client_secret: "secret".into() };
     let upstream = MyCreditApp::new(Settings {
-        base_url: format!("http://{address}/v1-beta").parse().unwrap(),
         ca_file: None,
         attempt_timeout: Duration::from_secs(10),
         connect_timeout: Duration::from_secs(5),
@@ -75,13 +74,23 @@ async fn requests_are_as_the_document_has_them() {
         idle_timeout: Duration::from_secs(30),
         token_refresh_margin: Duration::from_secs(1),
         token_backoff: Backoff { delay_base: Duration::from_secs(1), delay_max: Duration::from_secs(1) },
-        organizations: HashMap::from([(requester, credentials)]),
+        organizations: HashMap::from([(
+            requester,
+            Organization { base_url: format!("http://{address}/v1-beta").parse().unwrap(), credentials },
+        )]),
     })
     .unwrap();
     for archived in [true, false] {
         let authorization = upstream.authorize(requester).await.unwrap();
         let connection = Connection { target: requester, guest };
-        let patch = Patch { requester, connection, archived, resend_count: u32::from(archived) };
+        let patch = Patch {
+            requester,
+            connection,
+            archived,
+            resend_count: u32::from(archived),
+            retry_wait: None,
+            gate_wait: None,
+        };
         assert!(matches!(upstream.patch(patch, authorization).await, Reply::Answered(_)));
     }
     let document = Document::read();

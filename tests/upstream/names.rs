@@ -12,7 +12,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::peer::{REQUESTER, answer, organization, patch, serve, settings, with_static_token};
+use crate::peer::{REQUESTER, answer, base_url, organization, patch, serve, settings, with_static_token};
 
 /// Answers each question with the next of its answers, the last one again and again; nothing is a failure.
 #[derive(Clone)]
@@ -52,7 +52,7 @@ impl Resolve for Script {
 fn named(port: u16) -> Settings {
     let mut settings =
         settings(SocketAddr::from(([127, 0, 0, 1], port)), Credentials::StaticToken("t".into()));
-    settings.base_url.set_host(Some("upstream.test")).unwrap();
+    base_url(&mut settings).set_host(Some("upstream.test")).unwrap();
     settings.connect_timeout = Duration::from_secs(2);
     settings.attempt_timeout = Duration::from_secs(5);
     settings

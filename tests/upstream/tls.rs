@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use uuid::Uuid;
 
-use crate::peer::{REQUESTER, answer, organization, patch, request, settings};
+use crate::peer::{REQUESTER, answer, base_url, organization, patch, request, settings};
 
 /// A certificate authority of the test's own, and its certificate as a file.
 pub struct Authority {
@@ -76,7 +76,7 @@ impl Authority {
 /// Settings for an end behind TLS, known by its address.
 pub fn secure(address: SocketAddr, authority: &Authority) -> Settings {
     let mut settings = settings(address, Credentials::StaticToken("static.jwt".into()));
-    settings.base_url.set_scheme("https").unwrap();
+    base_url(&mut settings).set_scheme("https").unwrap();
     settings.ca_file = Some(authority.file());
     settings
 }
