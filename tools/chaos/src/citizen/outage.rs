@@ -287,3 +287,52 @@ impl Outage {
         say(format!("    PATCHes per 200 ms from the return on: {shown:?}"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn well() -> Outage {
+        let latency = Latency { count: 10, p50_ms: 1.0, p99_ms: 2.0, max_ms: 2.0 };
+        let calls = Calls { answers: BTreeMap::new(), refused_well: 10, refused: 10, latency };
+        Outage {
+            kind: Kind::Answers503,
+            seconds: 60.0,
+            offered: 20,
+            sent: 20,
+            sent_per_command: 1.0,
+            calls,
+            messages: 10,
+            messages_applied: 10,
+            drained_after_s: Some(1.0),
+            dead_letters: 0,
+            left_in_queue: 0,
+            back: Return {
+                full_pace_after_s: Some(1.0),
+                highest_before: 10,
+                highest_after: 20,
+                ..<_>::default()
+            },
+            violations: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn every_bound_of_an_outage_is_looked_at() {
+        let faults = |change: fn(&mut Outage)| {
+            let mut outage = well();
+            change(&mut outage);
+            outage.faults().len()
+        };
+        assert_eq!(faults(|_| {}), 0);
+        assert_eq!(faults(|outage| outage.sent_per_command = 1.2), 1);
+        assert_eq!(faults(|outage| outage.calls.refused_well = 9), 1);
+        assert_eq!(faults(|outage| outage.calls.latency.p99_ms = 101.0), 1);
+        assert_eq!(faults(|outage| outage.messages_applied = 9), 1);
+        assert_eq!(faults(|outage| outage.dead_letters = 1), 1);
+        assert_eq!(faults(|outage| outage.left_in_queue = 1), 1);
+        assert_eq!(faults(|outage| outage.back.full_pace_after_s = None), 1);
+        assert_eq!(faults(|outage| outage.back.highest_after = 31), 1);
+        assert_eq!(faults(|outage| outage.violations.push("another's token".into())), 1);
+    }
+}
