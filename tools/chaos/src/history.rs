@@ -87,12 +87,12 @@ impl Answer {
             }
             Self::Refused { reason, .. } => match reason.as_str() {
                 "IDEMPOTENCY_KEY_REUSED" => Standing::Conflict,
-                "REQUESTER_PAUSED" => Standing::Accepted,
                 "OUTCOME_PENDING"
                 | "COMMAND_IN_PROGRESS"
                 | "SUPERSEDED"
                 | "COMMAND_EXPIRED"
-                | "COMMAND_ABANDONED" => Standing::Accepted,
+                | "COMMAND_ABANDONED"
+                | "REQUESTER_PAUSED" => Standing::Accepted,
                 "INVALID_FIELDS" | "DEADLINE_TOO_SHORT" | "OVERLOADED" | "REQUESTER_NOT_CONFIGURED" => {
                     Standing::Refused
                 }

@@ -86,7 +86,7 @@ pub async fn run(seed: u64, duration: Duration) -> Run {
 }
 
 /// Sleeps for ever, and measures how much too long.
-async fn watch_stalls(longest: watch::Sender<Duration>) {
+pub async fn watch_stalls(longest: watch::Sender<Duration>) {
     loop {
         let before = Instant::now();
         sleep(STALL_GRAIN).await;

@@ -105,3 +105,20 @@ impl Beside {
         faults
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_that_starve_are_found() {
+        let faults = |waiting_after: u32, p99_ms: f64, done: f64| {
+            let calls = Latency { count: 100, p50_ms: 1.0, p99_ms, max_ms: p99_ms };
+            let (waiting_before, allowed_per_second) = (20_000, None);
+            let answers = BTreeMap::new();
+            Beside { waiting_before, waiting_after, allowed_per_second, calls, done, answers }.faults().len()
+        };
+        assert_eq!(faults(1, 1_000.0, 0.99), 0);
+        assert_eq!((faults(0, 1_000.0, 0.99), faults(1, 1_001.0, 0.99), faults(1, 1_000.0, 0.98)), (1, 1, 1));
+    }
+}

@@ -1,12 +1,16 @@
 //! What was measured, in numbers.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use serde::Serialize;
 use simulator::{Endpoint, Entry};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::history::Time;
+use crate::run::watch_stalls;
 
 /// The width of the buckets in which paces are compared.
 pub const BUCKET: TimeDelta = TimeDelta::milliseconds(200);
@@ -41,6 +45,34 @@ impl Latency {
         // The nearest rank: the least value that so many of a hundred do not exceed.
         let rank = |percent: usize| times[(times.len() * percent).div_ceil(100).max(1) - 1];
         Self { count: times.len(), p50_ms: rank(50), p99_ms: rank(99), max_ms }
+    }
+}
+
+/// A watch over this process's own stalls. Dropping it ends it.
+pub struct Stall {
+    longest: watch::Sender<Duration>,
+    watching: JoinHandle<()>,
+}
+
+impl Stall {
+    /// Watches from now on.
+    #[must_use]
+    pub fn watch() -> Self {
+        let longest = watch::Sender::new(Duration::ZERO);
+        let watching = tokio::spawn(watch_stalls(longest.clone()));
+        Self { longest, watching }
+    }
+
+    /// The longest so far, in milliseconds.
+    #[must_use]
+    pub fn longest_ms(&self) -> f64 {
+        self.longest.borrow().as_secs_f64() * 1_000.0
+    }
+}
+
+impl Drop for Stall {
+    fn drop(&mut self) {
+        self.watching.abort();
     }
 }
 

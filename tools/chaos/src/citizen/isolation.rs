@@ -7,7 +7,7 @@ use harness::Node;
 use serde::Serialize;
 use simulator::{Endpoint, Limit, RetryAfter, Rule, Scope};
 
-use super::figures::{Latency, share};
+use super::figures::{Latency, Stall, share};
 use super::load::{Offer, Rate, offer, seconds};
 use super::rig::Rig;
 use super::{Durations, Fault, say};
@@ -77,6 +77,8 @@ pub struct Seen {
     fifth_done: usize,
     fifth_patches: usize,
     dead_letters: u32,
+    /// How long this process itself was once kept from running: what a busy machine adds to latencies.
+    longest_stall_ms: f64,
     violations: Vec<String>,
 }
 
@@ -99,7 +101,9 @@ async fn beside(node: &Node, fifth: Fifth, durations: &Durations) -> Seen {
         [Door::Grpc, Door::Amqp].map(|door| Rate { organization, door, per_second })
     });
     let rates: Vec<Rate> = rates.collect();
+    let stall = Stall::watch();
     let offers = offer(&rig.loader, "isolation", &rates, durations.scenario).await;
+    let longest_stall_ms = stall.longest_ms();
     let (fifths, healthy): (Vec<Offer>, Vec<Offer>) =
         offers.into_iter().partition(|offer| offer.organization == FIFTH);
     let queued = |offers: &[Offer], door| -> Vec<Offer> {
@@ -126,6 +130,7 @@ async fn beside(node: &Node, fifth: Fifth, durations: &Durations) -> Seen {
         fifth_done: fifths.iter().filter(|offer| arrivals.contains_key(&offer.key)).count(),
         fifth_patches: rig.simulator.journal().iter().filter(own).count(),
         dead_letters: rig.dead_letters().await,
+        longest_stall_ms,
         violations: rig.end().await,
     }
 }
@@ -154,7 +159,7 @@ impl Seen {
     fn tell(&self) {
         say(format!(
             "  fifth {:9} calls p50 {:6.1} p99 {:7.1} ms, done {:5.1} %; messages p50 {:6.1} p99 {:7.1} ms, done \
-             {:5.1} %; {:5.1}/s; of the fifth {}/{} done, {} PATCHes; dead letters {}",
+             {:5.1} %; {:5.1}/s; of the fifth {}/{} done, {} PATCHes; dead letters {}; stall {:.0} ms",
             format!("{:?}", self.fifth),
             self.calls.p50_ms,
             self.calls.p99_ms,
@@ -167,6 +172,7 @@ impl Seen {
             self.fifth_offered,
             self.fifth_patches,
             self.dead_letters,
+            self.longest_stall_ms,
         ));
     }
 }
@@ -214,6 +220,7 @@ mod tests {
             fifth_done: 0,
             fifth_patches: 0,
             dead_letters: 0,
+            longest_stall_ms: 0.0,
             violations: Vec::new(),
         }
     }

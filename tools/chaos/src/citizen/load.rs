@@ -57,7 +57,7 @@ pub enum Outcome {
     Done,
     /// A refusal.
     Refused {
-        /// The gRPC code, the reason and the message.
+        /// The gRPC code, the reason and the beginning of the message.
         code: String,
         /// Whether it says when to come again.
         retry_info: bool,
@@ -137,7 +137,9 @@ async fn send(loader: &Loader, rate: Rate, key: String) -> Offer {
 
 fn refused(status: &Status) -> Outcome {
     let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
-    let code = format!("{:?} {reason}: {}", status.code(), status.message());
+    // What follows names the command.
+    let message = status.message().split([';', '(']).next().unwrap_or_default().trim_end();
+    let code = format!("{:?} {reason}: {message}", status.code());
     Outcome::Refused { code, retry_info: status.get_details_retry_info().is_some() }
 }
 

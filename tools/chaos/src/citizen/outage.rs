@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use harness::collector::Span;
 use harness::{Collector, Node};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
@@ -57,6 +57,15 @@ pub enum Kind {
 impl Kind {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Answers503, Self::RefusesConnections, Self::Hangs];
+
+    /// When the adapter can know of it. Silence is none before an attempt's time is over; a call that is made until then
+    /// may have taken effect, so its caller hears no refusal.
+    fn known_after(self) -> TimeDelta {
+        match self {
+            Self::Hangs => TimeDelta::seconds(6),
+            Self::Answers503 | Self::RefusesConnections => TimeDelta::zero(),
+        }
+    }
 }
 
 /// What an outage has shown.
@@ -83,7 +92,7 @@ pub struct Outage {
 #[derive(Debug, Serialize)]
 struct Calls {
     answers: BTreeMap<String, usize>,
-    /// Refused with UNAVAILABLE and told when to come again.
+    /// Once it could be known: refused with UNAVAILABLE and told when to come again, and refused at all.
     refused_well: usize,
     refused: usize,
     /// Of the refusals.
@@ -130,7 +139,7 @@ pub async fn outage(node: &Node, kind: Kind, durations: &Durations) -> Outage {
         offered: during.len(),
         sent,
         sent_per_command: share(sent, during.len()),
-        calls: Calls::of(during),
+        calls: Calls::of(&during, from + kind.known_after()),
         messages: keys.len(),
         messages_applied: keys.iter().filter(|key| arrivals.contains_key(**key)).count(),
         drained_after_s: last.and_then(|all| all.into_iter().max()).map(|last| seconds(until, last)),
@@ -148,20 +157,24 @@ fn within_client(span: &Span, within: impl Fn(Time) -> bool) -> bool {
 }
 
 impl Calls {
-    fn of<'a>(offers: impl IntoIterator<Item = &'a Offer>) -> Self {
-        let calls: Vec<_> = offers.into_iter().filter(|offer| offer.door == Door::Grpc).collect();
-        let is_well = |offer: &&&Offer| matches!(&offer.outcome, Outcome::Refused { code, retry_info: true } if code.starts_with("Unavailable"));
-        let refused: Vec<_> = calls.iter().filter(|offer| !offer.is_done()).collect();
+    fn of(offers: &[&Offer], known: Time) -> Self {
+        let calls = || offers.iter().filter(|offer| offer.door == Door::Grpc);
+        let refused: Vec<_> = calls().filter(|offer| offer.at >= known && !offer.is_done()).collect();
         Self {
-            answers: tally(calls.iter().map(|offer| match &offer.outcome {
+            answers: tally(calls().map(|offer| match &offer.outcome {
                 Outcome::Done => "Ok".to_owned(),
                 Outcome::Refused { code, .. } => code.clone(),
             })),
-            refused_well: calls.iter().filter(is_well).count(),
+            refused_well: refused.iter().filter(|offer| is_well(&offer.outcome)).count(),
             refused: refused.len(),
             latency: Latency::of(refused.iter().map(|offer| offer.seconds())),
         }
     }
+}
+
+/// Whether a refusal says that the API is away, and when to come again.
+fn is_well(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Refused { code, retry_info: true } if code.starts_with("Unavailable"))
 }
 
 fn of_queue(offers: &[Offer]) -> impl Iterator<Item = &Offer> {
@@ -272,5 +285,54 @@ impl Outage {
         ));
         let shown = &self.back.buckets[..self.back.buckets.len().min(50)];
         say(format!("    PATCHes per 200 ms from the return on: {shown:?}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn well() -> Outage {
+        let latency = Latency { count: 10, p50_ms: 1.0, p99_ms: 2.0, max_ms: 2.0 };
+        let calls = Calls { answers: BTreeMap::new(), refused_well: 10, refused: 10, latency };
+        Outage {
+            kind: Kind::Answers503,
+            seconds: 60.0,
+            offered: 20,
+            sent: 20,
+            sent_per_command: 1.0,
+            calls,
+            messages: 10,
+            messages_applied: 10,
+            drained_after_s: Some(1.0),
+            dead_letters: 0,
+            left_in_queue: 0,
+            back: Return {
+                full_pace_after_s: Some(1.0),
+                highest_before: 10,
+                highest_after: 20,
+                ..<_>::default()
+            },
+            violations: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn every_bound_of_an_outage_is_looked_at() {
+        let faults = |change: fn(&mut Outage)| {
+            let mut outage = well();
+            change(&mut outage);
+            outage.faults().len()
+        };
+        assert_eq!(faults(|_| {}), 0);
+        assert_eq!(faults(|outage| outage.sent_per_command = 1.2), 1);
+        assert_eq!(faults(|outage| outage.calls.refused_well = 9), 1);
+        assert_eq!(faults(|outage| outage.calls.latency.p99_ms = 101.0), 1);
+        assert_eq!(faults(|outage| outage.messages_applied = 9), 1);
+        assert_eq!(faults(|outage| outage.dead_letters = 1), 1);
+        assert_eq!(faults(|outage| outage.left_in_queue = 1), 1);
+        assert_eq!(faults(|outage| outage.back.full_pace_after_s = None), 1);
+        assert_eq!(faults(|outage| outage.back.highest_after = 31), 1);
+        assert_eq!(faults(|outage| outage.violations.push("another's token".into())), 1);
     }
 }

@@ -144,3 +144,27 @@ impl Pace {
         faults
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pace_that_is_too_slow_or_refused_too_often_is_found() {
+        let faults = |goodput: f64, refused_share: f64| {
+            let stretch =
+                || Stretch { goodput, requests: 2_000, refused: 0, refused_share, highest_second: 50 };
+            let pace = Pace {
+                window: Window::Sliding,
+                retry_after: RetryAfter::None,
+                steady: stretch(),
+                whole: stretch(),
+                seconds: Vec::new(),
+                dead_letters: 0,
+                violations: Vec::new(),
+            };
+            pace.faults().len()
+        };
+        assert_eq!((faults(45.0, 0.049), faults(44.9, 0.049), faults(45.0, 0.05)), (0, 1, 1));
+    }
+}
