@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::domain::command::OrganizationId;
 use crate::domain::record::Door;
@@ -92,6 +92,7 @@ pub struct Load {
     commands: Arc<Semaphore>,
     units: Arc<Semaphore>,
     counts: Counts,
+    freed: Arc<Notify>,
     /// Whether the store's backlog is as long as it may be, or was and has not shrunk enough since.
     backlog_is_full: watch::Sender<bool>,
 }
@@ -102,6 +103,18 @@ pub struct Hold {
     _command: OwnedSemaphorePermit,
     _units: OwnedSemaphorePermit,
     _counted: Counted,
+    /// The last, so that all of it is free when it tells.
+    _wake: Wake,
+}
+
+/// Tells those who wait for room.
+#[derive(Debug)]
+struct Wake(Arc<Notify>);
+
+impl Drop for Wake {
+    fn drop(&mut self) {
+        self.0.notify_waiters();
+    }
 }
 
 impl Load {
@@ -112,6 +125,7 @@ impl Load {
             commands: Arc::new(Semaphore::new(limits.commands_max.min(Semaphore::MAX_PERMITS))),
             units: Arc::new(Semaphore::new((limits.bytes_max / UNIT_LENGTH).min(Semaphore::MAX_PERMITS))),
             counts: Counts::default(),
+            freed: Arc::default(),
             backlog_is_full: watch::Sender::new(false),
             limits,
         }
@@ -127,7 +141,8 @@ impl Load {
         let command = self.commands.clone().try_acquire_owned().ok()?;
         let units = self.units.clone().try_acquire_many_owned(units).ok()?;
         let counted = self.count(requester, door.into());
-        Some(Hold { _command: command, _units: units, _counted: counted })
+        let wake = Wake(Arc::clone(&self.freed));
+        Some(Hold { _command: command, _units: units, _counted: counted, _wake: wake })
     }
 
     /// Counts a command of `requester` for as long as the answer is kept.
@@ -184,16 +199,22 @@ impl Load {
         }
     }
 
-    /// Resolves once [`Self::obstacle`] has nothing to say.
+    /// Resolves once [`Self::obstacle`] has nothing to say. Nothing is taken hold of meanwhile: who waits for room for messages
+    /// must not keep it from calls.
     pub async fn room(&self) {
         let mut backlog_is_full = self.backlog_is_full.subscribe();
-        while self.obstacle().is_some() {
-            // Neither the sender nor the semaphores go away while `self` is there. What is acquired is given back.
-            let _ = backlog_is_full.wait_for(|is_full| !is_full).await;
-            let places = u32::try_from(self.reserve() + 1).unwrap_or(u32::MAX);
-            let _ = self.commands.acquire_many(places).await;
-            let least = u32::try_from(COMMAND_LENGTH_MIN / UNIT_LENGTH).unwrap_or(u32::MAX);
-            let _ = self.units.acquire_many(least).await;
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if self.obstacle().is_none() {
+                return;
+            }
+            tokio::select! {
+                () = freed => {}
+                // The sender does not go away while `self` is there.
+                _ = backlog_is_full.changed() => {}
+            }
         }
     }
 }
@@ -224,13 +245,16 @@ mod tests {
         let load = Load::new(limits(8, 1 << 20));
         let messages: Vec<_> = std::iter::from_fn(|| hold(&load, 1)).collect();
         assert_eq!(messages.len(), 6);
-        assert!(load.obstacle().is_some() && load.room().now_or_never().is_none());
+        assert!(load.obstacle().is_some());
+        let mut room = Box::pin(load.room());
+        assert!(room.as_mut().now_or_never().is_none());
+        // Who waits for room holds nothing.
         let calls: Vec<_> = std::iter::from_fn(|| load.hold(requester(1), Door::Grpc, 0)).collect();
         assert_eq!(calls.len(), 2);
         drop(calls);
         assert!(load.room().now_or_never().is_none());
         drop(messages);
-        assert!(load.room().now_or_never().is_some());
+        assert!(room.now_or_never().is_some());
     }
 
     #[test]

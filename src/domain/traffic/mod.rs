@@ -3,10 +3,12 @@
 //! - [`breaker`]: whether to send at all
 //! - [`concurrency`]: how many requests may be under way
 //! - [`pace`]: how many may be begun in a second
+//! - [`ramp`]: how many after an outage
 
 pub mod breaker;
 pub mod concurrency;
 pub mod pace;
+pub mod ramp;
 
 use std::time::Duration;
 

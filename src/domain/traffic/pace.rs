@@ -24,12 +24,21 @@ const EFFECT: Duration = Duration::from_millis(1_200);
 /// The pause after a refusal that asks for none; it doubles from refusal to refusal until something is served.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
+/// Refusals that are further apart than this, among much that is served, have nothing to do with one another.
+const APART: Duration = Duration::from_secs(3);
+
+/// Who asks for more than this means it, however much was served.
+const EDGE_MAX: Duration = Duration::from_secs(5);
+
 /// The longest such pause.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// The curve's steepness, in shares of the known limit per cubic second: about 14 s until it is reached again, 10 s more until
-/// it is exceeded by 2 %, a minute until it is tripled.
-const STEEPNESS: f64 = 2e-5;
+/// The curve's steepness, in shares of the known limit per cubic second: about 17 s until it is reached again, 13 s more until
+/// it is exceeded by 2 %, a little more than a minute until it is tripled.
+const STEEPNESS: f64 = 1e-5;
+
+/// Seconds in which a rate doubles that was learnt from a first refusal alone.
+const DOUBLING: f64 = 3.0;
 
 /// A limit that was not met for so long is forgotten.
 const MEMORY: Duration = Duration::from_secs(600);
@@ -39,6 +48,9 @@ const RATE_MIN: f64 = 1.0;
 
 /// From so many on, what was served in the last second tells of a limit.
 const SERVED_MIN: f64 = 5.0;
+
+/// A rate above this is as good as none.
+const RATE_MAX: f64 = 1e6;
 
 /// What was served within this time is a rate.
 const SECOND: Duration = Duration::from_secs(1);
@@ -59,6 +71,9 @@ struct Learnt {
     cut_at: Moment,
     /// Since when the rate rises.
     since: Moment,
+    /// Whether it was refused once more since it was first learnt. What was served when the first refusal came is little
+    /// more than a guess.
+    is_confirmed: bool,
 }
 
 /// The pace of one organisation.
@@ -71,6 +86,8 @@ pub struct Pace {
     served: VecDeque<Moment>,
     /// Refusals since something was served.
     refusals: u32,
+    /// The last refusal.
+    refused_at: Option<Moment>,
     /// Nothing is begun before.
     pause_until: Moment,
 }
@@ -90,9 +107,19 @@ impl Pace {
     pub fn rate(&self, now: Moment) -> Option<f64> {
         let learnt = self.learnt?;
         let elapsed = now.saturating_sub(learnt.since).as_secs_f64();
+        if !learnt.is_confirmed {
+            let rate = learnt.limit * learnt.cut * (elapsed / DOUBLING).exp2();
+            return Some(rate.clamp(RATE_MIN, RATE_MAX));
+        }
         let back_after = ((1.0 - learnt.cut) / STEEPNESS).cbrt();
         let rate = learnt.limit * (1.0 + STEEPNESS * (elapsed - back_after).powi(3));
-        Some(rate.max(RATE_MIN))
+        Some(rate.clamp(RATE_MIN, RATE_MAX))
+    }
+
+    /// Whether requests are refused and none was served since: then one at a time is enough to see.
+    #[must_use]
+    pub const fn is_refused(&self) -> bool {
+        self.refusals > 0
     }
 
     /// A request is begun.
@@ -115,36 +142,53 @@ impl Pace {
         self.served.push_back(now);
     }
 
-    /// A request that was begun at `begun` was refused, for there were too many. `pause` is the time that the upstream asks
-    /// for.
-    pub fn limit(&mut self, now: Moment, begun: Moment, pause: Option<Duration>) {
+    /// A request that was begun at `begun` was refused, for there were too many. `asked` is the time that the upstream asks
+    /// for. Yields the time for which nothing is to be begun.
+    ///
+    /// A refusal among much that is served tells that the rate is at its limit: it is cut, and the command that was refused
+    /// waits. Only if there is another one soon the organisation as a whole waits for as long as was asked for.
+    pub fn limit(&mut self, now: Moment, begun: Moment, asked: Option<Duration>) -> Duration {
         self.forget(now);
-        // What was begun before the last pause says nothing of the rate as it is.
-        if begun < self.learnt.map_or(self.pause_until, |learnt| learnt.since) {
-            self.next = self.next.max(now + pause.unwrap_or_default());
-            return;
-        }
-        let doublings = self.refusals.min(8);
-        self.refusals += 1;
-        let since = now + pause.unwrap_or_else(|| (PAUSE_MIN * (1 << doublings)).min(PAUSE_MAX));
-        self.next = since;
         #[allow(clippy::cast_precision_loss, reason = "a few thousand at most")]
         let served = self.served.len() as f64;
+        let is_apart = self.refused_at.is_none_or(|last| now.saturating_sub(last) >= APART);
+        let is_edge = served >= SERVED_MIN && is_apart && asked.is_none_or(|asked| asked <= EDGE_MAX);
+        self.refused_at = Some(now);
+        let doublings = self.refusals.min(8);
+        let own = (PAUSE_MIN * (1 << doublings)).min(PAUSE_MAX);
+        let pause = if is_edge { PAUSE_MIN } else { asked.unwrap_or(own) };
+        let since = now + pause;
+        // What was begun before the last pause says nothing of the rate as it is.
+        if begun < self.since() {
+            if asked.is_some() {
+                self.next = self.next.max(since);
+            }
+            return asked.unwrap_or_default();
+        }
+        self.refusals += 1;
+        self.next = since;
         let (limit, cut) = match (self.rate(now), self.learnt) {
             (Some(_), Some(learnt)) if now.saturating_sub(learnt.cut_at) < EFFECT => {
                 self.learnt = Some(Learnt { since, ..learnt });
-                return;
+                return pause;
             }
             (Some(rate), Some(learnt)) if now.saturating_sub(learnt.since) < AGAIN => (rate, CUT_AGAIN),
             (Some(rate), _) => (rate.min(served.max(rate / 2.0)), CUT),
             // Where nothing is served, there is no rate to be learnt.
             (None, _) if served < SERVED_MIN => {
                 self.pause_until = since;
-                return;
+                return pause;
             }
             (None, _) => (served, CUT),
         };
-        self.learnt = Some(Learnt { limit, cut, cut_at: now, since });
+        let is_confirmed = self.learnt.is_some();
+        self.learnt = Some(Learnt { limit, cut, cut_at: now, since, is_confirmed });
+        pause
+    }
+
+    /// The end of the last pause.
+    fn since(&self) -> Moment {
+        self.learnt.map_or(self.pause_until, |learnt| learnt.since)
     }
 
     fn forget(&mut self, now: Moment) {

@@ -42,52 +42,98 @@ impl Upstream {
     }
 }
 
-/// Offers as much as the pace lets through for `seconds`, with `in_flight` requests of `latency` each; served and refused.
-fn run(limit: Limit, seconds: u64, latency: Duration, retry_after: Option<Duration>) -> (u32, u32) {
-    let (mut upstream, mut pace) = (Upstream::new(limit), Pace::default());
-    let (mut now, mut paused_until) = (Moment::ZERO, Moment::ZERO);
-    let mut under_way: VecDeque<(Moment, Moment, bool)> = VecDeque::new();
-    let (mut served, mut refused) = (0, 0);
-    while now < Duration::from_secs(seconds) {
-        while under_way.front().is_some_and(|(_, end, _)| *end <= now) {
-            let Some((begun, _, is_taken)) = under_way.pop_front() else { break };
+/// An organisation with its own pace, and as much to send as may be.
+#[derive(Default)]
+struct Sender {
+    pace: Pace,
+    paused_until: Moment,
+    /// When it was begun, when it ends, and whether it was served.
+    under_way: VecDeque<(Moment, Moment, bool)>,
+}
+
+impl Sender {
+    fn hear(&mut self, now: Moment, retry_after: Option<Duration>) -> (u32, u32) {
+        let (mut served, mut refused) = (0, 0);
+        while self.under_way.front().is_some_and(|(_, end, _)| *end <= now) {
+            let Some((begun, _, is_taken)) = self.under_way.pop_front() else { break };
             if is_taken {
                 served += 1;
-                pace.serve(now);
+                self.pace.serve(now);
             } else {
                 refused += 1;
-                paused_until = paused_until.max(now + retry_after.unwrap_or_default());
-                pace.limit(now, begun, retry_after);
+                let pause = self.pace.limit(now, begun, retry_after);
+                self.paused_until = self.paused_until.max(now + pause);
             }
         }
-        if under_way.len() < 16 && now >= paused_until && pace.next(now) <= now {
-            pace.begin(now);
-            let is_taken = upstream.takes(now);
-            under_way.push_back((now, now + latency, is_taken));
-        } else {
-            // A timer that is a little late.
-            now += Duration::from_micros(1300);
+        (served, refused)
+    }
+
+    fn may_send(&self, now: Moment) -> bool {
+        let in_flight_max = if self.pace.is_refused() { 1 } else { 16 };
+        self.under_way.len() < in_flight_max && now >= self.paused_until && self.pace.next(now) <= now
+    }
+}
+
+/// `senders` share `limit` for `seconds`, each request taking `latency`: what was served and refused after the first 5 s.
+fn run(
+    limit: Limit,
+    senders: usize,
+    seconds: u64,
+    latency: Duration,
+    retry_after: Option<Duration>,
+) -> (u32, u32) {
+    const START: Duration = Duration::from_secs(5);
+    let mut upstream = Upstream::new(limit);
+    let mut senders: Vec<_> = (0..senders).map(|_| Sender::default()).collect();
+    let (mut now, mut served, mut refused) = (Moment::ZERO, 0, 0);
+    while now < START + Duration::from_secs(seconds) {
+        for sender in &mut senders {
+            let (more, less) = sender.hear(now, retry_after);
+            if now >= START {
+                served += more;
+                refused += less;
+            }
+            while sender.may_send(now) {
+                sender.pace.begin(now);
+                let is_taken = upstream.takes(now);
+                sender.under_way.push_back((now, now + latency, is_taken));
+            }
         }
+        // A timer that is a little late.
+        now += Duration::from_micros(1300);
     }
     (served, refused)
 }
 
 #[test]
 fn it_settles_just_below_a_limit_of_any_kind() {
-    let limits: [fn() -> Limit; 3] =
-        [|| Limit::Fixed(50), || Limit::Sliding(50), || Limit::Bucket { burst: 50.0, rate: 50.0 }];
-    for (kind, limit) in limits.iter().enumerate() {
-        for retry_after in [None, Some(Duration::from_secs(1))] {
-            for latency_ms in [2, 20] {
-                let (served, refused) = run(limit(), 60, Duration::from_millis(latency_ms), retry_after);
-                let story = format!(
-                    "kind {kind}, {retry_after:?}, {latency_ms} ms: {served} served, {refused} refused"
-                );
-                assert!(served >= 45 * 60, "{story}");
-                assert!(f64::from(refused) < 0.05 * f64::from(served + refused), "{story}");
+    let limits: [(&str, fn() -> Limit); 4] = [
+        ("fixed", || Limit::Fixed(50)),
+        ("sliding", || Limit::Sliding(50)),
+        ("bucket of 50", || Limit::Bucket { burst: 50.0, rate: 50.0 }),
+        ("bucket of 10", || Limit::Bucket { burst: 10.0, rate: 50.0 }),
+    ];
+    let mut stories = Vec::new();
+    for (kind, limit) in limits {
+        for senders in [1, 5] {
+            for retry_after in [None, Some(Duration::from_secs(1))] {
+                for latency_ms in [2, 20] {
+                    let latency = Duration::from_millis(latency_ms);
+                    let (served, refused) = run(limit(), senders, 40, latency, retry_after);
+                    let share = f64::from(refused) / f64::from(served + refused);
+                    let is_good = served >= 45 * 40 && share < 0.05;
+                    let rate = f64::from(served) / 40.0;
+                    stories.push((is_good, format!(
+                        "{kind}, {senders} senders, {retry_after:?}, {latency_ms} ms: {rate:.1}/s, {:.1} % refused",
+                        share * 100.0
+                    )));
+                }
             }
         }
     }
+    let text =
+        stories.iter().map(|(is_good, story)| format!("{is_good} {story}")).collect::<Vec<_>>().join("\n");
+    assert!(stories.iter().all(|(is_good, _)| *is_good), "\n{text}");
 }
 
 #[test]
@@ -105,11 +151,14 @@ fn without_a_refusal_there_is_no_limit() {
 #[test]
 fn a_limit_that_was_raised_is_found_within_two_minutes() {
     let mut pace = Pace::default();
-    (0..10).for_each(|n| pace.serve(Duration::from_millis(n)));
-    pace.limit(Duration::from_millis(100), Duration::from_millis(50), None);
-    let rate = |seconds| pace.rate(Duration::from_secs(seconds)).expect("a rate");
-    assert!(rate(1) < 10.0 && rate(14) < 10.1);
-    assert!(rate(120) > 200.0);
+    for second in [1_u64, 3] {
+        let at = |ms: u64| Duration::from_millis(1000 * second + ms);
+        (0..10).for_each(|n| pace.serve(at(n)));
+        pace.limit(at(100), at(50), None);
+    }
+    let rate = |seconds: u64| pace.rate(Duration::from_secs(3 + seconds)).expect("a rate");
+    assert!(rate(1) < 10.0 && rate(14) < 10.2, "{} {}", rate(1), rate(14));
+    assert!(rate(120) > 40.0, "{}", rate(120));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::domain::command::OrganizationId;
 use crate::domain::error::Reason;
 use crate::domain::reply::Unauthorized;
 use crate::domain::traffic::breaker::{Change, Failure};
+use crate::domain::traffic::ramp::Ramp;
 use crate::domain::traffic::{Heard, Moment};
 
 /// A pause that was asked for is stretched by up to this share, as a divisor, so that instances which were told the same do
@@ -56,6 +57,7 @@ impl State {
         let (own, all) = match heard {
             Heard::Served => {
                 requester.serve(now);
+                upstream.throughput.serve(now);
                 let own = requester.breaker.succeed(now, ticket.tries_requester);
                 (own, upstream.breaker.succeed(now, ticket.tries_upstream))
             }
@@ -173,6 +175,7 @@ impl State {
         let Some((requester, upstream)) = self.pair(id) else { return };
         let name = Arc::clone(&requester.upstream);
         if upstream.down_since.is_none() {
+            upstream.rate_before = upstream.throughput.rate(now);
             warn!(cause = upstream.cause.as_str(), "the upstream fails; nothing is sent until it is back");
         }
         upstream.down_since.get_or_insert(now);
@@ -192,6 +195,7 @@ impl State {
         let name = Arc::clone(&requester.upstream);
         let outage = upstream.down_since.take().map(|since| now.saturating_sub(since));
         upstream.concurrency.restart();
+        upstream.ramp = Some(Ramp::new(upstream.rate_before, now));
         info!(?outage, "the upstream is back");
         for id in self.requesters_of(&name) {
             self.reopen(id);
@@ -235,11 +239,10 @@ impl Requester {
     }
 
     fn limit(&mut self, now: Moment, begun: Moment, retry_after: Option<Duration>, jitter: f64) {
-        let pause = retry_after
-            .map(|wait| wait.min(PAUSE_MAX))
-            .map(|wait| wait + (wait / PAUSE_STRETCH).mul_f64(jitter));
-        self.pace.limit(now, begun, pause);
-        if let Some(pause) = pause {
+        let asked = retry_after.map(|wait| wait.min(PAUSE_MAX));
+        let asked = asked.map(|wait| wait + (wait / PAUSE_STRETCH).mul_f64(jitter));
+        let pause = self.pace.limit(now, begun, asked);
+        if asked.is_some() {
             self.paused_until = self.paused_until.max(Some(now + pause));
         }
     }

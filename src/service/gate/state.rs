@@ -14,6 +14,7 @@ use crate::domain::record::Door;
 use crate::domain::traffic::Moment;
 use crate::domain::traffic::breaker::{Admission, Breaker, Terms};
 use crate::domain::traffic::concurrency::Concurrency;
+use crate::domain::traffic::ramp::{Ramp, Throughput};
 
 /// The share of what may be under way that one of several requesters may have, as a divisor.
 const SHARE_DIVISOR: usize = 2;
@@ -28,8 +29,12 @@ pub(super) struct Upstream {
     pub(super) concurrency: Concurrency,
     pub(super) in_flight: usize,
     pub(super) requesters: usize,
-    /// Since when it fails.
+    /// Since when it fails, and what was served in a second before.
     pub(super) down_since: Option<Moment>,
+    pub(super) rate_before: f64,
+    pub(super) throughput: Throughput,
+    /// The way back after it failed.
+    pub(super) ramp: Option<Ramp>,
     /// Those with waiters that may be able to go on, in turn.
     listed: VecDeque<OrganizationId>,
     /// Until then a try is recovery's.
@@ -63,6 +68,8 @@ pub(super) struct Grants {
 enum Obstacle {
     /// The upstream bears no more at once: nobody can.
     Full,
+    /// The upstream is to be spared until then.
+    FullUntil(Moment),
     /// A limit of its own; it is looked at again when one of its requests ends.
     Own,
     /// A time.
@@ -80,6 +87,9 @@ impl Upstream {
             in_flight: 0,
             requesters: 0,
             down_since: None,
+            rate_before: 0.0,
+            throughput: Throughput::default(),
+            ramp: None,
             listed: VecDeque::new(),
             asked_until: None,
         }
@@ -250,8 +260,13 @@ impl State {
                     self.grants.passes.push((waiter.turn, ticket, reason));
                     self.list(id);
                 }
-                Err(Obstacle::Full) => {
-                    self.note_reason(id, "concurrency");
+                Err(full @ (Obstacle::Full | Obstacle::FullUntil(_))) => {
+                    let mut reason = "concurrency";
+                    if let Obstacle::FullUntil(at) = full {
+                        reason = "outage";
+                        self.looks.push(Reverse((at, id)));
+                    }
+                    self.note_reason(id, reason);
                     if let Some(upstream) = self.upstreams.get_mut(name) {
                         upstream.listed.push_front(id);
                     }
@@ -287,7 +302,9 @@ impl State {
         let tries_requester = tries(requester.breaker.admission(now))?;
         let limit = upstream.concurrency.limit();
         requester.is_constrained = false;
-        if requester.in_flight >= requester.in_flight_max() {
+        if requester.in_flight >= requester.in_flight_max()
+            || (requester.pace.is_refused() && requester.in_flight > 0)
+        {
             requester.is_constrained = true;
             return Err(Obstacle::Own);
         }
@@ -300,11 +317,18 @@ impl State {
             upstream.concurrency.reach();
             return Err(Obstacle::Full);
         }
+        upstream.ramp = upstream.ramp.filter(|ramp| !ramp.is_over(now));
+        if let Some(next) = upstream.ramp.map(|ramp| ramp.next(now)).filter(|next| *next > now) {
+            return Err(Obstacle::FullUntil(next));
+        }
         let next = requester.pace.next(now);
         let rate = if next > now { Err(next) } else { requester.take_rate(now) };
         if let Err(next) = rate {
             requester.is_constrained = true;
             return Err(Obstacle::Until(next, "rate"));
+        }
+        if let Some(ramp) = &mut upstream.ramp {
+            ramp.begin(now);
         }
         requester.pace.begin(now);
         requester.in_flight += 1;
