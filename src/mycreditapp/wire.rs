@@ -95,13 +95,29 @@ pub fn bearer(token: &str) -> Option<HeaderValue> {
 
 /// What an answer says, without the token of its request: one that quotes it must not have us tell it to callers, in events
 /// or in the store. `header` is the `Authorization` header as it was sent.
-pub fn without(mut body: Vec<u8>, header: &[u8]) -> Vec<u8> {
+///
+/// A token of a few characters is none that anybody gives out, and would be found everywhere.
+pub fn without(body: Vec<u8>, header: &[u8]) -> Vec<u8> {
     const STAND_IN: &[u8] = b"(token)";
+    const TOKEN_LENGTH_MIN: usize = 8;
     let token = header.strip_prefix(SCHEME.as_bytes()).unwrap_or(header);
-    while let Some(at) = body.windows(token.len().max(1)).position(|window| window == token) {
-        body.splice(at..at + token.len(), STAND_IN.iter().copied());
+    let found = |from: usize| {
+        let rest = body.get(from..)?;
+        rest.windows(token.len()).position(|window| window == token).map(|at| from + at)
+    };
+    let (mut shown, mut from) = (Vec::new(), 0);
+    if token.len() >= TOKEN_LENGTH_MIN {
+        while let Some(at) = found(from) {
+            shown.extend_from_slice(&body[from..at]);
+            shown.extend_from_slice(STAND_IN);
+            from = at + token.len();
+        }
     }
-    body
+    if from == 0 {
+        return body;
+    }
+    shown.extend_from_slice(&body[from..]);
+    shown
 }
 
 fn lifetime(expires_in: &Value) -> Duration {
@@ -181,6 +197,20 @@ mod tests {
         for plain in ["", "a.b", "{}"] {
             assert_eq!(read(plain), plain);
         }
+    }
+
+    #[test]
+    fn a_token_is_taken_out_of_what_quotes_it() {
+        let without = |body: &str, token: &str| {
+            let shown = without(body.into(), format!("Bearer {token}").as_bytes());
+            String::from_utf8(shown).unwrap()
+        };
+        assert_eq!(without("a secret.jwt, secret.jwt!", "secret.jwt"), "a (token), (token)!");
+        assert_eq!(without("nothing of it", "secret.jwt"), "nothing of it");
+        assert_eq!(without("", "secret.jwt"), "");
+        // One that stands in its own stand-in.
+        assert_eq!(without("to t", "t"), "to t");
+        assert_eq!(without("a (token)) b", "(token))"), "a (token) b");
     }
 
     #[test]
