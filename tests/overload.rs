@@ -145,13 +145,11 @@ amqp.prefetch = 4
 upstream.attempt_timeout = "200ms"
 upstream.connect_timeout = "100ms"
 upstream.command_timeout = "300ms"
-upstream.breaker_failures = 1000
-upstream.breaker_failure_share = 1.0
 upstream.defer_delay_base = "3s"
 upstream.defer_delay_max = "3s"
 "#;
     let mut world = World::start(PROGRAM, lines).await;
-    world.upstream.simulator.script(Rule::patch().maintenance());
+    world.upstream.simulator.script(Rule::patch().status(425));
     let guests: Vec<Uuid> = (0..200).map(|_| Uuid::new_v4()).collect();
     send_all(&world, &guests, |_| true).await;
     let paused = |_, body: &serde_json::Value| {

@@ -99,7 +99,7 @@ pub fn bearer(token: &str) -> Option<HeaderValue> {
 /// A token of a few characters is none that anybody gives out, and would be found everywhere.
 pub fn without(body: Vec<u8>, header: &[u8]) -> Vec<u8> {
     const STAND_IN: &[u8] = b"(token)";
-    const TOKEN_LENGTH_MIN: usize = 8;
+    const TOKEN_LENGTH_MIN: usize = 5;
     let token = header.strip_prefix(SCHEME.as_bytes()).unwrap_or(header);
     let found = |from: usize| {
         let rest = body.get(from..)?;
