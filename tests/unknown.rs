@@ -90,7 +90,7 @@ async fn an_answer_that_it_was_not_applied_does_not_settle_an_earlier_attempt() 
         let status = world.client().await.archive_guest_connection(request).await.unwrap_err();
         let details = status.get_error_details();
         let info = details.error_info().unwrap();
-        assert_eq!((status.code(), info.reason.as_str()), (Code::ResourceExhausted, "UPSTREAM_RATE_LIMITED"));
+        assert_eq!((status.code(), info.reason.as_str()), (Code::Unavailable, "UPSTREAM_UNAVAILABLE"));
         assert_eq!(
             (info.metadata["command_state"].as_str(), info.metadata["maybe_applied"].as_str()),
             ("deferred", "true"),

@@ -25,7 +25,7 @@ const EFFECT: Duration = Duration::from_millis(1_200);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
 /// Refusals that are further apart than this, among much that is served, have nothing to do with one another.
-const APART: Duration = Duration::from_secs(3);
+const APART: Duration = Duration::from_secs(2);
 
 /// Who asks for more than this means it, however much was served.
 const EDGE_MAX: Duration = Duration::from_secs(5);
@@ -58,7 +58,16 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Requests that came late by this much may be made up for.
 const SLACK: Duration = Duration::from_millis(40);
 
-/// Entries of the last second that are kept, at most; what is faster than this is not learnt exactly.
+/// The same within this time, if that is little.
+const MEMORY_SHORT: Duration = Duration::from_secs(3);
+
+/// After so many cuts one soon after another it is not the rate that is refused. Then there are pauses alone,
+const CUTS_MAX: u32 = 6;
+
+/// for so long.
+const MUTED: Duration = Duration::from_secs(30);
+
+/// Entries that are kept, at most; what is faster than this is not learnt exactly.
 const SERVED_MAX: usize = 4_096;
 
 #[derive(Debug, Clone, Copy)]
@@ -82,8 +91,12 @@ pub struct Pace {
     learnt: Option<Learnt>,
     /// When the next request is due if they are spread evenly.
     next: Moment,
-    /// When requests were served in the last second.
+    /// When requests were served lately.
     served: VecDeque<Moment>,
+    /// Cuts one soon after another.
+    cuts: u32,
+    /// No rate is learnt before.
+    muted_until: Moment,
     /// Refusals since something was served.
     refusals: u32,
     /// The last refusal.
@@ -116,10 +129,13 @@ impl Pace {
         Some(rate.clamp(RATE_MIN, RATE_MAX))
     }
 
-    /// Whether requests are refused and none was served since: then one at a time is enough to see.
+    /// Requests that may be under way while they are refused and none was served since: fewer from refusal to refusal.
     #[must_use]
-    pub const fn is_refused(&self) -> bool {
-        self.refusals > 0
+    pub fn in_flight_max(&self) -> usize {
+        match self.refusals {
+            0 => usize::MAX,
+            refusals => (16 >> refusals.min(8)).max(4),
+        }
     }
 
     /// A request is begun.
@@ -149,8 +165,7 @@ impl Pace {
     /// waits. Only if there is another one soon the organisation as a whole waits for as long as was asked for.
     pub fn limit(&mut self, now: Moment, begun: Moment, asked: Option<Duration>) -> Duration {
         self.forget(now);
-        #[allow(clippy::cast_precision_loss, reason = "a few thousand at most")]
-        let served = self.served.len() as f64;
+        let served = self.served_within(now, SECOND);
         let is_apart = self.refused_at.is_none_or(|last| now.saturating_sub(last) >= APART);
         let is_edge = served >= SERVED_MIN && is_apart && asked.is_none_or(|asked| asked <= EDGE_MAX);
         self.refused_at = Some(now);
@@ -172,18 +187,31 @@ impl Pace {
                 self.learnt = Some(Learnt { since, ..learnt });
                 return pause;
             }
-            (Some(rate), Some(learnt)) if now.saturating_sub(learnt.since) < AGAIN => (rate, CUT_AGAIN),
-            (Some(rate), _) => (rate.min(served.max(rate / 2.0)), CUT),
-            // Where nothing is served, there is no rate to be learnt.
-            (None, _) if served < SERVED_MIN => {
-                self.pause_until = since;
-                return pause;
+            (Some(rate), Some(learnt)) => {
+                let is_again = now.saturating_sub(learnt.since) < AGAIN;
+                self.cuts = if is_again { self.cuts + 1 } else { 0 };
+                (rate.min(served.max(rate / 2.0)), if is_again { CUT_AGAIN } else { CUT })
             }
-            (None, _) => (served, CUT),
+            _ => (served.max(self.served_within(now, MEMORY_SHORT) / MEMORY_SHORT.as_secs_f64()), CUT),
         };
         let is_confirmed = self.learnt.is_some();
+        // Where nothing is served there is no rate to be learnt, and where it is refused at any rate none either.
+        if limit <= 0.0 || now < self.muted_until || self.cuts > CUTS_MAX {
+            if self.cuts > CUTS_MAX {
+                self.muted_until = now + MUTED;
+                self.cuts = 0;
+            }
+            self.learnt = None;
+            self.pause_until = since;
+            return pause;
+        }
         self.learnt = Some(Learnt { limit, cut, cut_at: now, since, is_confirmed });
         pause
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "a few thousand at most")]
+    fn served_within(&self, now: Moment, time: Duration) -> f64 {
+        self.served.iter().rev().take_while(|at| **at + time > now).count() as f64
     }
 
     /// The end of the last pause.
@@ -192,7 +220,7 @@ impl Pace {
     }
 
     fn forget(&mut self, now: Moment) {
-        while self.served.front().is_some_and(|at| *at + SECOND <= now) {
+        while self.served.front().is_some_and(|at| *at + MEMORY_SHORT <= now) {
             self.served.pop_front();
         }
     }

@@ -69,7 +69,7 @@ impl Sender {
     }
 
     fn may_send(&self, now: Moment) -> bool {
-        let in_flight_max = if self.pace.is_refused() { 1 } else { 16 };
+        let in_flight_max = self.pace.in_flight_max().min(16);
         self.under_way.len() < in_flight_max && now >= self.paused_until && self.pace.next(now) <= now
     }
 }
@@ -186,6 +186,33 @@ fn a_limit_is_forgotten_in_the_end_and_memory_is_bounded() {
     assert!(pace.rate(now).is_some());
     pace.begin(now + MEMORY + SECOND);
     assert_eq!(pace.rate(now), None);
+}
+
+/// Each of a hundred commands is refused once, however slowly they come.
+#[test]
+fn where_it_is_refused_at_any_rate_it_goes_on_with_pauses_alone() {
+    let (mut sender, mut now) = (Sender::default(), Moment::ZERO);
+    let retry_after = Some(Duration::from_secs(2));
+    let (mut fresh, mut again, mut done) = (100, VecDeque::new(), 0);
+    while done < 100 {
+        assert!(now < Duration::from_secs(60), "{done} are done");
+        let (served, refused) = sender.hear(now, retry_after);
+        done += served;
+        (0..refused).for_each(|_| again.push_back(now + Duration::from_millis(2100)));
+        while sender.may_send(now) {
+            let is_again = again.front().is_some_and(|at| *at <= now);
+            if is_again {
+                again.pop_front();
+            } else if fresh > 0 {
+                fresh -= 1;
+            } else {
+                break;
+            }
+            sender.pace.begin(now);
+            sender.under_way.push_back((now, now + Duration::from_millis(3), is_again));
+        }
+        now += Duration::from_micros(1300);
+    }
 }
 
 #[test]

@@ -54,6 +54,12 @@ impl Closed {
         Refusal::new(reason, message).retry_after(self.remaining())
     }
 
+    /// For one whose time is over before it was its turn.
+    pub(super) fn late() -> Self {
+        let until = Instant::now() + super::TRY_TIME;
+        Self { why: Why::Paused, cause: Reason::UpstreamRateLimited, until, is_everyone: false }
+    }
+
     /// How long it lasts, as far as is known.
     #[must_use]
     pub fn remaining(&self) -> Duration {

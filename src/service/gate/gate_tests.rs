@@ -4,6 +4,7 @@ use tokio::sync::oneshot::Receiver;
 use uuid::Uuid;
 
 use super::*;
+use crate::domain::error::Reason;
 use crate::domain::traffic::Moment;
 
 const MS: Duration = Duration::from_millis(1);

@@ -22,11 +22,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::domain::command::OrganizationId;
 use crate::domain::connection::Connection;
-use crate::domain::error::Reason;
 use crate::domain::record::Door;
 use crate::domain::reply::Unauthorized;
 use crate::domain::retry::Backoff;
@@ -144,6 +143,13 @@ struct Told {
     heard: Heard,
 }
 
+impl Ticket {
+    /// One that nothing is learnt from.
+    const fn untracked(requester: OrganizationId, granted: Moment) -> Self {
+        Self { requester, granted, tries_upstream: false, tries_requester: false }
+    }
+}
+
 impl Gate {
     /// A gate that is open for everyone. `recovery` is told when commands that were put off may go on.
     #[must_use]
@@ -186,30 +192,28 @@ impl Gate {
         door: Door,
         patience: Patience,
     ) -> Result<Pass, Closed> {
-        let (turn, granted) = oneshot::channel();
         let asked = Instant::now();
-        let place = self.change(|state, now| state.join(requester, door, patience, turn, now));
-        let leaving = Leaving { inner: &self.inner, requester, place };
-        let granted = match patience {
-            Patience::Claim(deadline) => {
-                timeout(deadline.saturating_duration_since(asked), granted).await.ok()
+        loop {
+            let (turn, granted) = oneshot::channel();
+            let place = self.change(|state, now| state.join(requester, door, patience, turn, now));
+            let leaving = Leaving { inner: &self.inner, requester, place };
+            let granted = match patience {
+                Patience::Claim(deadline) => timeout_at(deadline, granted).await.ok(),
+                Patience::Call(_) | Patience::Message => Some(granted.await),
+            };
+            drop(leaving);
+            match granted {
+                Some(Ok(granted)) => {
+                    return granted.map(|(ticket, reason)| {
+                        let duration = asked.elapsed();
+                        let waited = reason.map(|reason| Waited { duration, reason });
+                        self.inner.pass(ticket, waited)
+                    });
+                }
+                // The organisation is configured otherwise, or not any more.
+                Some(Err(_)) => {}
+                None => return Err(self.closed(requester).unwrap_or_else(Closed::late)),
             }
-            Patience::Call(_) | Patience::Message => Some(granted.await),
-        };
-        drop(leaving);
-        match granted {
-            Some(Ok(granted)) => granted.map(|(ticket, reason)| {
-                let duration = asked.elapsed();
-                let waited = reason.map(|reason| Waited { duration, reason });
-                self.inner.pass(ticket, waited)
-            }),
-            // The time is over, or the organisation is not configured any more.
-            Some(Err(_)) | None => Err(self.closed(requester).unwrap_or(Closed {
-                why: Why::Paused,
-                cause: Reason::UpstreamRateLimited,
-                until: Instant::now() + TRY_TIME,
-                is_everyone: false,
-            })),
         }
     }
 

@@ -49,6 +49,8 @@ pub(super) struct State {
     pub(super) grants: Grants,
     pub(super) reopened: HashSet<OrganizationId>,
     pub(super) has_timer: bool,
+    /// Whether it is known which requesters there are.
+    is_configured: bool,
     epoch: Instant,
     /// When to look again, and at whom.
     looks: BinaryHeap<Reverse<(Moment, OrganizationId)>>,
@@ -111,6 +113,7 @@ impl State {
             grants: Grants::default(),
             reopened: HashSet::new(),
             has_timer: false,
+            is_configured: false,
             epoch,
             looks: BinaryHeap::new(),
             place_next: 0,
@@ -123,6 +126,7 @@ impl State {
         renewed: &HashSet<OrganizationId>,
         now: Moment,
     ) {
+        self.is_configured = true;
         let stays = |id: &OrganizationId, known: &Requester| {
             organizations.get(id).is_some_and(|organization| *organization.upstream == *known.upstream)
         };
@@ -181,6 +185,10 @@ impl State {
     ) -> u64 {
         let place = self.place_next;
         self.place_next += 1;
+        if self.is_stranger(id) {
+            self.grants.passes.push((turn, Ticket::untracked(id, now), None));
+            return place;
+        }
         self.enter(id, None);
         match self.closed(id, now).filter(|closed| !patience.bears(closed, self.instant(now))) {
             Some(closed) => self.grants.turned_away.push((turn, closed)),
@@ -195,6 +203,11 @@ impl State {
         place
     }
 
+    /// Whether it is not configured, or not any more. There is nothing to wait for: its commands are to hear so.
+    fn is_stranger(&self, id: OrganizationId) -> bool {
+        self.is_configured && !self.requesters.contains_key(&id)
+    }
+
     /// Does not wait any more.
     pub(super) fn leave(&mut self, id: OrganizationId, place: u64) {
         if let Some(requester) = self.requesters.get_mut(&id) {
@@ -204,6 +217,9 @@ impl State {
 
     /// A ticket for one who does not wait, unless others do.
     pub(super) fn grant_now(&mut self, id: OrganizationId, now: Moment) -> Option<Ticket> {
+        if self.is_stranger(id) {
+            return Some(Ticket::untracked(id, now));
+        }
         if self.enter(id, None).is_waited_for() {
             return None;
         }
@@ -302,9 +318,7 @@ impl State {
         let tries_requester = tries(requester.breaker.admission(now))?;
         let limit = upstream.concurrency.limit();
         requester.is_constrained = false;
-        if requester.in_flight >= requester.in_flight_max()
-            || (requester.pace.is_refused() && requester.in_flight > 0)
-        {
+        if requester.in_flight >= requester.in_flight_max().min(requester.pace.in_flight_max()) {
             requester.is_constrained = true;
             return Err(Obstacle::Own);
         }
