@@ -28,7 +28,7 @@ impl Upstream {
             Limit::Fixed(max) => self.taken.iter().filter(|at| at.as_secs() == now.as_secs()).count() < max,
             Limit::Sliding(max) => self.taken.iter().filter(|at| **at + SECOND > now).count() < max,
             Limit::Bucket { burst, rate } => {
-                self.tokens = (self.tokens + (now - self.last).as_secs_f64() * rate).min(burst);
+                self.tokens = (self.tokens + now.saturating_sub(self.last).as_secs_f64() * rate).min(burst);
                 self.last = now;
                 self.tokens >= 1.0
             }
@@ -107,7 +107,8 @@ fn run(
 
 #[test]
 fn it_settles_just_below_a_limit_of_any_kind() {
-    let limits: [(&str, fn() -> Limit); 4] = [
+    type Make = fn() -> Limit;
+    let limits: [(&str, Make); 4] = [
         ("fixed", || Limit::Fixed(50)),
         ("sliding", || Limit::Sliding(50)),
         ("bucket of 50", || Limit::Bucket { burst: 50.0, rate: 50.0 }),
@@ -222,8 +223,8 @@ fn where_nothing_is_served_there_are_pauses_and_no_rate() {
     for _ in 0..7 {
         pace.limit(now, now, None);
         // Those that were under way do not make it longer.
-        pace.limit(now, now - Duration::from_millis(1), None);
-        pauses.push((pace.next(now) - now).as_millis());
+        pace.limit(now, now.saturating_sub(Duration::from_millis(1)), None);
+        pauses.push(pace.next(now).saturating_sub(now).as_millis());
         now = pace.next(now);
     }
     assert_eq!(pauses, [100, 200, 400, 800, 1600, 2000, 2000]);

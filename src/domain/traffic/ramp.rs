@@ -42,8 +42,7 @@ impl Throughput {
     pub fn serve(&mut self, now: Moment) {
         self.turn(now);
         self.first.get_or_insert(self.second);
-        let place = self.place(self.second);
-        self.counts[place] += 1;
+        self.counts[place(self.second)] += 1;
     }
 
     /// Requests served in a second, over the last ten of them.
@@ -59,16 +58,15 @@ impl Throughput {
         let second = now.as_secs();
         let passed = second.saturating_sub(self.second).min(SECONDS as u64);
         for next in second + 1 - passed..=second {
-            let place = self.place(next);
-            self.counts[place] = 0;
+            self.counts[place(next)] = 0;
         }
         self.second = second.max(self.second);
     }
+}
 
-    #[allow(clippy::cast_possible_truncation, reason = "a remainder below ten")]
-    const fn place(&self, second: u64) -> usize {
-        (second % SECONDS as u64) as usize
-    }
+#[allow(clippy::cast_possible_truncation, reason = "a remainder below ten")]
+const fn place(second: u64) -> usize {
+    (second % SECONDS as u64) as usize
 }
 
 /// A bound on the rate that rises.

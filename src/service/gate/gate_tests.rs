@@ -45,7 +45,7 @@ impl Bench {
     /// For organisations 1 to `count` of one upstream.
     fn new(count: u128) -> Self {
         let mut bench = Self::empty();
-        bench.configure((1..=count).map(|n| (id(n), organization("a"))).collect(), &[]);
+        bench.configure(&(1..=count).map(|n| (id(n), organization("a"))).collect(), &[]);
         bench
     }
 
@@ -55,9 +55,9 @@ impl Bench {
         Self { state, epoch, now: Moment::from_secs(1), guests: 0, is_reopened: false }
     }
 
-    fn configure(&mut self, organizations: HashMap<OrganizationId, Organization>, renewed: &[u128]) {
+    fn configure(&mut self, organizations: &HashMap<OrganizationId, Organization>, renewed: &[u128]) {
         let renewed = renewed.iter().map(|n| id(*n)).collect();
-        self.state.configure(&organizations, &renewed, self.now);
+        self.state.configure(organizations, &renewed, self.now);
         self.pump();
     }
 
@@ -217,7 +217,7 @@ fn one_command_that_the_upstream_fails_at_closes_nothing() {
 #[test]
 fn two_upstreams_fail_apart() {
     let mut bench = Bench::empty();
-    bench.configure(HashMap::from([(id(1), organization("a")), (id(2), organization("b"))]), &[]);
+    bench.configure(&HashMap::from([(id(1), organization("a")), (id(2), organization("b"))]), &[]);
     let closed = bench.fail_until_closed(1);
     assert_eq!((closed.why, closed.is_everyone), (Why::Down, false));
     assert!(bench.send(2, Heard::Served));
@@ -314,14 +314,14 @@ fn limits_that_are_configured_are_kept() {
     let mut bench = Bench::empty();
     let limited = Organization { in_flight_max: Some(2), ..organization("a") };
     let slow = Organization { requests_per_second: Some(0.01), ..organization("a") };
-    bench.configure(HashMap::from([(id(1), limited), (id(2), slow)]), &[]);
+    bench.configure(&HashMap::from([(id(1), limited), (id(2), slow)]), &[]);
     assert_eq!((bench.take(1).len(), bench.take(2).len()), (2, 1));
     let mut rated = bench.enter(2, Door::Amqp, Patience::Message);
     assert!(rated.try_recv().is_err());
     assert!(bench.state.next_look().is_some_and(|at| at > bench.now + Duration::from_secs(90)));
     // Another limit takes effect at once.
     let organizations = HashMap::from([(id(1), organization("a")), (id(2), organization("a"))]);
-    bench.configure(organizations, &[]);
+    bench.configure(&organizations, &[]);
     assert!(rated.try_recv().expect("at once").is_ok());
     assert_eq!(bench.take(1).len(), 6);
 }
@@ -332,9 +332,9 @@ fn other_credentials_make_it_forget_that_it_failed() {
     bench.state.unauthorized(id(1), &Unauthorized::Refused, bench.now, 1.0);
     assert!(bench.closed(1).is_some_and(|closed| closed.cause == Reason::UpstreamUnauthenticated));
     let organizations = HashMap::from([(id(1), organization("a")), (id(2), organization("a"))]);
-    bench.configure(organizations.clone(), &[]);
+    bench.configure(&organizations, &[]);
     assert!(bench.closed(1).is_some() && !bench.is_reopened, "nothing has changed");
-    bench.configure(organizations, &[1]);
+    bench.configure(&organizations, &[1]);
     assert!(bench.closed(1).is_none() && bench.is_reopened);
     assert!(bench.state.reopened.contains(&id(1)));
 }
@@ -344,7 +344,7 @@ fn one_that_is_not_configured_any_more_lets_nobody_wait() {
     let mut bench = Bench::new(2);
     let held = bench.take(1);
     let mut waiting = bench.enter(1, Door::Amqp, bench.claim());
-    bench.configure(HashMap::from([(id(2), organization("a"))]), &[]);
+    bench.configure(&HashMap::from([(id(2), organization("a"))]), &[]);
     assert_eq!(waiting.try_recv().err(), Some(oneshot::error::TryRecvError::Closed));
     bench.give_back(held);
     assert_eq!(bench.take(2).len(), 16);
@@ -374,7 +374,7 @@ async fn a_pass_comes_back_by_itself_and_who_leaves_is_passed_over() {
     assert!(futures::poll!(&mut leaver).is_pending() && futures::poll!(&mut stayer).is_pending());
     drop(leaver);
     drop(held);
-    let pass = stayer.await.ok().expect("a pass");
+    let Ok(pass) = stayer.await else { panic!("a pass") };
     assert_eq!(pass.waited.map(|waited| waited.reason), Some("concurrency"));
     // A time that comes is not missed.
     pass.tell(
@@ -382,7 +382,7 @@ async fn a_pass_comes_back_by_itself_and_who_leaves_is_passed_over() {
         MS,
         Heard::Limited { retry_after: Some(Duration::from_millis(20)) },
     );
-    let pass = gate.enter(id(1), Door::Amqp, far).await.ok().expect("a pass");
+    let Ok(pass) = gate.enter(id(1), Door::Amqp, far).await else { panic!("a pass") };
     assert_eq!(pass.waited.map(|waited| waited.reason), Some("pause"));
     drop(pass);
     let late = Patience::Claim(Instant::now());

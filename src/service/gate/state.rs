@@ -190,16 +190,16 @@ impl State {
             return place;
         }
         self.enter(id, None);
-        match self.closed(id, now).filter(|closed| !patience.bears(closed, self.instant(now))) {
-            Some(closed) => self.grants.turned_away.push((turn, closed)),
-            None => {
-                let waiter = Waiter { place, patience, turn, since: now, reason: None };
-                if let Some(requester) = self.requesters.get_mut(&id) {
-                    requester.push(door, waiter);
-                }
-                self.list(id);
-            }
+        if let Some(closed) = self.closed(id, now).filter(|closed| !patience.bears(closed, self.instant(now)))
+        {
+            self.grants.turned_away.push((turn, closed));
+            return place;
         }
+        let waiter = Waiter { place, patience, turn, since: now, reason: None };
+        if let Some(requester) = self.requesters.get_mut(&id) {
+            requester.push(door, waiter);
+        }
+        self.list(id);
         place
     }
 
