@@ -329,7 +329,8 @@ pub struct Limits {
     /// Commands of one connection that wait in memory, at most. Calls beyond are refused; messages beyond wait in the
     /// store.
     pub lane_depth_max: usize,
-    /// Commands in the store that are not final, at most. It is looked at once a second.
+    /// Commands in the store that are not final, at most. It is looked at once a second. Those that wait for an organisation
+    /// that is not served count for a tenth.
     pub backlog_max: u64,
 }
 

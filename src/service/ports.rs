@@ -191,7 +191,8 @@ pub trait Store: Send + Sync + 'static {
     /// The earliest due time of any command, if there is one.
     fn due_next(&self) -> StoreFuture<Option<Timestamp>>;
 
-    /// How many commands are not final.
+    /// How many commands are not final. Of those that are put off a tenth is counted: one requester that is paused for long
+    /// must not keep out all others.
     fn backlog(&self) -> StoreFuture<u64>;
 
     /// Suspect connections that are to be healed now, at most `limit`.

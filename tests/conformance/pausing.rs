@@ -282,3 +282,14 @@ pub async fn what_was_put_off_is_resumed<H: Harness>(world: World<H>) {
     assert_eq!((claimed.paused_since, claimed.paused), (None, TimeDelta::seconds(1)));
     world.check_books().await;
 }
+
+pub async fn what_is_put_off_counts_for_a_tenth<H: Harness>(world: World<H>) {
+    world.fresh(wish(1, "other")).await;
+    for n in 0..20 {
+        let request = Acceptance { put_off: Some(paused()), ..wish(2, &format!("k-{n}")).acceptance() };
+        world.store().accept(request, None).await.unwrap();
+    }
+    assert_eq!(world.store().backlog().await.unwrap(), 1 + 2);
+    world.store().resume(None).await.unwrap();
+    assert_eq!(world.store().backlog().await.unwrap(), 1 + 2, "until they are begun");
+}

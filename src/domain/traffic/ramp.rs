@@ -34,24 +34,20 @@ pub struct Throughput {
     counts: [u32; SECONDS],
     /// The second that is counted now.
     second: u64,
-    first: Option<u64>,
 }
 
 impl Throughput {
     /// A request was served.
     pub fn serve(&mut self, now: Moment) {
         self.turn(now);
-        self.first.get_or_insert(self.second);
         self.counts[place(self.second)] += 1;
     }
 
-    /// Requests served in a second, over the last ten of them.
+    /// The most requests that were served in one of the last ten seconds: some of them may have been troubled already.
     #[must_use]
     pub fn rate(&mut self, now: Moment) -> f64 {
         self.turn(now);
-        let lived = self.first.map_or(0, |first| self.second - first + 1);
-        let seconds = u32::try_from(lived.clamp(1, SECONDS as u64)).unwrap_or(1);
-        f64::from(self.counts.iter().sum::<u32>()) / f64::from(seconds)
+        f64::from(self.counts.iter().copied().max().unwrap_or_default())
     }
 
     fn turn(&mut self, now: Moment) {
@@ -122,7 +118,7 @@ mod tests {
             let rate = throughput.rate(Duration::from_millis(second * 1000 + 999));
             assert!((rate - 60.0).abs() < 0.1, "{second}: {rate}");
         }
-        assert!((throughput.rate(Duration::from_millis(134_500)) - 30.0).abs() < 0.1, "half of it");
+        assert!((throughput.rate(Duration::from_millis(138_500)) - 60.0).abs() < 0.1, "still");
         assert!(throughput.rate(Duration::from_secs(1000)).abs() < f64::EPSILON);
     }
 

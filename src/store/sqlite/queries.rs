@@ -73,10 +73,12 @@ pub(super) fn suspects(scope: &Scope<'_>, limit: usize) -> Result<Vec<Connection
     Ok(suspects)
 }
 
-/// How many commands are not final.
+/// How many commands are not final, with a tenth of those that are put off.
 pub(super) fn backlog(scope: &Scope<'_>) -> Result<u64, Fault> {
-    let mut statement =
-        scope.connection.prepare_cached("SELECT count(*) FROM commands WHERE due_time IS NOT NULL")?;
+    let mut statement = scope.connection.prepare_cached(
+        "SELECT (SELECT count(*) FROM commands WHERE due_time IS NOT NULL)
+                  - (SELECT count(*) FROM commands WHERE paused_since IS NOT NULL) * 9 / 10",
+    )?;
     rows::unsigned(statement.query_row([], |row| row.get(0))?)
 }
 
