@@ -10,7 +10,7 @@ use guest_connection_adapter::amqp::{Address, Settings, render};
 use guest_connection_adapter::domain::command::{Command, CommandId, IdempotencyKey, OrganizationId};
 use guest_connection_adapter::domain::connection::{Connection, ConnectionRecord};
 use guest_connection_adapter::domain::guest_connection;
-use guest_connection_adapter::domain::lifecycle::{self, Acceptance, Finish, Neighbours, Terms};
+use guest_connection_adapter::domain::lifecycle::{self, Acceptance, Finish, Situation, Terms};
 use guest_connection_adapter::domain::message::Message;
 use guest_connection_adapter::domain::record::{Door, JsonText, ReplyAddress};
 use guest_connection_adapter::domain::reply::{Answer, Reply, Verdict, classify};
@@ -83,12 +83,12 @@ fn messages(input: &Input<'_>, verdict: Verdict, defer_delay: Duration) -> Vec<M
     let request = acceptance(input);
     let connection = ConnectionRecord::new(request.command.connection);
     let lifecycle::Accepted::Fresh(record, connection) =
-        lifecycle::accept(None, &connection, request, now(), &TERMS)
+        lifecycle::accept(None, &connection, request, false, now(), &TERMS)
     else {
         unreachable!("the key is new")
     };
     let begun =
-        lifecycle::begin(record, connection, Neighbours::default(), now(), Uuid::from_u128(5), &TERMS);
+        lifecycle::begin(record, connection, Situation::default(), now(), Uuid::from_u128(5), &TERMS);
     let lifecycle::Begun::Claimed(record, connection) = begun else { unreachable!("nothing is in the way") };
     let finish = Finish {
         id: record.id,

@@ -11,7 +11,7 @@ use super::Moment;
 const FACTOR: f64 = 2.0;
 
 /// The least that counts as served before, in requests per second.
-const RATE_MIN: f64 = 10.0;
+const RATE_MIN: f64 = 20.0;
 
 /// How long it stays at that.
 const HOLD: Duration = Duration::from_secs(30);
@@ -139,7 +139,7 @@ mod tests {
         assert!((after(30) - 120.0).abs() < 0.1 && (after(50) - 480.0).abs() < 0.1);
         assert!(!ramp.is_over(start + Duration::from_secs(89)) && ramp.is_over(start + END));
         assert!(
-            (Ramp::new(0.0, start).rate(start) - 20.0).abs() < f64::EPSILON,
+            (Ramp::new(0.0, start).rate(start) - 40.0).abs() < f64::EPSILON,
             "after little, still something"
         );
     }

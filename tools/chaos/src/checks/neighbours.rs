@@ -15,6 +15,10 @@ const PROMPT: TimeDelta = TimeDelta::milliseconds(1_500);
 /// For how long after a fault its consequences last: the longest quiet time, and what was deferred is done.
 const AFTERMATH: TimeDelta = TimeDelta::seconds(4);
 
+/// What has waited during a fault is sent after it at twice the pace and no faster, beside what comes anew: so many times its
+/// length are over until all is as before.
+const DRAIN: i32 = 2;
+
 fn requesters(history: &History) -> HashMap<&str, Uuid> {
     history.wishes.iter().map(|wish| (wish.key.as_str(), wish.requester)).collect()
 }
@@ -43,7 +47,10 @@ pub fn others_do_not_wait(history: &History, index: &Index<'_>) -> Checked {
 /// or shortly before.
 fn beside_trouble(history: &History, command: &CommandSeen, requester: Uuid) -> bool {
     let accept = command.accept_time;
-    let overlaps = |fault: &&FaultSeen| fault.from <= accept + PROMPT && fault.until + AFTERMATH >= accept;
+    let overlaps = |fault: &&FaultSeen| {
+        let lasted = fault.until - fault.from;
+        fault.from <= accept + PROMPT && fault.until + AFTERMATH + lasted * DRAIN >= accept
+    };
     let mut faults = history.faults.iter().filter(overlaps).peekable();
     faults.peek().is_some() && faults.all(|fault| fault.organization.is_some_and(|other| other != requester))
 }
