@@ -49,3 +49,24 @@ async fn a_pause_does_not_count_towards_the_time_after_which_a_command_is_given_
     assert_eq!((command.state(), command.attempts), (CommandState::Succeeded, 2), "{command:?}");
     world.end().await;
 }
+
+#[tokio::test]
+async fn an_outage_of_the_api_does_not_count_either() {
+    // A try every second and more, so that nearly all of the time is paused.
+    let slow = "upstream.breaker_delay_base = \"1s\"\nupstream.breaker_delay_max = \"2s\"\n";
+    let world = start(1, &format!("{GIVE_UP_SOON}{slow}")).await;
+    let organization = world.upstream.organizations[0].clone();
+    let client = world.client().await;
+    world.upstream.simulator.script(Rule::patch().maintenance());
+    let commands = Sent::many(&organization, "k", 8);
+    publish(&world, &commands).await;
+    // Eight tries and more at half a second's distance at least.
+    journal_when(&world, |journal| crate::support::patches(journal).len() >= 16).await;
+    world.upstream.simulator.clear_faults();
+    for sent in &commands {
+        let command = command_when(&client, &organization, &sent.key, is_final).await;
+        assert_eq!(command.state(), CommandState::Succeeded, "{command:?}");
+    }
+    assert_eq!(world.broker.depth(&world.names.dead_letters).await, 0);
+    world.end().await;
+}
