@@ -286,6 +286,45 @@ fn an_organisation_has_a_place_and_limits_of_its_own_and_one_is_the_default() {
 }
 
 #[test]
+fn what_bounds_the_traffic_to_the_upstream_is_checked() {
+    let place = Place::new();
+    let least = "[upstream]\nretry_share = 0.0\nretry_floor = 0\nin_flight_max = 1\nbreaker_failures = 1\n\
+                 breaker_failure_share = 0.05\nbreaker_delay_base = '1ms'\nbreaker_delay_max = '1ms'\n";
+    let upstream = place.load(least, &[]).unwrap().upstream;
+    assert_eq!((upstream.retry_share, upstream.retry_floor), (0.0, 0));
+    assert_eq!((upstream.in_flight_max, upstream.breaker_failures), (1, 1));
+    assert_eq!(upstream.breaker_delay_max, Duration::from_millis(1));
+    for (lines, fault) in [
+        ("retry_share = 1.1", "upstream.retry_share: is 1.1, must be from 0 to 1"),
+        ("retry_share = -0.1", "upstream.retry_share: is -0.1, must be from 0 to 1"),
+        ("retry_share = nan", "upstream.retry_share: is not a number"),
+        ("retry_floor = 1001", "upstream.retry_floor: is 1001, must be from 0 to 1000"),
+        ("retry_floor = -1", "upstream.retry_floor: "),
+        ("in_flight_max = 0", "upstream.in_flight_max: is 0, must be from 1 to 100000"),
+        ("in_flight_max = 100001", "upstream.in_flight_max: is 100001, must be from 1 to 100000"),
+        ("breaker_failures = 0", "upstream.breaker_failures: is 0, must be from 1 to 1000"),
+        ("breaker_failures = 1001", "upstream.breaker_failures: is 1001, must be from 1 to 1000"),
+        ("breaker_failure_share = 0.01", "upstream.breaker_failure_share: is 0.01, must be from 0.05 to 1"),
+        ("breaker_failure_share = 1.5", "upstream.breaker_failure_share: is 1.5, must be from 0.05 to 1"),
+        ("breaker_failure_share = nan", "upstream.breaker_failure_share: is not a number"),
+        ("breaker_delay_base = '0s'", "upstream.breaker_delay_base: is 0s, must be from 1ms to 366days"),
+        (
+            "breaker_delay_base = '4s'",
+            "upstream.breaker_delay_base: is 4s, must not be longer than `upstream.breaker_delay_max` (3s)",
+        ),
+        (
+            "breaker_delay_max = '100ms'",
+            "upstream.breaker_delay_base: is 500ms, must not be longer than `upstream.breaker_delay_max` (100ms)",
+        ),
+        ("breaker_delay = '1s'", "upstream.breaker_delay: is not a key"),
+    ] {
+        let faults = place.faults(&format!("[upstream]\n{lines}\n"), &[]);
+        assert_eq!(faults.len(), 1, "{lines}: {faults:#?}");
+        assert!(faults[0].starts_with(fault), "{lines}: {faults:#?}");
+    }
+}
+
+#[test]
 fn the_example_holds_every_key_and_changes_nothing() {
     let example = reference::example();
     let place = Place::new();

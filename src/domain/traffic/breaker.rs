@@ -238,9 +238,10 @@ impl Breaker {
             .then(|| self.open(now, failure.retry_after, jitter))
     }
 
-    /// Opens at once: nothing that is sent can succeed.
+    /// Opens at once, or again if a try may be made: nothing that is sent can succeed.
     pub fn trip(&mut self, now: Moment, jitter: f64) -> Option<Change> {
-        (!matches!(self.state, State::Open { .. })).then(|| self.open(now, None, jitter))
+        let is_shut = matches!(self.state, State::Open { until } if until > now);
+        (!is_shut).then(|| self.open(now, None, jitter))
     }
 
     /// Closes and forgets what was heard.

@@ -150,9 +150,12 @@ fn a_try_that_was_not_sent_is_given_back() {
     assert!(breaker.is_closed());
     assert_eq!(breaker.trip(at(0), 1.0), Some(Change::Opened));
     assert_eq!(breaker.trip(at(0), 1.0), None, "it is open");
+    assert_eq!(breaker.admission(at(1_000)), Admission::Try);
+    assert_eq!(breaker.trip(at(1_000), 1.0), Some(Change::Opened), "there is nothing to try with");
+    assert_eq!(breaker.admission(at(2_000)), Admission::Nothing(Some(at(3_000))));
     breaker.begin_try();
-    breaker.give_back(at(2_000));
-    assert_eq!(breaker.admission(at(2_000)), Admission::Try);
+    breaker.give_back(at(4_000));
+    assert_eq!(breaker.admission(at(4_000)), Admission::Try);
 }
 
 #[test]

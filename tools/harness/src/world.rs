@@ -164,7 +164,12 @@ impl World {
 
     /// Starts everything, for `count` organisations. `lines` are added to the adapter's configuration.
     pub async fn start_with(count: usize, program: &str, lines: &str) -> Self {
-        Self::before(Upstream::start_with(count).await, program, |setup| setup.config(lines)).await
+        Self::arranged_with(count, program, |setup| setup.config(lines)).await
+    }
+
+    /// Starts everything, for `count` organisations; `arrange` completes how the adapter is to be started.
+    pub async fn arranged_with(count: usize, program: &str, arrange: impl FnOnce(Setup) -> Setup) -> Self {
+        Self::before(Upstream::start_with(count).await, program, arrange).await
     }
 
     async fn before(upstream: Upstream, program: &str, arrange: impl FnOnce(Setup) -> Setup) -> Self {
