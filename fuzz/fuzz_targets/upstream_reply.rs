@@ -99,6 +99,7 @@ fn messages(input: &Input<'_>, verdict: Verdict, defer_delay: Duration) -> Vec<M
         unanswered_ago: None,
         caller_waits: input.by_call,
         defer_delay,
+        is_paused: false,
         event_id: Uuid::from_u128(6),
     };
     match lifecycle::finish(record, connection, finish, now(), &TERMS) {

@@ -252,9 +252,10 @@ impl Shared {
     async fn end(&self, job: &Job, record: &CommandRecord, asked: Instant, ended: (Verdict, Attempts)) {
         let (verdict, attempts) = ended;
         let hint = hint(&verdict);
-        let defer_delay = match self.gate.closed(job.requester) {
+        let closed = self.gate.closed(job.requester);
+        let defer_delay = match &closed {
             // When it may go on is known, and what was told of it is no guess.
-            Some(closed) => self.put_off_delay(&closed).max(hint.unwrap_or_default()),
+            Some(closed) => self.put_off_delay(closed).max(hint.unwrap_or_default()),
             None => self.settings.deferral.deferral(record.attempts + attempts.sent, hint, rand::random()),
         };
         let finish = Finish {
@@ -265,6 +266,8 @@ impl Shared {
             unanswered_ago: attempts.unanswered_at.map(|at| at.elapsed()),
             caller_waits: job.caller.as_ref().is_some_and(Caller::waits),
             defer_delay,
+            // Who was asked to wait longer is not called back before.
+            is_paused: closed.is_some_and(|closed| hint.is_none_or(|hint| hint <= closed.remaining())),
             event_id: Uuid::now_v7(),
             verdict,
         };

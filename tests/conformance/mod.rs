@@ -72,7 +72,8 @@ macro_rules! store_conformance {
             paused_time_does_not_count_towards_give_up_after,
             deferred_commands_that_are_due_are_put_off_together,
             what_was_put_off_is_resumed,
-            what_is_put_off_counts_for_a_tenth);
+            what_is_put_off_counts_for_a_tenth,
+            a_deferral_while_nothing_is_sent_is_a_pause);
         crate::conformance::store_conformance!($harness, healing: a_suspect_connection_is_healed_once_and_without_an_event,
             healing_waits_for_a_command_in_flight,
             healing_that_died_with_its_process_is_done_again);

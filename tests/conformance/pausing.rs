@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use guest_connection_adapter::domain::command::OrganizationId;
 use guest_connection_adapter::domain::error::{Reason, Refusal};
-use guest_connection_adapter::domain::lifecycle::{Acceptance, LINE_WAIT, PutOff};
+use guest_connection_adapter::domain::lifecycle::{Acceptance, Finish, LINE_WAIT, PutOff};
 use guest_connection_adapter::domain::record::{CommandRecord, State};
 use guest_connection_adapter::service::ports::{Accepted, Begun, PutOffAnswer};
 use uuid::Uuid;
@@ -292,4 +292,21 @@ pub async fn what_is_put_off_counts_for_a_tenth<H: Harness>(world: World<H>) {
     assert_eq!(world.store().backlog().await.unwrap(), 1 + 2);
     world.store().resume(None).await.unwrap();
     assert_eq!(world.store().backlog().await.unwrap(), 1 + 2, "until they are begun");
+}
+
+pub async fn a_deferral_while_nothing_is_sent_is_a_pause<H: Harness>(world: World<H>) {
+    let fails = |is_paused| Finish { is_paused, defer_delay: Duration::from_secs(10), ..unreachable() };
+    let record = world.done(wish(1, "k"), fails(true)).await;
+    assert_eq!(record.state, State::Deferred);
+    assert_eq!(record.paused_since, record.due_time.map(|due| due - TimeDelta::seconds(10)));
+    // It had no time in which it could be given up.
+    world.advance(TERMS.give_up_after * 2);
+    let record = world.settle(&world.claim(&record).await, fails(true)).await;
+    assert_eq!((record.state, record.attempts), (State::Deferred, 2));
+    world.store().resume(None).await.unwrap();
+    let record = world.settle(&world.claim(&record).await, fails(false)).await;
+    assert_eq!((record.state, record.paused_since), (State::Deferred, None));
+    world.advance(TERMS.give_up_after);
+    let record = world.settle(&world.claim(&record).await, fails(false)).await;
+    assert_eq!(record.state, State::Abandoned);
 }

@@ -143,6 +143,7 @@ pub fn end(verdict: Verdict) -> Finish {
         unanswered_ago: None,
         caller_waits: false,
         defer_delay: Duration::from_secs(10),
+        is_paused: false,
         event_id: Uuid::now_v7(),
     }
 }

@@ -34,6 +34,8 @@ pub struct Finish {
     pub caller_waits: bool,
     /// The wait until a deferred command runs again.
     pub defer_delay: Duration,
+    /// Whether that is a pause: nothing of its requester's is sent meanwhile, so that it does not count towards giving up.
+    pub is_paused: bool,
     /// The id of the event, if there is one.
     pub event_id: Uuid,
 }
@@ -79,6 +81,7 @@ pub fn finish(
             if finish.caller_waits && record.door == Door::Grpc && !record.maybe_applied {
                 (State::Failed, outcome)
             } else if now - record.accepted_time - record.paused < terms.give_up_after {
+                record.paused_since = finish.is_paused.then_some(now);
                 return Finished::Settled(defer(record, connection, outcome, now, span(finish.defer_delay)));
             } else {
                 (State::Abandoned, abandoned(outcome))

@@ -148,7 +148,7 @@ proptest! {
         let now = start() + TimeDelta::seconds(age);
         let end = Finish {
             id: record.id, epoch: record.epoch, verdict: verdict.clone(), attempts, maybe_applied,
-            unanswered_ago: ago, caller_waits, defer_delay: delay, event_id: Uuid::max(),
+            unanswered_ago: ago, caller_waits, defer_delay: delay, is_paused: false, event_id: Uuid::max(),
         };
         let Finished::Settled(settlement) = lifecycle::finish(record, known, end, now, &TERMS) else {
             panic!("the claim holds")

@@ -94,6 +94,7 @@ fn ending(record: &CommandRecord, ending: Ending, caller_waits: bool) -> Finish 
         unanswered_ago: matches!(ending, Ending::Unanswered).then_some(Duration::from_secs(2)),
         caller_waits,
         defer_delay: Duration::from_secs(5),
+        is_paused: false,
         event_id: Uuid::now_v7(),
     }
 }

@@ -74,7 +74,8 @@ pub enum Patience {
     Call(Instant),
     /// A message, or what recovery took up: a short pause is waited for.
     Message,
-    /// Work that was begun already and has to end by then: it waits for the upstream to come back.
+    /// Work that was begun already and has to end by then: a pause that is over before is waited for. To wait for the end of a
+    /// failure is the store's.
     Claim(Instant),
 }
 
@@ -85,8 +86,8 @@ impl Patience {
         match (self, closed.why) {
             (Self::Call(answer_by), Why::Paused) => closed.until < answer_by,
             (Self::Message, Why::Paused) => closed.until < now + PAUSE_SHORT,
-            (Self::Claim(deadline), Why::Paused | Why::Down) => closed.until < deadline,
-            (Self::Call(_) | Self::Message, Why::Down | Why::Broken) | (Self::Claim(_), Why::Broken) => false,
+            (Self::Claim(deadline), Why::Paused) => closed.until < deadline,
+            (_, Why::Down | Why::Broken) => false,
         }
     }
 }
