@@ -33,6 +33,7 @@ upstream.defer_delay_base = "100ms"
 upstream.defer_delay_max = "400ms"
 upstream.settle = "500ms"
 grpc.answer_timeout = "5s"
+upstream.retry_floor = 1000
 upstream.breaker_failures = 1000
 upstream.breaker_failure_share = 1.0
 "#;
