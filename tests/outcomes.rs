@@ -33,7 +33,6 @@ upstream.defer_delay_base = "100ms"
 upstream.defer_delay_max = "400ms"
 upstream.settle = "500ms"
 grpc.answer_timeout = "5s"
-upstream.retry_floor = 1000
 upstream.breaker_failures = 1000
 upstream.breaker_failure_share = 1.0
 "#;
@@ -154,19 +153,35 @@ async fn archive(world: &World, guest: Uuid, key: &str) -> Result<bool, Status> 
     world.client().await.archive_guest_connection(request).await.map(|answer| answer.into_inner().replayed)
 }
 
+/// The rows with these names. The 429 stands apart, since whoever hears it holds back everything of its organisation.
+fn rows(wanted: impl Fn(&str) -> bool) -> Vec<Row> {
+    ROWS.iter().copied().filter(|row| wanted(row.0)).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_hears_what_the_table_says() {
-    let mut world = World::start(PROGRAM, QUICK).await;
-    let guests: Vec<Uuid> = ROWS.iter().map(|_| Uuid::new_v4()).collect();
-    for (row, guest) in ROWS.iter().zip(&guests) {
+    calls_hear(&rows(|name| name != "429")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_hears_of_too_many_requests() {
+    calls_hear(&rows(|name| name == "429")).await;
+}
+
+async fn calls_hear(rows: &[Row]) {
+    // All of them are tried again at once, which is more than the budget for retries has room for.
+    let lines = format!("{QUICK}upstream.retry_floor = 1000\n");
+    let mut world = World::start(PROGRAM, &lines).await;
+    let guests: Vec<Uuid> = rows.iter().map(|_| Uuid::new_v4()).collect();
+    for (row, guest) in rows.iter().zip(&guests) {
         world.upstream.simulator.script(row.1(*guest));
     }
-    let calls = ROWS.iter().zip(&guests).map(|(row, guest)| {
+    let calls = rows.iter().zip(&guests).map(|(row, guest)| {
         let (world, key) = (&world, row.0.replace(' ', "-"));
         async move { archive(world, *guest, &key).await }
     });
     let answers = futures::future::join_all(calls).await;
-    for (((name, _, code, reason, end), guest), answer) in ROWS.iter().zip(&guests).zip(answers) {
+    for (((name, _, code, reason, end), guest), answer) in rows.iter().zip(&guests).zip(answers) {
         let key = name.replace(' ', "-");
         let refused = answer.expect_err(name);
         let details = refused.get_error_details();
@@ -203,13 +218,13 @@ async fn a_call_hears_what_the_table_says() {
     }
     // Once the upstream is well, what was deferred ends by itself, and what failed by a repeat of its key.
     world.upstream.simulator.clear_faults();
-    for ((name, .., end), guest) in ROWS.iter().zip(&guests) {
+    for ((name, .., end), guest) in rows.iter().zip(&guests) {
         if matches!(end, End::Failed | End::NotApplied) {
             let replayed = archive(&world, *guest, &name.replace(' ', "-")).await;
             assert!(!replayed.unwrap_or_else(|error| panic!("{name}: {error:?}")));
         }
     }
-    let wanted = ROWS.iter().filter(|row| row.4 != End::Rejected).count();
+    let wanted = rows.iter().filter(|row| row.4 != End::Rejected).count();
     let mut events = HashMap::new();
     for event in world.events.take(wanted).await {
         let event = event.json();
@@ -217,7 +232,7 @@ async fn a_call_hears_what_the_table_says() {
         *events.entry(event["data"]["command"]["idempotency_key"].to_string()).or_insert(0) += 1;
     }
     assert!(events.len() == wanted && events.values().all(|count| *count == 1), "{events:?}");
-    for ((name, .., end), guest) in ROWS.iter().zip(&guests) {
+    for ((name, .., end), guest) in rows.iter().zip(&guests) {
         if *end == End::MaybeApplied {
             assert!(
                 archive(&world, *guest, &name.replace(' ', "-")).await.expect(name),
@@ -230,12 +245,21 @@ async fn a_call_hears_what_the_table_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_ends_as_the_table_says() {
+    messages_end(&rows(|name| name != "429")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_ends_well_after_too_many_requests() {
+    messages_end(&rows(|name| name == "429")).await;
+}
+
+async fn messages_end(rows: &[Row]) {
     let mut world = World::start(PROGRAM, QUICK).await;
     let mut letters = world.broker.consume(&world.names.dead_letters).await;
     let replies = world.broker.queue().await;
     let mut inbox = world.broker.consume(&replies).await;
-    let guests: Vec<Uuid> = ROWS.iter().map(|_| Uuid::new_v4()).collect();
-    for (row, guest) in ROWS.iter().zip(&guests) {
+    let guests: Vec<Uuid> = rows.iter().map(|_| Uuid::new_v4()).collect();
+    for (row, guest) in rows.iter().zip(&guests) {
         world.upstream.simulator.script(row.1(*guest));
         let properties = BasicProperties::default()
             .with_content_type("application/json".into())
@@ -245,7 +269,7 @@ async fn a_message_ends_as_the_table_says() {
             .send_with(*guest, properties, &world.upstream.message(*guest, true, &row.0.replace(' ', "-")))
             .await;
     }
-    let refused: Vec<_> = ROWS.iter().filter(|row| matches!(row.4, End::Rejected | End::Failed)).collect();
+    let refused: Vec<_> = rows.iter().filter(|row| matches!(row.4, End::Rejected | End::Failed)).collect();
     let mut told: HashMap<String, (String, Value)> = HashMap::new();
     for letter in letters.take(refused.len()).await {
         let body = letter.json();
@@ -260,18 +284,18 @@ async fn a_message_ends_as_the_table_says() {
     }
     for reply in inbox.take(refused.len()).await {
         let name = reply.properties.correlation_id().as_ref().unwrap().to_string();
-        let row = ROWS.iter().find(|row| row.0 == name).unwrap();
+        let row = rows.iter().find(|row| row.0 == name).unwrap();
         assert_eq!(reply.json()["reason"], row.3, "{name}");
     }
     // The rest is deferred and goes on by itself; the queue is empty, since every message was settled.
-    for row in ROWS.iter().filter(|row| matches!(row.4, End::NotApplied | End::MaybeApplied)) {
+    for row in rows.iter().filter(|row| matches!(row.4, End::NotApplied | End::MaybeApplied)) {
         let (key, upstream) = (row.0.replace(' ', "-"), &world.upstream);
         upstream
             .command_when(&world.adapter, &key, |command| command.state() == CommandState::Deferred)
             .await;
     }
     world.upstream.simulator.clear_faults();
-    let waiting = ROWS.len() - refused.len();
+    let waiting = rows.len() - refused.len();
     for event in world.events.take(waiting).await {
         assert_eq!(event.json()["type"], "ai.mycreditapp.guest-connection.archived.v1");
     }
