@@ -96,7 +96,7 @@ async fn confirmed(client: &mut Client, lookup: Lookup) -> guest_connection_adap
             if command.event.as_ref().is_some_and(|event| event.confirmed && event.confirm_time.is_some()) {
                 return command;
             }
-            tokio::task::yield_now().await;
+            harness::look_again().await;
         }
     };
     tokio::time::timeout(harness::DEADLINE, confirmed).await.expect("the event is confirmed")

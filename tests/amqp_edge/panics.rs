@@ -51,7 +51,7 @@ async fn state(pipeline: &Pipeline, requester: OrganizationId, key: &str, state:
             {
                 return record;
             }
-            tokio::task::yield_now().await;
+            harness::look_again().await;
         }
     })
     .await
@@ -83,7 +83,7 @@ async fn of_a_message(place: Place, sent: usize) {
     send(&client, &settings, requester(), other, "beside").await;
     in_time("the panic", async {
         while pipeline.upstream.will_panic() {
-            tokio::task::yield_now().await;
+            harness::look_again().await;
         }
     })
     .await;
@@ -229,7 +229,7 @@ async fn a_panic_at_the_end_of_a_claim_loses_no_outcome() {
     in_time("the claim", async {
         let key = || IdempotencyKey::parse("unlucky").expect("a key");
         while pipeline.archiver.command_by_key(requester(), key()).await.expect("it is read").is_none() {
-            tokio::task::yield_now().await;
+            harness::look_again().await;
         }
     })
     .await;

@@ -110,7 +110,7 @@ async fn a_file_that_is_damaged_under_way_is_written_to_no_more() {
     // The log is folded into the file when there is nothing to do.
     let folded = async {
         while std::fs::metadata(log_of(&world.setup.store())).unwrap().len() > 0 {
-            tokio::task::yield_now().await;
+            harness::look_again().await;
         }
     };
     tokio::time::timeout(DEADLINE, folded).await.expect("the log is folded in");

@@ -111,7 +111,7 @@ pub fn key_of(event: &Value) -> String {
 pub async fn until_depth(world: &World, count: u32) {
     let reached = async {
         while world.broker.depth(&world.names.commands).await != count {
-            tokio::task::yield_now().await;
+            harness::look_again().await;
         }
     };
     tokio::time::timeout(DEADLINE, reached).await.expect("the messages are with the broker");

@@ -33,7 +33,7 @@ async fn another(upstream: &MyCreditApp, old: &Authorization) -> Authorization {
             if authorization.serial != old.serial {
                 return authorization;
             }
-            tokio::task::yield_now().await;
+            harness::look_again().await;
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(10), changed).await.expect("a new token")

@@ -242,7 +242,7 @@ async fn requests_to_a_failing_endpoint_are_as_far_apart_as_the_back_off_says() 
     let upstream = MyCreditApp::new(Settings { token_backoff: backoff, attempt_timeout, ..usual }).unwrap();
     let callers = join_all((0..20).map(|_| async {
         while authorize(&upstream).await.is_err() {
-            tokio::task::yield_now().await;
+            harness::look_again().await;
         }
     }));
     tokio::time::timeout(Duration::from_secs(20), callers).await.expect("a token in the end");

@@ -211,6 +211,7 @@ impl Broker {
                 if wanted(depth) {
                     return depth;
                 }
+                crate::look_again().await;
             }
         };
         timeout(DEADLINE, found).await.expect("the depth of the queue becomes as wanted")

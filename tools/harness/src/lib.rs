@@ -32,6 +32,12 @@ pub use world::{Upstream, World};
 /// How long a test waits for something that should come at once. Generous: a loaded machine must fail no test.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Waits a moment before something is looked at again. Whoever looks all the time takes the processor from what is looked at,
+/// and on a virtual machine from its disk as well: there a commit has been seen to take 30 s until the looking ended.
+pub async fn look_again() {
+    tokio::time::sleep(Duration::from_millis(10)).await;
+}
+
 /// The API client that every test setup registers with its simulator.
 pub const CLIENT_ID: &str = "test-client";
 

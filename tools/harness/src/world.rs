@@ -110,7 +110,7 @@ impl Upstream {
             loop {
                 match self.command(adapter, key).await {
                     Ok(command) if wanted(&command) => return command,
-                    _ => tokio::task::yield_now().await,
+                    _ => crate::look_again().await,
                 }
             }
         };
