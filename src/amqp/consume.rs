@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use lapin::Channel;
-use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -146,9 +146,8 @@ impl Consumer {
             Stop::Fault(reason) => self.part.set(Condition::NotReady(reason.clone())),
         }
         if session.is_connected() && channel.status().connected() {
-            let cancel = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
-            // If it fails, closing the channel ends consuming all the same.
-            let _ = timeout(self.settings.grace, cancel).await;
+            // Without a basic.cancel: what a quorum queue delivers after one goes back at once, in front of what was delivered
+            // before it. Closing the channel gives everything back in order.
             let patience = if stop == Stop::Shutdown { self.settings.drain } else { self.settings.grace };
             let ended = timeout(patience, async { while works.join_next().await.is_some() {} }).await;
             if ended.is_err() {
@@ -156,6 +155,8 @@ impl Consumer {
             }
             let _ = timeout(self.settings.grace, channel.close(200, "OK".into())).await;
         }
+        // lapin cancels a consumer that is dropped.
+        drop(consumer);
         // Whoever still waits for an answer could not acknowledge any more. The commands themselves go on.
         works.shutdown().await;
         stop
@@ -217,9 +218,12 @@ impl Consumer {
                 () = load.room(), if pause.is_on() => {}
                 () = sleep_until(pause.look_at(hold)), if pause.is_on() => {}
                 delivery = tap.consumer.next(), if !pause.is_on() => match delivery {
-                    Some(Ok(delivery)) => {
-                        works.spawn(self.desk.receive(delivery));
-                    }
+                    Some(Ok(delivery)) => match self.desk.receive(delivery) {
+                        Ok(work) => {
+                            works.spawn(work);
+                        }
+                        Err(refusal) => return Stop::Suspended(refusal),
+                    },
                     Some(Err(error)) => return Stop::Fault(fault::about("the channel ended", &error)),
                     // The broker ends a consumer whose queue is deleted or fails over, without any error.
                     None => return Stop::Fault("the broker has ended the consumer".to_owned()),

@@ -1,5 +1,6 @@
 //! The way of one message: read, submitted, answered, settled.
 
+use std::future::ready;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +19,7 @@ use super::lane::Purpose;
 use super::publish::BrokerPublisher;
 use super::render::{Publishing, render};
 use super::settings::Settings;
-use super::settle::{Settlement, settlement};
+use super::settle::{Settlement, refused, settlement};
 use super::{dead_letter, properties, spans};
 use crate::domain::command::Command;
 use crate::domain::error::{Reason, Refusal};
@@ -82,7 +83,11 @@ struct Work {
 impl Desk {
     /// Takes a delivery in. The command is submitted before this returns, so that the order of calls is the order of
     /// arrival; the future settles the delivery.
-    pub fn receive(self: &Arc<Self>, delivery: Delivery) -> BoxFuture<'static, Ending> {
+    ///
+    /// # Errors
+    /// Nothing can be taken for now, and why. The delivery goes back to the queue with the channel, so none that came
+    /// after it may be taken in from the same channel: it may be about the same connection.
+    pub fn receive(self: &Arc<Self>, delivery: Delivery) -> Result<BoxFuture<'static, Ending>, Refusal> {
         let hold_until = Instant::now() + self.settings.delivery_hold;
         let read = catch_unwind(AssertUnwindSafe(|| self.read(&delivery))).unwrap_or_else(|_| {
             self.counts.panics.fetch_add(1, Ordering::Relaxed);
@@ -95,23 +100,27 @@ impl Desk {
         let span = spans::process(&self.settings, &delivery, &sender);
         let trace = spans::context_of(&span, &sender);
         let work = Work { desk: Arc::clone(self), delivery, span: span.clone(), trace, hold_until };
-        match read {
-            Err(refusal) => work.refuse(refusal).instrument(span).boxed(),
-            Ok((command, decoded)) => {
-                let submission = Submission {
-                    command: command.clone(),
-                    door: Door::Amqp,
-                    trace: work.trace.clone(),
-                    correlation_id: decoded.correlation_id,
-                    reply: decoded.reply,
-                    message_length: work.delivery.data.len(),
-                    answer_by: hold_until,
-                };
-                let submitted = span
-                    .in_scope(|| catch_unwind(AssertUnwindSafe(|| self.archiver.submit(submission).boxed())));
-                work.finish(command, submitted.ok()).instrument(span).boxed()
-            }
-        }
+        let (command, decoded) = match read {
+            Ok(read) => read,
+            Err(refusal) => return Ok(work.refuse(refusal).instrument(span).boxed()),
+        };
+        let submission = Submission {
+            command: command.clone(),
+            door: Door::Amqp,
+            trace: work.trace.clone(),
+            correlation_id: decoded.correlation_id,
+            reply: decoded.reply,
+            message_length: work.delivery.data.len(),
+            answer_by: hold_until,
+        };
+        let submit = || self.archiver.submit(submission).map(futures::FutureExt::boxed);
+        let answer = match span.in_scope(|| catch_unwind(AssertUnwindSafe(submit))) {
+            Ok(Ok(answer)) => Some(answer),
+            Ok(Err(refusal)) if refused(refusal.reason) == Settlement::Suspend => return Err(refusal),
+            Ok(Err(refusal)) => Some(ready(Err(refusal)).boxed()),
+            Err(_) => None,
+        };
+        Ok(work.finish(command, answer).instrument(span).boxed())
     }
 
     fn read(&self, delivery: &Delivery) -> Result<(Command, Decoded), Refusal> {

@@ -90,10 +90,11 @@ async fn change(archiver: &Archiver, wish: Wish, answer_by: Instant) -> Result<S
         .command(archiver.now(), archiver.retention(), Uuid::now_v7(), archiver.default_requester())
         .map_err(|refusal| status::of(&refusal, &Subject::default()))?;
     let subject = Subject { key: Some(command.key.clone()), ..Subject::default() };
-    match archiver.submit(submission(command, answer_by)).await {
-        Ok(answer) => answered(answer, archiver.now()),
-        Err(refusal) => Err(refused(&refusal, &subject)),
-    }
+    let answer = match archiver.submit(submission(command, answer_by)) {
+        Ok(answer) => answer.await,
+        Err(refusal) => Err(refusal),
+    };
+    answer.map_err(|refusal| refused(&refusal, &subject)).and_then(|answer| answered(answer, archiver.now()))
 }
 
 fn submission(command: Command, answer_by: Instant) -> Submission {

@@ -109,24 +109,21 @@ impl Archiver {
     /// future cancels nothing. Must be called within a runtime.
     ///
     /// # Errors
-    /// The future yields a refusal if the command was not accepted, or `OUTCOME_PENDING` / `COMMAND_IN_PROGRESS` when
-    /// `answer_by` came first.
+    /// A refusal at once, before the store was asked. The future yields one if the command was not accepted, or
+    /// `OUTCOME_PENDING` / `COMMAND_IN_PROGRESS` when `answer_by` came first.
     pub fn submit(
         &self,
         submission: Submission,
-    ) -> impl Future<Output = Result<Answer, Refusal>> + Send + 'static {
+    ) -> Result<impl Future<Output = Result<Answer, Refusal>> + Send + 'static, Refusal> {
         let answer_by = submission.answer_by;
         let alive = Arc::new(());
         let caller = Caller { answer_by, alive: Arc::downgrade(&alive) };
-        let entry = self.shared.enter(submission);
+        let entry = self.shared.enter(submission)?;
         let shared = self.shared.clone();
-        let handle = entry.map(|entry| {
-            let shared = shared.clone();
-            let tasks = shared.tasks.clone();
-            tasks.spawn(async move { shared.admit(entry, caller).await })
-        });
-        async move {
-            let admitted = match timeout_at(answer_by, handle?).await {
+        let admitted = self.shared.tasks.spawn(async move { shared.admit(entry, caller).await });
+        let shared = self.shared.clone();
+        Ok(async move {
+            let admitted = match timeout_at(answer_by, admitted).await {
                 Ok(Ok(admitted)) => admitted?,
                 Ok(Err(panic)) => {
                     warn!(%panic, "taking in a command failed");
@@ -138,7 +135,7 @@ impl Archiver {
             let heard = shared.hear(admitted, answer_by).await;
             drop(alive);
             heard
-        }
+        })
     }
 
     /// A command by its id.

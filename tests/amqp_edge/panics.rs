@@ -162,11 +162,11 @@ async fn a_panic_is_told_to_the_caller_and_a_repeat_hears_the_outcome() {
         message_length: 0,
         answer_by: Instant::now() + DEADLINE,
     };
-    let told =
-        in_time("a word", pipeline.archiver.submit(submission())).await.expect("a word on the command");
+    let submit = || pipeline.archiver.submit(submission()).expect("it is taken in");
+    let told = in_time("a word", submit()).await.expect("a word on the command");
     let Answer::Deferred(record) = told else { panic!("not deferred: {told:?}") };
     assert_eq!(reason(&record), Some(Reason::Internal));
-    in_time("the outcome", pipeline.archiver.submit(submission())).await.expect("it was taken over");
+    in_time("the outcome", submit()).await.expect("it was taken over");
     assert_eq!(succeeded(&pipeline, requester(), "unlucky").await.epoch, 2);
     pipeline.stop().await;
 }

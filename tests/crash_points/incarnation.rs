@@ -190,7 +190,10 @@ impl Process {
             message_length: 256,
             answer_by: Instant::now() + PATIENCE,
         };
-        self.archiver.submit(submission).boxed()
+        match self.archiver.submit(submission) {
+            Ok(answer) => answer.boxed(),
+            Err(refusal) => std::future::ready(Err(refusal)).boxed(),
+        }
     }
 
     /// What the door does with the answer. A message that is left comes again.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use guest_connection_adapter::proto;
 use guest_connection_adapter::proto::CommandState;
 use harness::{Organization, World};
 use simulator::{Endpoint, Entry, Rule};
@@ -66,9 +67,8 @@ impl Five {
         publish(&self.world, &sent).await;
         let mut tried = 0;
         for one in &sent {
-            let is_settled = |command: &guest_connection_adapter::proto::Command| {
-                command.state() == CommandState::Deferred || is_final(command)
-            };
+            let is_settled =
+                |command: &proto::Command| command.state() == CommandState::Deferred || is_final(command);
             let command = command_when(&self.client, &self.broken, &one.key, is_settled).await;
             assert_eq!(command.state(), CommandState::Deferred, "{command:?}");
             tried += usize::from(command.attempts > 0);
@@ -118,13 +118,16 @@ async fn fares_badly(lines: &str, rule: impl Fn(Uuid) -> Rule) {
     let mut others = five.others_are_served("meanwhile").await;
     let detail = part_when(&five.world, "upstream", "degraded").await;
     assert!(detail.contains(&five.broken.id.to_string()), "{detail}");
-    let simulator = &five.world.upstream.simulator;
     // What was under way when the breaker opened is not a try.
-    simulator.wait_until_idle(harness::DEADLINE).await.unwrap();
+    for sent in &broken {
+        let is_deferred = |command: &proto::Command| command.state() == CommandState::Deferred;
+        command_when(&five.client, &five.broken, &sent.key, is_deferred).await;
+    }
     let opened = five.sent().len();
     broken.extend(five.broken_is_put_off("second").await);
     others.extend(five.others_are_served("later").await);
     journal_when(&five.world, |journal| patches_of(journal, &five.broken).len() >= opened + 2).await;
+    let simulator = &five.world.upstream.simulator;
     simulator.remove_fault(rule);
     let tries = &five.sent()[opened..];
     assert_eq!(most_at_once(tries), 1, "one tries at a time: {tries:#?}");
@@ -156,8 +159,7 @@ async fn it_gets_no_token() {
     publish(&five.world, &broken).await;
     let mut others = five.others_are_served("meanwhile").await;
     for sent in &broken {
-        let is_deferred =
-            |command: &guest_connection_adapter::proto::Command| command.state() == CommandState::Deferred;
+        let is_deferred = |command: &proto::Command| command.state() == CommandState::Deferred;
         let command = command_when(&five.client, &five.broken, &sent.key, is_deferred).await;
         assert_eq!(command.attempts, 0, "{command:?}");
     }

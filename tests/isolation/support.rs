@@ -9,7 +9,7 @@ use guest_connection_adapter::proto::CommandState;
 use guest_connection_adapter::proto::guest_connection_service_client::GuestConnectionServiceClient;
 use harness::{DEADLINE, Organization, Setup, World};
 use lapin::BasicProperties;
-use serde_json::{Value, json};
+use serde_json::Value;
 use simulator::{Endpoint, Entry};
 use tokio::time::timeout;
 use tonic::transport::Channel;
@@ -59,7 +59,6 @@ pub struct Sent {
     pub guest: Uuid,
     pub archived: bool,
     pub key: String,
-    pub issue_time: Option<DateTime<Utc>>,
 }
 
 impl Sent {
@@ -69,7 +68,7 @@ impl Sent {
     }
 
     pub fn about(organization: &Organization, guest: Uuid, archived: bool, key: &str) -> Self {
-        Self { organization: organization.clone(), guest, archived, key: key.to_owned(), issue_time: None }
+        Self { organization: organization.clone(), guest, archived, key: key.to_owned() }
     }
 
     /// So many, each for a connection of its own. Their keys begin with `tag`.
@@ -81,10 +80,7 @@ impl Sent {
 /// Publishes all of them.
 pub async fn publish(world: &World, commands: &[Sent]) {
     let message = |command: &Sent| {
-        let mut body = command.organization.message(command.guest, command.archived, &command.key);
-        if let Some(time) = command.issue_time {
-            body["issue_time"] = json!(time);
-        }
+        let body = command.organization.message(command.guest, command.archived, &command.key);
         let properties = BasicProperties::default().with_content_type("application/json".into());
         (command.guest.to_string(), properties, serde_json::to_vec(&body).unwrap())
     };
