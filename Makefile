@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down test chaos citizen soak fuzz fmt lint-proto deny clean
+.PHONY: help setup build demo up down test chaos citizen soak fuzz fmt lint-proto sbom deny clean
 
 binaries := $(or $(CARGO_TARGET_DIR),target)/debug
 # Most tests wait for something; so more of them than there are cores run at once.
@@ -50,6 +50,9 @@ fmt: ## format the code
 lint-proto: ## check the gRPC contract with buf (needs Node.js; not part of `make test`)
 	@command -v npx >/dev/null || { echo "lint-proto: there is no npx here; install Node.js" >&2; exit 1; }
 	cd proto && npx --yes --package=@bufbuild/buf@1 -- buf lint
+
+sbom: ## write a bill of materials in CycloneDX form to target/sbom (installs cargo-cyclonedx if missing; not part of `make test`)
+	@scripts/sbom
 
 deny: ## check dependencies: bans, licences, sources (installs cargo-deny if missing; not part of `make test`)
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny

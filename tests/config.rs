@@ -334,11 +334,17 @@ fn the_example_holds_every_key_and_changes_nothing() {
     for line in example.lines() {
         let line = line.trim_start_matches(['#', ' ']);
         if let Some(name) = line.strip_prefix('[') {
-            section = name.trim_end_matches(']').replace(".acme", ".<name>");
+            section = name.trim_end_matches(']').replace(".acme", ".<name>").replace(".billing", ".<name>");
         } else if let Some((name, _)) = line.split_once(" = ") {
             found.push(if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") });
         } else if let Some(variable) = line.strip_prefix("GCA_") {
-            found.push(variable.to_lowercase().replace("__", ".").replace(".acme.", ".<name>."));
+            found.push(
+                variable
+                    .to_lowercase()
+                    .replace("__", ".")
+                    .replace(".acme.", ".<name>.")
+                    .replace(".billing.", ".<name>."),
+            );
         }
     }
     assert_eq!(found, reference::keys());
@@ -369,6 +375,7 @@ fn the_example_works_once_its_marks_are_taken_away() {
     let text = text.replace("/etc/ssl/private-ca.pem", &authorities);
     let config = place.load(&text, &[]).unwrap();
     assert!(config.amqp.is_some() && config.organizations.len() == 1);
+    assert!(config.principals.len() == 1);
 }
 
 #[test]

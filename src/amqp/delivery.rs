@@ -21,6 +21,7 @@ use super::render::{Publishing, render};
 use super::settings::Settings;
 use super::settle::{Settlement, refused, settlement};
 use super::{dead_letter, properties, spans};
+use crate::domain::access::AskedBy;
 use crate::domain::command::Command;
 use crate::domain::error::{Reason, Refusal};
 use crate::domain::message::{Message, Reply};
@@ -107,6 +108,7 @@ impl Desk {
         let submission = Submission {
             command: command.clone(),
             door: Door::Amqp,
+            asked_by: AskedBy::default(),
             trace: work.trace.clone(),
             correlation_id: decoded.correlation_id,
             reply: decoded.reply,

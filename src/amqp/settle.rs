@@ -36,6 +36,8 @@ pub const fn refused(reason: Reason) -> Settlement {
         | Reason::BodyTooLarge
         | Reason::IdempotencyKeyMissing
         | Reason::IdempotencyKeyReused
+        | Reason::Unauthenticated
+        | Reason::NotPermitted
         | Reason::RequesterNotConfigured
         | Reason::CommandNotFound
         | Reason::Superseded

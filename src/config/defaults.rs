@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::sections::{
-    Admin, Amqp, Config, EventMode, Events, Grpc, Limits, Relay, Shutdown, Store, Telemetry, Upstream,
-    WhenUnroutable,
+    Admin, Amqp, Config, EventMode, Events, Grpc, Limits, Principal, Relay, Shutdown, Store, Telemetry,
+    Upstream, WhenUnroutable,
 };
+use crate::domain::access::Method;
 use crate::telemetry::Format;
 
 const KIB: usize = 1024;
@@ -37,6 +38,7 @@ impl Default for Config {
             admin: Admin::default(),
             upstream: Upstream::default(),
             organizations: BTreeMap::new(),
+            principals: BTreeMap::new(),
             amqp: None,
             events: Events::default(),
             store: Store::default(),
@@ -44,6 +46,19 @@ impl Default for Config {
             relay: Relay::default(),
             telemetry: Telemetry::default(),
             shutdown: Shutdown::default(),
+        }
+    }
+}
+
+impl Default for Principal {
+    fn default() -> Self {
+        Self {
+            certificate_names: Vec::new(),
+            jwt_subjects: Vec::new(),
+            amqp_users: Vec::new(),
+            organizations: Vec::new(),
+            methods: Method::ALL.map(|method| method.as_str().to_owned()).to_vec(),
+            requests_per_second: None,
         }
     }
 }

@@ -2,14 +2,18 @@
 //!
 //! - [`sections`]: every key, its meaning and its default
 //! - [`load`](self): file and environment into a [`Config`]
+//! - [`list`](self): lists, which the environment writes with commas
 //! - [`source`](self): the same again, later
 //! - [`rules`](self): bounds and relations
+//! - [`principals`](self): who may ask, and the rules for that
 //! - [`secrets`](self): secrets by files of their own or by the environment
 //! - [`reference`]: the example file and the table of keys, made of the doc comments
 
 mod defaults;
 mod fault;
+mod list;
 mod load;
+mod principals;
 mod rules;
 mod secrets;
 mod settings;

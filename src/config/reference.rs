@@ -64,7 +64,8 @@ fn is_section(schema: &Value) -> bool {
 }
 
 fn key(section: &str, name: &str, schema: &Value, defaults: &Value) -> Key {
-    let default = defaults.get(name).filter(|value| !value.is_null()).cloned();
+    let is_empty = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+    let default = defaults.get(name).filter(|value| !is_empty(value)).cloned();
     let example = schema.pointer("/examples/0").cloned();
     Key {
         section: section.to_owned(),
@@ -112,7 +113,8 @@ pub fn example() -> String {
     );
     for section in sections() {
         let mark = if section.is_present { "" } else { "# " };
-        let name = section.name.replace(PLACEHOLDER, "acme");
+        let example = if section.name.starts_with("principals") { "billing" } else { "acme" };
+        let name = section.name.replace(PLACEHOLDER, example);
         if !name.is_empty() {
             let _ = write!(text, "\n{}{mark}[{name}]\n", comment(&section.description));
         }
@@ -166,7 +168,7 @@ pub fn page() -> String {
          of it, `guest-connection-adapter check` tells every fault at once.\n\n\
          Times are written like `500ms`, `30s`, `5m`, `24h`, `7days`; lengths are in bytes. Secrets come by a file of\n\
          their own, which only its owner can read, or by the environment; in the configuration file they are refused.\n\
-         The name of an organisation is set by the environment in small letters.\n",
+         The name of an organisation or a principal is set by the environment in small letters, a list with commas.\n",
     );
     for section in sections() {
         let title =
@@ -218,7 +220,7 @@ pub(super) fn is_duration(section: &str, name: &str) -> bool {
         "lease",
         "give_up_after",
     ];
-    section != "organizations" && times.iter().any(|time| name.ends_with(time))
+    !["organizations", "principals"].contains(&section) && times.iter().any(|time| name.ends_with(time))
 }
 
 /// The key that someone who wrote `key` may have meant.
@@ -233,7 +235,11 @@ pub(super) fn nearest(key: &str) -> Option<String> {
         let first = |section: Section| section.name.split('.').next().unwrap_or_default().to_owned();
         keys.chain(sections.into_iter().map(first)).collect()
     } else {
-        let section = if section.starts_with("organizations.") { "organizations.<name>" } else { section };
+        let section = match section.split('.').next() {
+            Some("organizations") => "organizations.<name>",
+            Some("principals") => "principals.<name>",
+            _ => section,
+        };
         let section = known.into_iter().find(|known| known.name == section)?;
         section.keys.into_iter().map(|key| key.name).collect()
     };

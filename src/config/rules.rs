@@ -8,6 +8,7 @@ use secrecy::ExposeSecret;
 use url::Url;
 
 use super::fault::Faults;
+use super::principals;
 use super::sections::{Amqp, Config, Organization};
 use crate::mycreditapp::roots;
 use crate::mycreditapp::wire::TOKEN_LENGTH_MAX;
@@ -29,6 +30,7 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
     relations(config, faults);
     upstream(config, faults);
     organizations(config, faults);
+    principals::check(config, faults);
     if let Some(amqp) = &config.amqp {
         self::amqp(amqp, faults);
     }
@@ -36,7 +38,13 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
     self::telemetry(config, faults);
 }
 
-fn within<T: PartialOrd + Copy + fmt::Display>(key: &str, value: T, min: T, max: T, faults: &mut Faults) {
+pub(super) fn within<T: PartialOrd + Copy + fmt::Display>(
+    key: &str,
+    value: T,
+    min: T,
+    max: T,
+    faults: &mut Faults,
+) {
     if value < min || value > max {
         faults.push(key, format!("is {value}, must be from {min} to {max}"));
     }
@@ -96,7 +104,11 @@ fn durations(config: &Config, faults: &mut Faults) {
         faults.push("organizations_check_interval", rule);
     }
     let Ok(tree) = serde_json::to_value(config) else { return };
-    let sections = tree.as_object().into_iter().flatten().filter(|(name, _)| *name != "organizations");
+    let sections = tree
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| !["organizations", "principals"].contains(&name.as_str()));
     for (section, keys) in sections {
         for (name, value) in keys.as_object().into_iter().flatten() {
             let text = value.as_str().filter(|_| super::reference::is_duration(section, name));

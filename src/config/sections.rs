@@ -35,6 +35,9 @@ pub struct Config {
     /// The organisations on whose behalf calls are made, under names of your choice. Each has an API client
     /// (`client_id` and a secret) or a token that was got elsewhere. Changes take effect without a restart.
     pub organizations: BTreeMap<String, Organization>,
+    /// Who may ask, under names of your choice. Without any, callers are not asked who they are. Changes take effect
+    /// without a restart.
+    pub principals: BTreeMap<String, Principal>,
     /// The RabbitMQ door. Without this section only gRPC is served, and events go to standard output.
     pub amqp: Option<Amqp>,
     /// The events that tell of outcomes.
@@ -194,6 +197,35 @@ pub struct Organization {
     pub in_flight_max: Option<usize>,
     /// PATCHes of this organisation that are sent in a second, at most.
     #[schemars(example = 20.0)]
+    pub requests_per_second: Option<f64>,
+}
+
+/// Someone who may ask: by which identities it is known, and what it is granted.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Principal {
+    /// Names in its client certificate: DNS names or URIs among the subject alternative names, SPIFFE ids included.
+    #[schemars(example = ["spiffe://example.org/billing"])]
+    #[serde(deserialize_with = "super::list::deserialize")]
+    pub certificate_names: Vec<String>,
+    /// The `sub` claims of its bearer tokens.
+    #[schemars(example = ["billing"])]
+    #[serde(deserialize_with = "super::list::deserialize")]
+    pub jwt_subjects: Vec<String>,
+    /// Its users at the broker, as the broker vouches for them in `user_id`.
+    #[schemars(example = ["billing"])]
+    #[serde(deserialize_with = "super::list::deserialize")]
+    pub amqp_users: Vec<String>,
+    /// The organisations in whose name it may ask, by their names under `organizations`; `*` is each that is configured.
+    #[schemars(example = ["acme"])]
+    #[serde(deserialize_with = "super::list::deserialize")]
+    pub organizations: Vec<String>,
+    /// What it may ask for: `archive`, `unarchive` and `get`. Without this: all of it.
+    #[schemars(example = ["archive", "unarchive", "get"])]
+    #[serde(deserialize_with = "super::list::deserialize")]
+    pub methods: Vec<String>,
+    /// Calls of it that are let in in a second, at most.
+    #[schemars(example = 100.0)]
     pub requests_per_second: Option<f64>,
 }
 

@@ -53,6 +53,10 @@ reasons! {
     IdempotencyKeyMissing = "IDEMPOTENCY_KEY_MISSING",
     /// The key names a command with other parameters.
     IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED",
+    /// The caller has not proved who it is.
+    Unauthenticated = "UNAUTHENTICATED",
+    /// The caller may not ask for this.
+    NotPermitted = "NOT_PERMITTED",
     /// The requester organisation has no credentials here.
     RequesterNotConfigured = "REQUESTER_NOT_CONFIGURED",
     /// No command is known by that id or key.

@@ -3,6 +3,7 @@
 //! Times and identifiers come in as arguments; what follows from them goes out as values. A store runs
 //! [`lifecycle`] inside its transaction, the service runs [`reply`] and [`retry`] between attempts.
 //!
+//! - [`access`]: who asks, and what they may ask for
 //! - [`command`]: what a caller asks for, and the rules that its fields obey
 //! - [`connection`]: whom it concerns, and what is known of the order of effects there
 //! - [`record`]: a command as it is kept, its states and its outcome
@@ -17,6 +18,7 @@
 //! - [`error`]: every reason for which a command can be refused or end without success
 //! - [`trace`]: the W3C trace context that a command carries
 
+pub mod access;
 pub mod command;
 pub mod connection;
 pub mod drift;

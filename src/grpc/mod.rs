@@ -2,6 +2,7 @@
 //!
 //! - [`server`]: listens, serves health and reflection, drains
 //! - [`call`]: what surrounds every call: its span, its arrival time, refusals of the transport
+//! - [`peer`]: who is at the other end of a connection
 //! - [`service`]: the three RPCs
 //! - [`admission`]: how many calls are served at once, and none while draining
 //! - [`deadline`]: when a call must be answered
@@ -14,6 +15,7 @@ pub mod convert;
 pub mod deadline;
 #[cfg(test)]
 mod fixture;
+pub mod peer;
 pub mod server;
 pub mod service;
 pub mod status;

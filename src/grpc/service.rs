@@ -8,6 +8,7 @@ use tracing::Span;
 use uuid::Uuid;
 
 use crate::domain::Timestamp;
+use crate::domain::access::AskedBy;
 use crate::domain::command::Command;
 use crate::domain::error::{Reason, Refusal};
 use crate::domain::record::{CommandRecord, Door, State};
@@ -101,6 +102,7 @@ fn submission(command: Command, answer_by: Instant) -> Submission {
     Submission {
         command,
         door: Door::Grpc,
+        asked_by: AskedBy::default(),
         trace: context::of(&Span::current()),
         correlation_id: None,
         reply: None,

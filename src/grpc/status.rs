@@ -41,7 +41,8 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::CommandAbandoned
         | Reason::UpstreamConflict
         | Reason::UpstreamRejected => Code::FailedPrecondition,
-        Reason::RequesterNotConfigured | Reason::UpstreamForbidden => Code::PermissionDenied,
+        Reason::Unauthenticated => Code::Unauthenticated,
+        Reason::NotPermitted | Reason::RequesterNotConfigured | Reason::UpstreamForbidden => Code::PermissionDenied,
         Reason::CommandNotFound | Reason::UpstreamNotFound => Code::NotFound,
         Reason::CommandInProgress => Code::Aborted,
         Reason::OutcomePending | Reason::DeadlineTooShort => Code::DeadlineExceeded,
@@ -84,6 +85,8 @@ pub const fn retry_delay(reason: Reason) -> Option<Duration> {
         | Reason::BodyTooLarge
         | Reason::IdempotencyKeyMissing
         | Reason::IdempotencyKeyReused
+        | Reason::Unauthenticated
+        | Reason::NotPermitted
         | Reason::RequesterNotConfigured
         | Reason::CommandNotFound
         | Reason::Superseded

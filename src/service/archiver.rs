@@ -20,6 +20,7 @@ use super::ports::{Accepted, Clock, Store, StoreError, Upstream};
 use super::worker::{Caller, Claim, Job};
 use super::{Settings, Shared, backlog, heal, recovery};
 use crate::domain::Timestamp;
+use crate::domain::access::AskedBy;
 use crate::domain::command::{Command, CommandId, IdempotencyKey, OrganizationId};
 use crate::domain::error::{Reason, Refusal};
 use crate::domain::record::{CommandRecord, Door, ReplyAddress, State};
@@ -38,6 +39,8 @@ pub struct Submission {
     pub command: Command,
     /// By which door it came.
     pub door: Door,
+    /// Who asks.
+    pub asked_by: AskedBy,
     /// The context of the door's span.
     pub trace: TraceContext,
     /// The caller's name for its conversation.

@@ -15,7 +15,7 @@ use super::gate::{Closed, Pass, Patience};
 use super::lanes::Ticket;
 use super::load::Hold;
 use super::ports::Accepted;
-use crate::domain::command::CommandId;
+use crate::domain::command::{Command, CommandId};
 use crate::domain::connection::Connection;
 use crate::domain::error::{Reason, Refusal};
 use crate::domain::lifecycle::{Acceptance, PutOff};
@@ -55,19 +55,10 @@ const fn patience(door: Door, answer_by: Instant) -> Patience {
 impl Shared {
     /// The part of a submission that must happen in the order of calls.
     pub(super) fn enter(&self, submission: Submission) -> Result<Entry, Refusal> {
-        if self.draining.is_cancelled() {
-            return Err(draining());
-        }
-        let Submission { command, door, trace, correlation_id, reply, message_length, answer_by } =
+        self.check(&submission.command)?;
+        let Submission { command, door, trace, correlation_id, reply, message_length, answer_by, .. } =
             submission;
         let requester = command.requester;
-        if !self.upstream.knows(requester) {
-            let text = "the requester organisation has no credentials here";
-            return Err(Refusal::new(Reason::RequesterNotConfigured, text));
-        }
-        if self.load.backlog_is_full() {
-            return Err(overloaded("too many commands are not final yet"));
-        }
         let connection = command.connection;
         let id = CommandId(Uuid::now_v7());
         let trace_of = trace.clone();
@@ -114,6 +105,21 @@ impl Shared {
         }
         let text = "too many commands of this connection wait";
         self.enter_store(acceptance, text).map(|accepted| entry(None, accepted))
+    }
+
+    /// Refuses what cannot be taken in whoever asks and however busy it is.
+    fn check(&self, command: &Command) -> Result<(), Refusal> {
+        if self.draining.is_cancelled() {
+            return Err(draining());
+        }
+        if !self.upstream.knows(command.requester) {
+            let text = "the requester organisation has no credentials here";
+            return Err(Refusal::new(Reason::RequesterNotConfigured, text));
+        }
+        if self.load.backlog_is_full() {
+            return Err(overloaded("too many commands are not final yet"));
+        }
+        Ok(())
     }
 
     /// A message without a place goes to the store all the same, and is out of the broker's hands: it would hold up those

@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use guest_connection_adapter::amqp::Settings;
 use guest_connection_adapter::domain::Timestamp;
+use guest_connection_adapter::domain::access::AskedBy;
 use guest_connection_adapter::domain::command::{Command, IdempotencyKey, OrganizationId};
 use guest_connection_adapter::domain::connection::Connection;
 use guest_connection_adapter::domain::error::Reason;
@@ -156,6 +157,7 @@ async fn a_panic_is_told_to_the_caller_and_a_repeat_hears_the_outcome() {
             expire_time: None,
         },
         door: Door::Grpc,
+        asked_by: AskedBy::default(),
         trace: TraceContext::default(),
         correlation_id: None,
         reply: None,

@@ -9,6 +9,7 @@ use chrono::TimeDelta;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use guest_connection_adapter::amqp::settle::{Settlement, settlement};
+use guest_connection_adapter::domain::access::AskedBy;
 use guest_connection_adapter::domain::error::{Reason, Refusal};
 use guest_connection_adapter::domain::lifecycle::Terms;
 use guest_connection_adapter::domain::record::Door;
@@ -184,6 +185,7 @@ impl Process {
         let submission = Submission {
             command,
             door: step.door,
+            asked_by: AskedBy::default(),
             trace: TraceContext::default(),
             correlation_id: None,
             reply: step.reply_address(),
