@@ -9,7 +9,8 @@
 //! | --- | --- | --- |
 //! | [`domain`] | the decisions: no async, no I/O, no clock | nothing of ours |
 //! | [`service`] | the loop, and the ports to the outside | `domain`, `telemetry` |
-//! | [`grpc`], [`amqp`] | the doors; `amqp` is also the publisher | those, `proto`, `wire` |
+//! | [`grpc`], [`amqp`] | the doors; `amqp` is also the publisher | those, `proto`, `wire`, `jwt` |
+//! | [`jwt`] | bearer tokens, and the keys for them | `service`, `mycreditapp::roots` |
 //! | [`mycreditapp`], [`store`], [`stdout`] | the upstream, the store, events without a broker | those, `wire` |
 //! | [`wire`] | messages of ours in JSON | `domain` |
 //! | [`telemetry`] | logs, traces and metrics | `domain::trace` |
@@ -26,6 +27,7 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod grpc;
+pub mod jwt;
 pub mod mycreditapp;
 pub mod proto;
 pub mod service;

@@ -15,9 +15,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("store", &["domain", "service"]),
     ("mycreditapp", &["domain", "service", "telemetry"]),
     ("stdout", &["domain", "service", "wire"]),
-    ("grpc", &["domain", "service", "telemetry", "proto"]),
+    ("jwt", &["service", "mycreditapp"]),
+    ("grpc", &["domain", "service", "telemetry", "proto", "jwt"]),
     ("amqp", &["domain", "service", "telemetry", "proto", "wire"]),
-    ("config", &["domain", "mycreditapp", "telemetry"]),
+    ("config", &["domain", "mycreditapp", "telemetry", "jwt"]),
 ];
 
 const FREE: &[&str] = &["app", "cli", "main", "lib"];

@@ -1,5 +1,6 @@
 //! Puts the parts together, runs them, and takes them down in order.
 
+mod callers;
 mod files;
 mod organizations;
 mod settings;
@@ -26,7 +27,7 @@ use crate::service::readiness::{Condition, Part, Readiness};
 use crate::service::relay::{Relay, Share};
 use crate::service::retention;
 use crate::store::sqlite::{self, SqliteStore};
-use crate::{admin, grpc, stdout};
+use crate::{admin, grpc, jwt, stdout};
 
 /// How often the store is asked whether it takes and gives data, for readiness.
 const STORE_PROBE_INTERVAL: Duration = Duration::from_secs(2);
@@ -67,6 +68,9 @@ pub enum Error {
     /// The admin port failed.
     #[error("the admin port failed")]
     Admin(#[source] std::io::Error),
+    /// The keys of bearer tokens cannot be fetched at all.
+    #[error("the client for the keys of bearer tokens cannot be made")]
+    Keys(#[from] jwt::fetch::Error),
     /// A part ended by a panic.
     #[error("a part of the adapter ended by a panic")]
     Panic(#[from] tokio::task::JoinError),
@@ -88,7 +92,10 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     let upstream = Arc::new(MyCreditApp::new(config.upstream()?)?);
     let archiver = Archiver::new(config.service(), store.clone(), upstream.clone(), clock);
     let readiness = Readiness::default();
-    let watch = Watch::begin(&config, upstream, archiver.clone(), &readiness)?;
+    let tokens = callers::tokens(&config)?;
+    let door = callers::Door::new(tokens.clone());
+    let callers = door.callers.clone();
+    let watch = Watch::begin(&config, upstream, archiver.clone(), door, &readiness)?;
     let stops = Stops::default();
 
     let mut tasks = Tasks::default();
@@ -96,7 +103,7 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     let (calls, ready) = (archiver.clone(), readiness.clone());
     let grpc_settings = config.grpc();
     tasks.doors.spawn(async move {
-        Ok(grpc::server::serve(grpc_settings, grpc_listener, calls, ready, door).await?)
+        Ok(grpc::server::serve(grpc_settings, grpc_listener, calls, callers, ready, door).await?)
     });
     let publisher = open_publisher(&config, &archiver, &store, &readiness, &stops, &mut tasks)?;
 
@@ -106,6 +113,10 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     parts.spawn(done(watch_store(store.clone(), readiness.part("store"), stops.doors.clone())));
     parts.spawn(done(watch_gate(archiver.gate().clone(), readiness.part("upstream"), stops.doors.clone())));
     parts.spawn(done(watch.run(source, stops.doors.clone())));
+    if let Some(tokens) = tokens.filter(|tokens| tokens.is_fetching()) {
+        let (part, stop) = (readiness.part("jwt"), stops.doors.clone());
+        parts.spawn(async move { done(tokens.run(part, stop)).await });
+    }
     parts.spawn(done(retention::run(store.clone(), stops.doors.clone())));
     let recovery = archiver.clone();
     parts.spawn(async move { done(recovery.recover()).await });

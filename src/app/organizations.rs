@@ -16,10 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Error;
+use super::callers::Door;
 use super::files::Files;
 use crate::config::sections::Organization;
 use crate::config::{Config, Faults, Source};
 use crate::domain::command::OrganizationId;
+use crate::jwt::keys::Keys;
 use crate::mycreditapp::MyCreditApp;
 use crate::service::archiver::Archiver;
 use crate::service::readiness::{Condition, Part, Readiness};
@@ -31,10 +33,12 @@ fn apply(
     renewed: &HashSet<OrganizationId>,
     upstream: &MyCreditApp,
     archiver: &Archiver,
+    door: &Door,
 ) -> Result<(), Error> {
     upstream.replace(config.upstream()?.organizations)?;
     archiver.configure(&config.gate_organizations(), renewed);
     archiver.set_default_requester(config.default_requester());
+    door.configure(config);
     Ok(())
 }
 
@@ -44,6 +48,7 @@ pub(super) struct Watch {
     config: Config,
     upstream: Arc<MyCreditApp>,
     archiver: Archiver,
+    door: Door,
     part: Part,
 }
 
@@ -86,10 +91,11 @@ impl Watch {
         config: &Config,
         upstream: Arc<MyCreditApp>,
         archiver: Archiver,
+        door: Door,
         readiness: &Readiness,
     ) -> Result<Self, Error> {
-        apply(config, &HashSet::new(), &upstream, &archiver)?;
-        Ok(Self { config: config.clone(), upstream, archiver, part: readiness.part("organizations") })
+        apply(config, &HashSet::new(), &upstream, &archiver, &door)?;
+        Ok(Self { config: config.clone(), upstream, archiver, door, part: readiness.part("organizations") })
     }
 
     /// Looks at the files of `source` until `stop`. The first look finds what changed since the start.
@@ -158,31 +164,53 @@ impl Watch {
         }
         told.restart = restart;
         let changes = Changes::between(&self.config.organizations, &config.organizations);
-        if changes.is_none() && config.default_organization == self.config.default_organization {
+        let is_same_for_callers =
+            config.principals == self.config.principals && keys(&config) == keys(&self.config);
+        if changes.is_none()
+            && config.default_organization == self.config.default_organization
+            && is_same_for_callers
+        {
             return Ok(());
         }
-        let next = Config {
-            organizations: config.organizations,
-            default_organization: config.default_organization,
-            ..self.config.clone()
-        };
+        let next = self.next(config);
         let renewed = next.organizations.iter().filter(|(name, now)| {
             self.config.organizations.get(*name).is_none_or(|before| !before.is_same(now))
         });
         let renewed = renewed.filter_map(|(_, organization)| organization.organization_id().ok()).collect();
-        apply(&next, &renewed, &self.upstream, &self.archiver)?;
+        apply(&next, &renewed, &self.upstream, &self.archiver, &self.door)?;
         self.config = next;
         info!(
             added = changes.added,
             changed = changes.changed,
             removed = changes.removed,
             default = self.config.default_organization,
+            callers = !is_same_for_callers,
             "the organisations have changed"
         );
         metrics.reloaded("applied");
         metrics.configured(&self.config);
         Ok(())
     }
+
+    /// What holds now, with what takes effect at once from the `new` one.
+    fn next(&self, new: Config) -> Config {
+        let mut next = Config {
+            organizations: new.organizations,
+            default_organization: new.default_organization,
+            principals: new.principals,
+            ..self.config.clone()
+        };
+        let keys = new.jwt.and_then(|jwt| jwt.keys);
+        if let (Some(jwt), Some(keys)) = (&mut next.jwt, keys) {
+            jwt.keys = Some(keys);
+        }
+        next
+    }
+}
+
+/// The keys of bearer tokens that come from a file.
+fn keys(config: &Config) -> Option<&Keys> {
+    config.jwt.as_ref()?.keys.as_ref()
 }
 
 /// Names of organisations, for the log.
@@ -222,6 +250,10 @@ fn needing_restart(old: &Config, new: &Config) -> BTreeSet<String> {
         let password = config.amqp.as_ref()?.password.as_ref()?;
         Some(password.expose_secret().to_owned())
     };
+    if new.principals.is_empty() && !old.principals.is_empty() {
+        // Until then nobody is let in, rather than everybody.
+        keys.insert("principals".to_owned());
+    }
     if password(old) != password(new) {
         keys.insert("amqp.password".to_owned());
     }
@@ -229,7 +261,7 @@ fn needing_restart(old: &Config, new: &Config) -> BTreeSet<String> {
 }
 
 fn differing(at: &str, old: &serde_json::Value, new: &serde_json::Value, keys: &mut BTreeSet<String>) {
-    if old == new || at == "organizations" || at == "default_organization" {
+    if old == new || ["organizations", "default_organization", "principals"].contains(&at) {
         return;
     }
     match (old.as_object(), new.as_object()) {

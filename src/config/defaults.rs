@@ -39,6 +39,7 @@ impl Default for Config {
             upstream: Upstream::default(),
             organizations: BTreeMap::new(),
             principals: BTreeMap::new(),
+            jwt: None,
             amqp: None,
             events: Events::default(),
             store: Store::default(),

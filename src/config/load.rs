@@ -10,7 +10,7 @@ use serde_path_to_error::Segment;
 
 use super::fault::Faults;
 use super::source::Reading;
-use super::{Config, PREFIX, SEPARATOR, reference, rules, secrets, variable};
+use super::{Config, PREFIX, SEPARATOR, jwt, reference, rules, secrets, variable};
 
 /// Reads `file`, if there is one, then lets the `environment` have its say, and checks the whole.
 ///
@@ -41,6 +41,7 @@ pub(super) fn read(
     };
     let files = file.into_iter().chain(secrets::files(&config)).map(Path::to_owned).collect();
     secrets::resolve(&mut config, &mut faults);
+    jwt::resolve(&mut config, &mut faults);
     rules::check(&config, &mut faults);
     Reading { files, config: if faults.0.is_empty() { Ok(config) } else { Err(faults) } }
 }

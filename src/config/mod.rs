@@ -6,11 +6,13 @@
 //! - [`source`](self): the same again, later
 //! - [`rules`](self): bounds and relations
 //! - [`principals`](self): who may ask, and the rules for that
+//! - [`jwt`](self): bearer tokens, and the rules for them
 //! - [`secrets`](self): secrets by files of their own or by the environment
 //! - [`reference`]: the example file and the table of keys, made of the doc comments
 
 mod defaults;
 mod fault;
+mod jwt;
 mod list;
 mod load;
 mod principals;

@@ -40,19 +40,24 @@ fn sections() -> Vec<Section> {
     let schema = settings.into_generator().into_root_schema_for::<Config>().to_value();
     let defaults = serde_json::to_value(Config::default()).unwrap_or_default();
     let amqp = serde_json::to_value(super::sections::Amqp::default()).unwrap_or_default();
+    let jwt = serde_json::to_value(super::sections::Jwt::default()).unwrap_or_default();
     let (sections, keys): (Vec<_>, Vec<_>) =
         properties(&schema).into_iter().flatten().partition(|(_, schema)| is_section(schema));
     let top = keys.into_iter().map(|(name, schema)| key("", name, schema, &defaults)).collect();
     let top = Section { name: String::new(), description: TOP.to_owned(), is_present: true, keys: top };
     let sections = sections.into_iter().map(|(name, schema)| {
-        let defaults = if name == "amqp" { &amqp } else { &defaults[name] };
+        let defaults = match name.as_str() {
+            "amqp" => &amqp,
+            "jwt" => &jwt,
+            _ => &defaults[name],
+        };
         let (section, inner) = match schema.get("additionalProperties") {
             Some(entry) if entry.is_object() => (format!("{name}.{PLACEHOLDER}"), entry),
             _ => (name.clone(), schema),
         };
         let keys = properties(inner).into_iter().flatten();
         let keys = keys.map(|(name, schema)| key(&section, name, schema, defaults)).collect();
-        let is_present = section == *name && name != "amqp";
+        let is_present = section == *name && !["amqp", "jwt"].contains(&name.as_str());
         Section { name: section, description: description(schema), is_present, keys }
     });
     std::iter::once(top).chain(sections).collect()

@@ -8,8 +8,8 @@ use secrecy::ExposeSecret;
 use url::Url;
 
 use super::fault::Faults;
-use super::principals;
 use super::sections::{Amqp, Config, Organization};
+use super::{jwt, principals};
 use crate::mycreditapp::roots;
 use crate::mycreditapp::wire::TOKEN_LENGTH_MAX;
 use crate::telemetry;
@@ -31,6 +31,7 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
     upstream(config, faults);
     organizations(config, faults);
     principals::check(config, faults);
+    jwt::check(config, faults);
     if let Some(amqp) = &config.amqp {
         self::amqp(amqp, faults);
     }
@@ -188,7 +189,7 @@ fn relations(config: &Config, faults: &mut Faults) {
 }
 
 /// An absolute address of one of `schemes`, without credentials. The value is not shown if it may hold some.
-fn address(key: &str, text: &str, schemes: &[&str], faults: &mut Faults) {
+pub(super) fn address(key: &str, text: &str, schemes: &[&str], faults: &mut Faults) {
     let schemes_shown = schemes.iter().map(|scheme| format!("{scheme}://")).collect::<Vec<_>>().join(" or ");
     let rule = format!("must be an address that begins with {schemes_shown} and has a host");
     match Url::parse(text) {

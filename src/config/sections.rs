@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+pub use super::jwt::Jwt;
 use crate::telemetry::Format;
 
 /// The whole configuration.
@@ -36,8 +37,10 @@ pub struct Config {
     /// (`client_id` and a secret) or a token that was got elsewhere. Changes take effect without a restart.
     pub organizations: BTreeMap<String, Organization>,
     /// Who may ask, under names of your choice. Without any, callers are not asked who they are. Changes take effect
-    /// without a restart.
+    /// without a restart; but if all are taken away, nobody is let in until there are some again, or a restart.
     pub principals: BTreeMap<String, Principal>,
+    /// Bearer tokens of callers (JWT). Without this section none are taken.
+    pub jwt: Option<Jwt>,
     /// The RabbitMQ door. Without this section only gRPC is served, and events go to standard output.
     pub amqp: Option<Amqp>,
     /// The events that tell of outcomes.
@@ -201,7 +204,7 @@ pub struct Organization {
 }
 
 /// Someone who may ask: by which identities it is known, and what it is granted.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Principal {
     /// Names in its client certificate: DNS names or URIs among the subject alternative names, SPIFFE ids included.

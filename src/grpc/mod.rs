@@ -3,6 +3,8 @@
 //! - [`server`]: listens, serves health and reflection, drains
 //! - [`call`]: what surrounds every call: its span, its arrival time, refusals of the transport
 //! - [`peer`]: who is at the other end of a connection
+//! - [`authenticate`]: lets in only those calls whose caller is known
+//! - [`callers`]: what a call proves, whose identity that is, and how often it may
 //! - [`service`]: the three RPCs
 //! - [`admission`]: how many calls are served at once, and none while draining
 //! - [`deadline`]: when a call must be answered
@@ -10,7 +12,9 @@
 //! - [`status`]: the one table of reasons and codes
 
 pub mod admission;
+pub mod authenticate;
 pub mod call;
+pub mod callers;
 pub mod convert;
 pub mod deadline;
 #[cfg(test)]

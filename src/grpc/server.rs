@@ -13,7 +13,9 @@ use crate::service::archiver::Archiver;
 use crate::service::readiness::{Condition, Conditions, Part, Readiness, ready};
 
 use super::admission::Admission;
+use super::authenticate::AuthenticateLayer;
 use super::call::SurroundLayer;
+use super::callers::Callers;
 use super::deadline::Bounds;
 use super::proto::DESCRIPTORS;
 use super::proto::guest_connection_service_server::{
@@ -84,7 +86,7 @@ pub enum Error {
     Transport(#[from] tonic::transport::Error),
 }
 
-/// Serves `archiver` on `listener` until [`Shutdown`] says otherwise.
+/// Serves `archiver` on `listener` to `callers` until [`Shutdown`] says otherwise.
 ///
 /// Health follows `readiness`, in which the door enters itself as `grpc`.
 ///
@@ -94,18 +96,20 @@ pub async fn serve(
     settings: Settings,
     listener: TcpListener,
     archiver: Archiver,
+    callers: Callers,
     readiness: Readiness,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
     let admission = Admission::new(settings.in_flight_max, shutdown.draining.clone());
     let service = GuestConnections::new(archiver, admission, settings.bounds);
-    run(service, settings, listener, readiness, shutdown).await
+    run(service, settings, listener, callers, readiness, shutdown).await
 }
 
 async fn run(
     service: impl GuestConnectionService,
     settings: Settings,
     listener: TcpListener,
+    callers: Callers,
     readiness: Readiness,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
@@ -128,6 +132,7 @@ async fn run(
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_header_list_size(HEADERS_LENGTH_MAX)
         .layer(SurroundLayer)
+        .layer(AuthenticateLayer::new(callers))
         .add_service(service)
         .add_service(health)
         .add_service(reflection)

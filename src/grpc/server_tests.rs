@@ -72,7 +72,8 @@ impl Door {
         let address = listener.local_addr().expect("bound");
         let (fake, readiness, shutdown) = (Fake::default(), Readiness::default(), Shutdown::default());
         let settings = Settings { drain_notice: Duration::ZERO, ..Settings::default() };
-        let served = run(fake.clone(), settings, listener, readiness.clone(), shutdown.clone());
+        let served =
+            run(fake.clone(), settings, listener, Callers::new(None), readiness.clone(), shutdown.clone());
         Self { fake, readiness, shutdown, address, served: tokio::spawn(served) }
     }
 

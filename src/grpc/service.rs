@@ -8,8 +8,8 @@ use tracing::Span;
 use uuid::Uuid;
 
 use crate::domain::Timestamp;
-use crate::domain::access::AskedBy;
-use crate::domain::command::Command;
+use crate::domain::access::{AskedBy, Method};
+use crate::domain::command::{Command, OrganizationId};
 use crate::domain::error::{Reason, Refusal};
 use crate::domain::record::{CommandRecord, Door, State};
 use crate::service::archiver::{Answer, Archiver, Submission};
@@ -17,6 +17,7 @@ use crate::telemetry::context;
 
 use super::admission::Admission;
 use super::call::Arrival;
+use super::callers::Caller;
 use super::convert::{self, Lookup, Success, Wish};
 use super::deadline::{self, Bounds};
 use super::proto;
@@ -44,9 +45,10 @@ impl GuestConnections {
         request: Request<R>,
     ) -> Result<Response<T>, Status> {
         let answer_by = self.answer_by(&request)?;
+        let caller = caller(&request)?;
         let archiver = self.archiver.clone();
         let wish = request.into_inner().into();
-        let work = async move { change(&archiver, wish, answer_by).await.map(T::from) };
+        let work = async move { change(&archiver, wish, caller, answer_by).await.map(T::from) };
         self.admission.run(work).await.map(Response::new)
     }
 
@@ -80,29 +82,52 @@ impl GuestConnectionService for GuestConnections {
         request: Request<proto::GetCommandRequest>,
     ) -> Result<Response<proto::GetCommandResponse>, Status> {
         let answer_by = self.answer_by(&request)?;
+        let caller = caller(&request)?;
         let archiver = self.archiver.clone();
-        let work = async move { look_up(&archiver, request.into_inner(), answer_by).await };
+        let work = async move { look_up(&archiver, request.into_inner(), &caller, answer_by).await };
         self.admission.run(work).await.map(Response::new)
     }
 }
 
-async fn change(archiver: &Archiver, wish: Wish, answer_by: Instant) -> Result<Success, Status> {
+/// Who calls. Without a word on that nothing is done.
+fn caller<R>(request: &Request<R>) -> Result<Caller, Status> {
+    request.extensions().get().cloned().ok_or_else(|| {
+        tracing::error!("a call came past the question who calls");
+        status::of(&Refusal::new(Reason::Internal, "a fault of the adapter"), &Subject::default())
+    })
+}
+
+/// The requester of a request that names none. One that the caller may not ask for is as good as none: the answer must not
+/// tell whether there is one.
+fn default_requester(archiver: &Archiver, caller: &Caller) -> Option<OrganizationId> {
+    archiver.default_requester().filter(|requester| caller.sees(*requester))
+}
+
+async fn change(
+    archiver: &Archiver,
+    wish: Wish,
+    caller: Caller,
+    answer_by: Instant,
+) -> Result<Success, Status> {
+    let refuse = |refusal: Refusal| status::of(&refusal, &Subject::default());
+    // What is wrong with a request is in the request alone, so that saying so first tells nothing of others.
     let command = wish
-        .command(archiver.now(), archiver.retention(), Uuid::now_v7(), archiver.default_requester())
-        .map_err(|refusal| status::of(&refusal, &Subject::default()))?;
+        .command(archiver.now(), archiver.retention(), Uuid::now_v7(), default_requester(archiver, &caller))
+        .map_err(refuse)?;
+    caller.permit(Method::setting(command.archived), command.requester).map_err(refuse)?;
     let subject = Subject { key: Some(command.key.clone()), ..Subject::default() };
-    let answer = match archiver.submit(submission(command, answer_by)) {
+    let answer = match archiver.submit(submission(command, caller.asked_by, answer_by)) {
         Ok(answer) => answer.await,
         Err(refusal) => Err(refusal),
     };
     answer.map_err(|refusal| refused(&refusal, &subject)).and_then(|answer| answered(answer, archiver.now()))
 }
 
-fn submission(command: Command, answer_by: Instant) -> Submission {
+fn submission(command: Command, asked_by: AskedBy, answer_by: Instant) -> Submission {
     Submission {
         command,
         door: Door::Grpc,
-        asked_by: AskedBy::default(),
+        asked_by,
         trace: context::of(&Span::current()),
         correlation_id: None,
         reply: None,
@@ -141,10 +166,16 @@ fn ended(record: &CommandRecord, replayed: bool) -> Result<Success, Status> {
 async fn look_up(
     archiver: &Archiver,
     request: proto::GetCommandRequest,
+    caller: &Caller,
     answer_by: Instant,
 ) -> Result<proto::GetCommandResponse, Status> {
-    let lookup = Lookup::read(request, archiver.default_requester())
-        .map_err(|refusal| status::of(&refusal, &Subject::default()))?;
+    let refuse = |refusal: Refusal| status::of(&refusal, &Subject::default());
+    let lookup = Lookup::read(request, default_requester(archiver, caller)).map_err(refuse)?;
+    match &lookup {
+        Lookup::Id(_) => caller.permit_some(Method::Get),
+        Lookup::Key(requester, _) => caller.permit(Method::Get, *requester),
+    }
+    .map_err(refuse)?;
     let subject =
         Subject { resource: Some((resource::COMMAND, lookup.resource_name())), ..Subject::default() };
     let found = match lookup {
@@ -154,7 +185,9 @@ async fn look_up(
     let not_found = || {
         Refusal::new(Reason::CommandNotFound, "no command is known by that name, or it was forgotten since")
     };
-    match found.and_then(|record| record.ok_or_else(not_found)) {
+    // Another one's command is an unknown one.
+    let shown = |record: &CommandRecord| caller.sees(record.command.requester);
+    match found.and_then(|record| record.filter(shown).ok_or_else(not_found)) {
         Ok(record) => Ok(proto::GetCommandResponse { command: Some(convert::command(&record)) }),
         Err(refusal) => Err(refused(&refusal, &subject)),
     }
