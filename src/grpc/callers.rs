@@ -233,3 +233,7 @@ fn token(headers: &HeaderMap) -> Result<Option<&str>, Fault> {
 fn unauthenticated() -> Refusal {
     Refusal::new(Reason::Unauthenticated, "the caller has not proved who it is")
 }
+
+#[cfg(test)]
+#[path = "callers_tests.rs"]
+mod tests;

@@ -179,15 +179,14 @@ async fn look_up(
     let subject =
         Subject { resource: Some((resource::COMMAND, lookup.resource_name())), ..Subject::default() };
     let found = match lookup {
-        Lookup::Id(id) => in_time(answer_by, archiver.command(id)).await,
+        // Another one's command is an unknown one.
+        Lookup::Id(id) => in_time(answer_by, archiver.command(id, |requester| caller.sees(requester))).await,
         Lookup::Key(requester, key) => in_time(answer_by, archiver.command_by_key(requester, key)).await,
     };
     let not_found = || {
         Refusal::new(Reason::CommandNotFound, "no command is known by that name, or it was forgotten since")
     };
-    // Another one's command is an unknown one.
-    let shown = |record: &CommandRecord| caller.sees(record.command.requester);
-    match found.and_then(|record| record.filter(shown).ok_or_else(not_found)) {
+    match found.and_then(|record| record.ok_or_else(not_found)) {
         Ok(record) => Ok(proto::GetCommandResponse { command: Some(convert::command(&record)) }),
         Err(refusal) => Err(refused(&refusal, &subject)),
     }

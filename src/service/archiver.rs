@@ -141,12 +141,22 @@ impl Archiver {
         })
     }
 
-    /// A command by its id.
+    /// A command by its id, if its requester is one of those that are `shown`. Of another one's no more is read than of one
+    /// that is not there, so that the time tells nothing either.
     ///
     /// # Errors
     /// `STORE_UNAVAILABLE`.
-    pub async fn command(&self, id: CommandId) -> Result<Option<CommandRecord>, Refusal> {
-        self.shared.store.command(id).await.map_err(|error| store_unavailable(&error))
+    pub async fn command(
+        &self,
+        id: CommandId,
+        shown: impl Fn(OrganizationId) -> bool,
+    ) -> Result<Option<CommandRecord>, Refusal> {
+        let store = &self.shared.store;
+        let requester = store.requester(id).await.map_err(|error| store_unavailable(&error))?;
+        if !requester.is_some_and(shown) {
+            return Ok(None);
+        }
+        store.command(id).await.map_err(|error| store_unavailable(&error))
     }
 
     /// A command by its requester and key.

@@ -170,6 +170,9 @@ pub trait Store: Send + Sync + 'static {
     /// Ends a claim.
     fn finish(&self, finish: Finish) -> StoreFuture<Finished>;
 
+    /// Whose command this is.
+    fn requester(&self, id: CommandId) -> StoreFuture<Option<OrganizationId>>;
+
     /// A command by its id.
     fn command(&self, id: CommandId) -> StoreFuture<Option<CommandRecord>>;
 

@@ -126,6 +126,7 @@ pub async fn a_duplicate_finds_the_first_in_progress<H: Harness>(world: World<H>
         joined,
         guest_connection_adapter::domain::record::CommandRecord { door: Door::Amqp, ..first.clone() }
     );
+    assert_eq!(world.store().requester(first.id).await.unwrap(), Some(first.command.requester));
     assert_eq!(world.store().command(first.id).await.unwrap(), Some(joined), "it is kept");
     assert_eq!(world.check_books().await.registered, 1);
 }

@@ -158,5 +158,6 @@ pub async fn an_unknown_command_is_an_error<H: Harness>(world: World<H>) {
     let id = CommandId(Uuid::now_v7());
     world.store().begin(id, Uuid::now_v7(), true).await.unwrap_err();
     assert_eq!(world.store().command(id).await.unwrap(), None);
+    assert_eq!(world.store().requester(id).await.unwrap(), None);
     world.fresh(wish(1, "k")).await;
 }

@@ -127,6 +127,10 @@ impl Store for Gated<dyn Store> {
         self.effect(Effect::Finish, move |store| store.finish(finish), note)
     }
 
+    fn requester(&self, id: CommandId) -> StoreFuture<Option<OrganizationId>> {
+        self.question(move |store| store.requester(id))
+    }
+
     fn command(&self, id: CommandId) -> StoreFuture<Option<CommandRecord>> {
         self.question(move |store| store.command(id))
     }

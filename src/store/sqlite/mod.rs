@@ -216,6 +216,10 @@ impl Store for SqliteStore {
         self.write(move |scope| operations::finish(scope, finish))
     }
 
+    fn requester(&self, id: CommandId) -> StoreFuture<Option<OrganizationId>> {
+        self.read(move |scope| rows::requester(scope.connection, id))
+    }
+
     fn command(&self, id: CommandId) -> StoreFuture<Option<CommandRecord>> {
         self.read(move |scope| rows::command_by_id(scope.connection, id))
     }

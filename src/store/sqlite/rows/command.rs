@@ -33,6 +33,16 @@ pub(in crate::store::sqlite) fn command_by_id(
     one_command(&mut statement, [id.0.as_bytes()])
 }
 
+/// Whose command it is. Reads nothing else of it.
+pub(in crate::store::sqlite) fn requester(
+    database: &Database,
+    id: CommandId,
+) -> Result<Option<OrganizationId>, Fault> {
+    let mut statement = database.prepare_cached("SELECT requester FROM commands WHERE id = ?1")?;
+    let mut rows = statement.query([id.0.as_bytes()])?;
+    rows.next()?.map(|row| uuid(row, 0).map(OrganizationId)).transpose()
+}
+
 pub(in crate::store::sqlite) fn command_by_key(
     database: &Database,
     requester: OrganizationId,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-pub(super) use command::{blocker, command_by_id, command_by_key, is_behind, write_command};
+pub(super) use command::{blocker, command_by_id, command_by_key, is_behind, requester, write_command};
 pub(super) use connection::{StoredConnection, connection, write_connection};
 
 use super::error::Fault;
