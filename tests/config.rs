@@ -365,7 +365,7 @@ fn the_example_works_once_its_marks_are_taken_away() {
         let bare = line.trim_start_matches("# ");
         let is_setting =
             bare.starts_with('[') || bare.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
-        let both = bare.starts_with("token_file");
+        let both = bare.starts_with("token_file") || bare.starts_with("keys_file");
         if is_setting && !both { bare } else { "" }
     });
     let text = settings.collect::<Vec<_>>().join("\n");

@@ -92,18 +92,16 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     let upstream = Arc::new(MyCreditApp::new(config.upstream()?)?);
     let archiver = Archiver::new(config.service(), store.clone(), upstream.clone(), clock);
     let readiness = Readiness::default();
-    let tokens = callers::tokens(&config)?;
-    let door = callers::Door::new(tokens.clone());
-    let callers = door.callers.clone();
-    let watch = Watch::begin(&config, upstream, archiver.clone(), door, &readiness)?;
+    let callers = callers::Door::new(&config)?;
+    let watch = Watch::begin(&config, upstream, archiver.clone(), callers.clone(), &readiness)?;
     let stops = Stops::default();
 
     let mut tasks = Tasks::default();
     let door = grpc::server::Shutdown { draining: stops.doors.clone(), stopped: stops.admin.clone() };
-    let (calls, ready) = (archiver.clone(), readiness.clone());
+    let (calls, known, ready) = (archiver.clone(), callers.callers.clone(), readiness.clone());
     let grpc_settings = config.grpc();
     tasks.doors.spawn(async move {
-        Ok(grpc::server::serve(grpc_settings, grpc_listener, calls, callers, ready, door).await?)
+        Ok(grpc::server::serve(grpc_settings, grpc_listener, calls, known, ready, door).await?)
     });
     let publisher = open_publisher(&config, &archiver, &store, &readiness, &stops, &mut tasks)?;
 
@@ -113,10 +111,7 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     parts.spawn(done(watch_store(store.clone(), readiness.part("store"), stops.doors.clone())));
     parts.spawn(done(watch_gate(archiver.gate().clone(), readiness.part("upstream"), stops.doors.clone())));
     parts.spawn(done(watch.run(source, stops.doors.clone())));
-    if let Some(tokens) = tokens.filter(|tokens| tokens.is_fetching()) {
-        let (part, stop) = (readiness.part("jwt"), stops.doors.clone());
-        parts.spawn(async move { done(tokens.run(part, stop)).await });
-    }
+    parts.spawn(done(callers.keep_keys(&readiness, stops.doors.clone())));
     parts.spawn(done(retention::run(store.clone(), stops.doors.clone())));
     let recovery = archiver.clone();
     parts.spawn(async move { done(recovery.recover()).await });

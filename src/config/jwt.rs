@@ -21,7 +21,7 @@ use crate::mycreditapp::roots;
 pub struct Jwt {
     /// The issuer: what the claim `iss` must be.
     #[schemars(example = &"https://idp.example.org/")]
-    pub issuer: String,
+    pub issuer: Option<String>,
     /// Names of this adapter: the claim `aud` must hold one of them.
     #[schemars(example = ["guest-connection-adapter"])]
     #[serde(deserialize_with = "super::list::deserialize")]
@@ -60,7 +60,7 @@ pub struct Jwt {
 impl Default for Jwt {
     fn default() -> Self {
         Self {
-            issuer: String::new(),
+            issuer: None,
             audience: Vec::new(),
             algorithms: vec!["RS256".to_owned(), "ES256".to_owned()],
             keys_file: None,
@@ -80,7 +80,7 @@ impl Jwt {
     pub fn settings(&self) -> jwt::Settings {
         let named = ALGORITHMS.iter().filter(|(name, _)| self.algorithms.iter().any(|wanted| wanted == name));
         jwt::Settings {
-            issuer: self.issuer.clone(),
+            issuer: self.issuer.clone().unwrap_or_default(),
             audience: self.audience.clone(),
             algorithms: named.map(|(_, algorithm)| *algorithm).collect(),
             leeway: self.leeway,
@@ -121,7 +121,7 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
         }
         return;
     };
-    if jwt.issuer.is_empty() {
+    if jwt.issuer.as_ref().is_none_or(String::is_empty) {
         faults.push("jwt.issuer", "must be given");
     }
     if jwt.audience.is_empty() || jwt.audience.iter().any(String::is_empty) {

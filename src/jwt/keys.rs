@@ -105,7 +105,7 @@ impl PartialEq for Keys {
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keys").field("count", &self.keys.len()).finish()
+        f.debug_struct("Keys").field("count", &self.keys.len()).finish_non_exhaustive()
     }
 }
 

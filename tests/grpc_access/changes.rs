@@ -187,3 +187,21 @@ async fn what_is_wrong_with_the_section_is_told_at_the_start() {
     let (status, log) = without.start_in_vain().await;
     assert!(status.code() == Some(2) && log.contains("needs the section `jwt`"), "{log}");
 }
+
+/// The page's example is a configuration that does.
+#[tokio::test]
+async fn the_example_of_the_page_is_a_good_configuration() {
+    let page = include_str!("../../docs/security.md");
+    let example = page.split("```toml\n").find(|part| part.contains("[jwt]")).expect("an example");
+    let example = example.split("```").next().unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let secret = secret_file(place.path(), "secret", "s3cret");
+    let organization = format!(
+        "[organizations.acme]\nid = \"{}\"\nclient_id = \"c\"\nclient_secret_file = \"{}\"\n",
+        Uuid::now_v7(),
+        secret.display()
+    );
+    let file = secret_file(place.path(), "adapter.toml", &format!("{organization}{example}"));
+    let config = guest_connection_adapter::config::load(Some(&file), []).expect("a good configuration");
+    assert!(config.jwt.is_some() && config.principals.len() == 1);
+}

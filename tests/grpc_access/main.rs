@@ -12,6 +12,7 @@ mod changes;
 mod cost;
 mod headers;
 mod keys;
+mod odd;
 mod support;
 mod tenants;
 mod tokens;
