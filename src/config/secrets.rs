@@ -55,14 +55,15 @@ fn has_password(text: &str) -> bool {
     Url::parse(text).is_ok_and(|url| url.password().is_some())
 }
 
-/// The files that are named and read: secrets, and the keys of bearer tokens.
+/// The files that are named and read: secrets, the keys of bearer tokens, and certificate authorities.
 pub(super) fn files(config: &Config) -> impl Iterator<Item = &Path> {
     let organizations = config.organizations.values();
     let files =
         organizations.flat_map(|organization| [&organization.client_secret_file, &organization.token_file]);
     let password = config.amqp.as_ref().map(|amqp| &amqp.password_file);
     let keys = config.jwt.as_ref().map(|jwt| &jwt.keys_file);
-    files.chain(password).chain(keys).filter_map(|file| file.as_deref())
+    let files = files.chain(password).chain(keys).chain([&config.upstream.ca_file]);
+    files.filter_map(|file| file.as_deref())
 }
 
 /// Reads the secret files that are named, and moves credentials out of the broker's address.

@@ -23,7 +23,8 @@ pub struct Config {
     #[schemars(example = &"acme")]
     pub default_organization: Option<String>,
     /// How often it is looked whether this file, or a file with a secret that it names, has changed. Organisations that
-    /// were added, changed or removed, and the default one, take effect without a restart; every other key needs one.
+    /// were added, changed or removed, the default one, principals and `jwt.keys_file` take effect without a restart; every
+    /// other key needs one.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub organizations_check_interval: Duration,
