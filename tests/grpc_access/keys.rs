@@ -7,10 +7,14 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use harness::adapter::secret_file;
 use harness::{Adapter, DEADLINE, Upstream};
 use jsonwebtoken::Header;
+use rustls::pki_types::PrivateKeyDer;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use uuid::Uuid;
 
 use crate::changes::Load;
@@ -193,5 +197,52 @@ async fn a_server_of_keys_that_is_away_at_the_start_is_waited_for() {
         }
     };
     tokio::time::timeout(DEADLINE, told).await.expect("it says why");
+    assert!(adapter.terminate().await.0.success());
+}
+
+/// Serves `body` over TLS, as `localhost`, and yields its port and its certificate, which is its own authority.
+async fn serve_by_tls(body: String) -> (u16, String) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.unwrap().with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key);
+    let acceptor = TlsAcceptor::from(Arc::new(config.unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answer =
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // A client that does not trust it goes away.
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut head = [0; 4096];
+            let _ = stream.read(&mut head).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    (port, made.cert.pem())
+}
+
+#[tokio::test]
+async fn keys_come_by_tls_from_a_server_that_is_trusted_and_from_no_other() {
+    let issuer = Issuer::ec("key");
+    let upstream = Upstream::start_with(2).await;
+    let (port, authority) = serve_by_tls(set(&[&issuer])).await;
+    let setup = setup_with_url(&upstream, &format!("https://localhost:{port}/jwks"), "");
+    let adapter = setup.start().await;
+    let told = async {
+        while !part(&adapter, "not_ready").await.contains("none were got yet") {
+            harness::look_again().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, told).await.expect("it says why");
+    assert!(adapter.terminate().await.0.success());
+    let file = secret_file(setup.directory(), "ca.pem", &authority);
+    let line = format!("jwt.jwks_ca_file = \"{}\"", file.display());
+    let adapter = setup.config(&line).start_ready().await;
+    let call = upstream.archive(Uuid::new_v4(), "k");
+    archive(&mut adapter.client().await, &issuer.token("first"), call).await.expect("known");
     assert!(adapter.terminate().await.0.success());
 }
