@@ -10,14 +10,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("telemetry", &["domain"]),
     ("wire", &["domain"]),
     ("proto", &[]),
+    ("tls", &[]),
     ("service", &["domain", "telemetry"]),
     ("admin", &["service", "telemetry"]),
     ("store", &["domain", "service"]),
     ("mycreditapp", &["domain", "service", "telemetry"]),
     ("stdout", &["domain", "service", "wire"]),
-    ("grpc", &["domain", "service", "telemetry", "proto"]),
+    ("grpc", &["domain", "service", "telemetry", "tls", "proto"]),
     ("amqp", &["domain", "service", "telemetry", "proto", "wire"]),
-    ("config", &["domain", "mycreditapp", "telemetry"]),
+    ("config", &["domain", "mycreditapp", "telemetry", "tls"]),
 ];
 
 const FREE: &[&str] = &["app", "cli", "main", "lib"];
