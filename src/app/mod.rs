@@ -1,5 +1,6 @@
 //! Puts the parts together, runs them, and takes them down in order.
 
+mod certificate;
 mod files;
 mod organizations;
 mod settings;
@@ -14,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::certificate::Certificate;
 use self::organizations::Watch;
 use crate::amqp::consume::Resume;
 use crate::amqp::{BrokerPublisher, Consumer};
@@ -89,6 +91,12 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     let archiver = Archiver::new(config.service(), store.clone(), upstream.clone(), clock);
     let readiness = Readiness::default();
     let watch = Watch::begin(&config, upstream, archiver.clone(), &readiness)?;
+    let certificate = Certificate::begin(&config, &readiness)?;
+    let identity = certificate.as_ref().map(Certificate::identity);
+    let grpc_listener = grpc::incoming::Listener { socket: grpc_listener, identity };
+    if let Some(lacks) = config.grpc_lacks() {
+        warn!(grpc.listen = %grpc_address, lacks, "gRPC is open to a network and insecure, as `grpc.insecure` allows");
+    }
     let stops = Stops::default();
 
     let mut tasks = Tasks::default();
@@ -106,6 +114,9 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     parts.spawn(done(watch_store(store.clone(), readiness.part("store"), stops.doors.clone())));
     parts.spawn(done(watch_gate(archiver.gate().clone(), readiness.part("upstream"), stops.doors.clone())));
     parts.spawn(done(watch.run(source, stops.doors.clone())));
+    if let Some(certificate) = certificate {
+        parts.spawn(done(certificate.run(stops.doors.clone())));
+    }
     parts.spawn(done(retention::run(store.clone(), stops.doors.clone())));
     let recovery = archiver.clone();
     parts.spawn(async move { done(recovery.recover()).await });

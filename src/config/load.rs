@@ -39,7 +39,9 @@ pub(super) fn read(
             Config::default()
         }
     };
-    let files = file.into_iter().chain(secrets::files(&config)).map(Path::to_owned).collect();
+    let mut files: Vec<_> = file.into_iter().chain(secrets::files(&config)).map(Path::to_owned).collect();
+    // A fault in one of them is a fault of the whole, until the file is mended.
+    files.extend(config.grpc.tls().iter().flat_map(|tls| tls.paths()).cloned());
     secrets::resolve(&mut config, &mut faults);
     rules::check(&config, &mut faults);
     Reading { files, config: if faults.0.is_empty() { Ok(config) } else { Err(faults) } }

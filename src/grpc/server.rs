@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
@@ -15,6 +13,7 @@ use crate::service::readiness::{Condition, Conditions, Part, Readiness, ready};
 use super::admission::Admission;
 use super::call::SurroundLayer;
 use super::deadline::Bounds;
+use super::incoming::{self, Listener, connections};
 use super::proto::DESCRIPTORS;
 use super::proto::guest_connection_service_server::{
     GuestConnectionService, GuestConnectionServiceServer, SERVICE_NAME,
@@ -39,6 +38,9 @@ const STREAMS_MAX: u32 = 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The time that calls of a connection which is too old have beyond the longest wait for an answer.
+const GRACE_MARGIN: Duration = Duration::from_secs(60);
+
 /// What may be set of the door.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -51,6 +53,11 @@ pub struct Settings {
     /// How long health says no, and calls are refused, before the listener closes: callers' balancers need that to
     /// look elsewhere.
     pub drain_notice: Duration,
+    /// How connections are taken in.
+    pub incoming: incoming::Settings,
+    /// The age at which a connection is closed, when its last call has ended. Nobody keeps one, or the rights that came with
+    /// it, for ever.
+    pub connection_age_max: Duration,
 }
 
 impl Default for Settings {
@@ -60,6 +67,8 @@ impl Default for Settings {
             message_length_max: 64 * 1024,
             bounds: Bounds { wait_default: Duration::from_secs(35), wait_max: Duration::from_secs(300) },
             drain_notice: Duration::from_millis(500),
+            incoming: incoming::Settings::default(),
+            connection_age_max: Duration::from_secs(30 * 60),
         }
     }
 }
@@ -92,7 +101,7 @@ pub enum Error {
 /// Why it could not be served, or not to the end.
 pub async fn serve(
     settings: Settings,
-    listener: TcpListener,
+    listener: Listener,
     archiver: Archiver,
     readiness: Readiness,
     shutdown: Shutdown,
@@ -105,7 +114,7 @@ pub async fn serve(
 async fn run(
     service: impl GuestConnectionService,
     settings: Settings,
-    listener: TcpListener,
+    listener: Listener,
     readiness: Readiness,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
@@ -118,8 +127,6 @@ async fn run(
     let (reflection, reflection_alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
     tell(&reporter, NOT_SERVING).await;
 
-    let incoming =
-        TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE_INTERVAL));
     part.set(Condition::Ready);
     let closing = close(reporter, readiness, part, shutdown.draining, settings.drain_notice);
     let served = Server::builder()
@@ -127,12 +134,14 @@ async fn run(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_header_list_size(HEADERS_LENGTH_MAX)
+        .max_connection_age(settings.connection_age_max)
+        .max_connection_age_grace(settings.bounds.wait_max + GRACE_MARGIN)
         .layer(SurroundLayer)
         .add_service(service)
         .add_service(health)
         .add_service(reflection)
         .add_service(reflection_alpha)
-        .serve_with_incoming_shutdown(incoming, closing);
+        .serve_with_incoming_shutdown(connections(listener, settings.incoming), closing);
     tokio::select! {
         served = served => Ok(served?),
         () = shutdown.stopped.cancelled() => Ok(()),

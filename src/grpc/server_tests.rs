@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -72,6 +73,7 @@ impl Door {
         let address = listener.local_addr().expect("bound");
         let (fake, readiness, shutdown) = (Fake::default(), Readiness::default(), Shutdown::default());
         let settings = Settings { drain_notice: Duration::ZERO, ..Settings::default() };
+        let listener = Listener { socket: listener, identity: None };
         let served = run(fake.clone(), settings, listener, readiness.clone(), shutdown.clone());
         Self { fake, readiness, shutdown, address, served: tokio::spawn(served) }
     }
