@@ -87,3 +87,57 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
         faults.push("grpc.listen", rule);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(change: impl FnOnce(&mut Config)) -> String {
+        let (mut config, mut faults) = (Config::default(), Faults::default());
+        change(&mut config);
+        check(&config, &mut faults);
+        faults.to_string()
+    }
+
+    #[test]
+    fn half_of_what_belongs_together_is_a_fault() {
+        let file = || Some("file.pem".into());
+        let cases: [(&str, fn(&mut Grpc, Option<std::path::PathBuf>)); 4] = [
+            ("grpc.key_file: needs `grpc.certificate_file`", |grpc, file| grpc.key_file = file),
+            ("grpc.certificate_file: needs `grpc.key_file`", |grpc, file| grpc.certificate_file = file),
+            ("grpc.client_ca_file: needs `grpc.certificate_file`", |grpc, file| grpc.client_ca_file = file),
+            ("grpc.client_certificates: needs `grpc.client_ca_file`", |grpc, _| {
+                grpc.client_certificates = Some(ClientCertificates::Required);
+            }),
+        ];
+        for (fault, change) in cases {
+            let text = faults(|config| change(&mut config.grpc, file()));
+            assert!(text.starts_with(fault), "{text}");
+        }
+        assert_eq!(faults(|_| {}), "");
+        let text = faults(|config| config.grpc.connections_max = 0);
+        assert!(text.starts_with("grpc.connections_max: is 0"), "{text}");
+    }
+
+    #[test]
+    fn what_others_can_reach_needs_locks() {
+        for (listen, is_open) in [
+            ("127.0.0.1:1", false),
+            ("127.8.8.8:1", false),
+            ("[::1]:1", false),
+            ("[::ffff:127.0.0.1]:1", false),
+            ("0.0.0.0:1", true),
+            ("[::]:1", true),
+            ("192.0.2.1:1", true),
+            ("[::ffff:192.0.2.1]:1", true),
+        ] {
+            let text = faults(|config| config.grpc.listen = listen.parse().unwrap());
+            assert_eq!(text.starts_with("grpc.listen: is "), is_open, "{listen}: {text}");
+            let text = faults(|config| {
+                config.grpc.listen = listen.parse().unwrap();
+                config.grpc.insecure = true;
+            });
+            assert_eq!(text, "", "{listen}");
+        }
+    }
+}
