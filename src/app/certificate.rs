@@ -42,7 +42,15 @@ impl Metrics {
     }
 }
 
-/// Follows the files.
+/// Follows the files, if there are some, until `stop`.
+pub(super) async fn run(certificate: Option<Certificate>, stop: CancellationToken) {
+    match certificate {
+        Some(certificate) => certificate.run(stop).await,
+        None => stop.cancelled().await,
+    }
+}
+
+/// The files that are followed.
 pub(super) struct Certificate {
     files: Files,
     seen: Signatures,
@@ -81,7 +89,7 @@ impl Certificate {
     }
 
     /// Looks at the files until `stop`.
-    pub(super) async fn run(mut self, stop: CancellationToken) {
+    async fn run(mut self, stop: CancellationToken) {
         let mut looks = interval(self.interval);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(looks.tick()).await.is_some() {

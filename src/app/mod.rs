@@ -92,11 +92,7 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     let readiness = Readiness::default();
     let watch = Watch::begin(&config, upstream, archiver.clone(), &readiness)?;
     let certificate = Certificate::begin(&config, &readiness)?;
-    let identity = certificate.as_ref().map(Certificate::identity);
-    let grpc_listener = grpc::incoming::Listener { socket: grpc_listener, identity };
-    if let Some(lacks) = config.grpc_lacks() {
-        warn!(grpc.listen = %grpc_address, lacks, "gRPC is open to a network and insecure, as `grpc.insecure` allows");
-    }
+    let grpc_listener = grpc_door(&config, grpc_listener, certificate.as_ref());
     let stops = Stops::default();
 
     let mut tasks = Tasks::default();
@@ -114,9 +110,7 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     parts.spawn(done(watch_store(store.clone(), readiness.part("store"), stops.doors.clone())));
     parts.spawn(done(watch_gate(archiver.gate().clone(), readiness.part("upstream"), stops.doors.clone())));
     parts.spawn(done(watch.run(source, stops.doors.clone())));
-    if let Some(certificate) = certificate {
-        parts.spawn(done(certificate.run(stops.doors.clone())));
-    }
+    parts.spawn(done(certificate::run(certificate, stops.doors.clone())));
     parts.spawn(done(retention::run(store.clone(), stops.doors.clone())));
     let recovery = archiver.clone();
     parts.spawn(async move { done(recovery.recover()).await });
@@ -241,6 +235,19 @@ async fn takes_data(store: Arc<dyn Store>) {
     while store.probe().await.is_err() {
         sleep(STORE_RETRY_INTERVAL).await;
     }
+}
+
+/// The listener with its locks, and a warning if it has none though others can reach it.
+fn grpc_door(
+    config: &Config,
+    socket: TcpListener,
+    certificate: Option<&Certificate>,
+) -> grpc::incoming::Listener {
+    let (listen, lacks) = (config.grpc.listen, config.grpc_lacks());
+    if let Some(lacks) = lacks {
+        warn!(grpc.listen = %listen, lacks, "gRPC is open to a network and insecure, as `grpc.insecure` allows");
+    }
+    grpc::incoming::Listener { socket, identity: certificate.map(Certificate::identity) }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {

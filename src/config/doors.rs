@@ -90,6 +90,8 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     fn faults(change: impl FnOnce(&mut Config)) -> String {
@@ -101,8 +103,8 @@ mod tests {
 
     #[test]
     fn half_of_what_belongs_together_is_a_fault() {
-        let file = || Some("file.pem".into());
-        let cases: [(&str, fn(&mut Grpc, Option<std::path::PathBuf>)); 4] = [
+        type Change = fn(&mut Grpc, Option<PathBuf>);
+        let cases: [(&str, Change); 4] = [
             ("grpc.key_file: needs `grpc.certificate_file`", |grpc, file| grpc.key_file = file),
             ("grpc.certificate_file: needs `grpc.key_file`", |grpc, file| grpc.certificate_file = file),
             ("grpc.client_ca_file: needs `grpc.certificate_file`", |grpc, file| grpc.client_ca_file = file),
@@ -111,7 +113,7 @@ mod tests {
             }),
         ];
         for (fault, change) in cases {
-            let text = faults(|config| change(&mut config.grpc, file()));
+            let text = faults(|config| change(&mut config.grpc, Some("file.pem".into())));
             assert!(text.starts_with(fault), "{text}");
         }
         assert_eq!(faults(|_| {}), "");

@@ -11,6 +11,7 @@ use serde_path_to_error::Segment;
 use super::fault::Faults;
 use super::source::Reading;
 use super::{Config, PREFIX, SEPARATOR, reference, rules, secrets, variable};
+use crate::tls::Files;
 
 /// Reads `file`, if there is one, then lets the `environment` have its say, and checks the whole.
 ///
@@ -41,7 +42,7 @@ pub(super) fn read(
     };
     let mut files: Vec<_> = file.into_iter().chain(secrets::files(&config)).map(Path::to_owned).collect();
     // A fault in one of them is a fault of the whole, until the file is mended.
-    files.extend(config.grpc.tls().iter().flat_map(|tls| tls.paths()).cloned());
+    files.extend(config.grpc.tls().iter().flat_map(Files::paths).cloned());
     secrets::resolve(&mut config, &mut faults);
     rules::check(&config, &mut faults);
     Reading { files, config: if faults.0.is_empty() { Ok(config) } else { Err(faults) } }

@@ -78,6 +78,8 @@ pub enum Offence {
     Resets,
     /// It did not say in time that it speaks HTTP/2.
     Silence,
+    /// It is there for too long, and would not go when it was asked to.
+    Age,
 }
 
 impl Offence {
@@ -88,6 +90,7 @@ impl Offence {
             Self::IdleFrames => "idle_frames",
             Self::Resets => "resets",
             Self::Silence => "silence",
+            Self::Age => "age",
         }
     }
 }
@@ -162,16 +165,37 @@ impl Meter {
 pub struct Guard<S> {
     inner: S,
     meter: Meter,
-    /// The time for the first settings; nothing once they are there.
-    silence: Option<Pin<Box<Sleep>>>,
+    /// When the first settings must be there; then, when the connection must have ended.
+    deadline: Pin<Box<Sleep>>,
+    life_end: Instant,
+    is_begun: bool,
     is_cut: bool,
 }
 
 impl<S> Guard<S> {
-    /// Guards `inner`, whose client must begin within `begin_timeout`.
-    pub fn new(inner: S, begin_timeout: Duration) -> Self {
-        let silence = Some(Box::pin(sleep(begin_timeout)));
-        Self { inner, meter: Meter::new(Instant::now()), silence, is_cut: false }
+    /// Guards `inner`, whose client must begin within `begin_timeout` and have ended after `life_max`.
+    pub fn new(inner: S, begin_timeout: Duration, life_max: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            inner,
+            meter: Meter::new(now),
+            deadline: Box::pin(sleep(begin_timeout)),
+            life_end: now + life_max,
+            is_begun: false,
+            is_cut: false,
+        }
+    }
+
+    /// Whether it may go on. Asked before reading and before writing: while a client takes nothing in, nothing is read from
+    /// it.
+    fn go_on(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.is_cut {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        if self.deadline.as_mut().poll(context).is_pending() {
+            return Ok(());
+        }
+        Err(self.cut(if self.is_begun { Offence::Age } else { Offence::Silence }))
     }
 
     fn cut(&mut self, offence: Offence) -> io::Error {
@@ -189,19 +213,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.is_cut {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
-        if let Some(silence) = &mut this.silence
-            && silence.as_mut().poll(context).is_ready()
-        {
-            return Poll::Ready(Err(this.cut(Offence::Silence)));
-        }
+        this.go_on(context)?;
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.inner).poll_read(context, buffer))?;
         let read = this.meter.read(&buffer.filled()[before..], Instant::now());
-        if this.meter.is_begun {
-            this.silence = None;
+        if this.meter.is_begun && !this.is_begun {
+            this.is_begun = true;
+            this.deadline.as_mut().reset(this.life_end);
+            // The clock wakes only who has asked it.
+            this.go_on(context)?;
         }
         Poll::Ready(read.map_err(|offence| this.cut(offence)))
     }
@@ -213,6 +233,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.go_on(context)?;
         let count = ready!(Pin::new(&mut self.inner).poll_write(context, bytes))?;
         self.meter.wrote(count);
         Poll::Ready(Ok(count))
@@ -223,6 +244,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.go_on(context)?;
         let count = ready!(Pin::new(&mut self.inner).poll_write_vectored(context, slices))?;
         self.meter.wrote(count);
         Poll::Ready(Ok(count))
@@ -233,6 +255,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.go_on(context)?;
         Pin::new(&mut self.inner).poll_flush(context)
     }
 

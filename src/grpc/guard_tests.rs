@@ -91,21 +91,41 @@ fn calls_that_are_cancelled_have_a_bound_which_time_lifts() {
     }
 }
 
+const LONG: Duration = Duration::from_secs(60);
+
 #[tokio::test]
 async fn who_says_nothing_is_cut_off_and_who_has_begun_is_not() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let (_client, server) = tokio::io::duplex(1024);
-    let fault = Guard::new(server, Duration::from_millis(10)).read_u8().await.unwrap_err();
+    let fault = Guard::new(server, Duration::from_millis(10), LONG).read_u8().await.unwrap_err();
     assert_eq!(fault.to_string(), "silence");
 
     let (mut client, server) = tokio::io::duplex(1024);
-    let mut guard = Guard::new(server, Duration::from_secs(60));
+    let mut guard = Guard::new(server, LONG, LONG);
     client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
     let mut preface = [0; 24];
     guard.read_exact(&mut preface).await.unwrap();
-    assert!(guard.silence.is_some(), "the settings are to come");
+    assert!(!guard.is_begun, "the settings are to come");
     client.write_all(&frame(SETTINGS, 0, &[])).await.unwrap();
     let mut settings = [0; 9];
     guard.read_exact(&mut settings).await.unwrap();
-    assert!(guard.silence.is_none());
+    assert!(guard.is_begun);
+}
+
+#[tokio::test]
+async fn who_stays_too_long_is_cut_off_also_while_it_takes_nothing_in() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let begin = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(SETTINGS, 0, &[])].concat();
+    for is_writing in [false, true] {
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut guard = Guard::new(server, LONG, Duration::from_millis(10));
+        client.write_all(&begin).await.unwrap();
+        guard.read_exact(&mut [0; 33]).await.unwrap();
+        let fault = if is_writing {
+            guard.write_all(&[0; 1024]).await.unwrap_err()
+        } else {
+            guard.read_u8().await.unwrap_err()
+        };
+        assert_eq!(fault.to_string(), "age");
+    }
 }

@@ -42,6 +42,8 @@ pub struct Settings {
     pub handshakes_max: usize,
     /// The time for a handshake, and after it for the first words of HTTP/2.
     pub begin_timeout: Duration,
+    /// The time after which a connection is cut off, whatever is under way on it.
+    pub life_max: Duration,
 }
 
 impl Default for Settings {
@@ -51,6 +53,7 @@ impl Default for Settings {
             connections_per_address_max: 256,
             handshakes_max: 256,
             begin_timeout: Duration::from_secs(10),
+            life_max: Duration::from_secs(60 * 60),
         }
     }
 }
@@ -205,11 +208,11 @@ impl Incoming {
             return None;
         };
         prepare(&socket);
-        let begin_timeout = self.census.settings.begin_timeout;
+        let Settings { begin_timeout, life_max, .. } = self.census.settings;
         let Some(identity) = &self.listener.identity else {
             let peer = Peer { address: Some(address), ..Peer::default() };
             return open(&mut place)
-                .then(|| Connection::plain(Guard::new(socket, begin_timeout), peer, place));
+                .then(|| Connection::plain(Guard::new(socket, begin_timeout, life_max), peer, place));
         };
         let acceptor = TlsAcceptor::from(identity.borrow().config.clone());
         self.oldest.retain(|handshake| !handshake.is_finished());
@@ -242,7 +245,8 @@ impl Incoming {
             let certificates = stream.get_ref().1.peer_certificates();
             let names = certificates.and_then(|chain| chain.first()).map(|own| names::of(own));
             let peer = Peer { address: Some(address), names: names.unwrap_or_default().into() };
-            open(&mut place).then(|| Connection::secure(Guard::new(stream, begin_timeout), peer, place))
+            open(&mut place)
+                .then(|| Connection::secure(Guard::new(stream, begin_timeout, life_max), peer, place))
         });
         self.oldest.push_back(handshake);
         None

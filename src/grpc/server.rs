@@ -127,6 +127,9 @@ async fn run(
     let (reflection, reflection_alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
     tell(&reporter, NOT_SERVING).await;
 
+    // Tonic's own grace has a connection cut off without a word before.
+    let life_max = settings.connection_age_max + settings.bounds.wait_max + GRACE_MARGIN;
+    let incoming = connections(listener, incoming::Settings { life_max, ..settings.incoming });
     part.set(Condition::Ready);
     let closing = close(reporter, readiness, part, shutdown.draining, settings.drain_notice);
     let served = Server::builder()
@@ -135,13 +138,12 @@ async fn run(
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_header_list_size(HEADERS_LENGTH_MAX)
         .max_connection_age(settings.connection_age_max)
-        .max_connection_age_grace(settings.bounds.wait_max + GRACE_MARGIN)
         .layer(SurroundLayer)
         .add_service(service)
         .add_service(health)
         .add_service(reflection)
         .add_service(reflection_alpha)
-        .serve_with_incoming_shutdown(connections(listener, settings.incoming), closing);
+        .serve_with_incoming_shutdown(incoming, closing);
     tokio::select! {
         served = served => Ok(served?),
         () = shutdown.stopped.cancelled() => Ok(()),

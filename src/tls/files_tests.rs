@@ -26,12 +26,12 @@ impl Place {
             client_certificate_optional: false,
         }
     }
+}
 
-    fn fault(&self, files: &Files, role: Role, text: &str) {
-        let fault = files.read(b"h2").unwrap_err();
-        assert_eq!(fault.role, role, "{fault}");
-        assert!(fault.message.contains(text), "{fault}");
-    }
+fn is_at_fault(files: &Files, role: Role, text: &str) {
+    let fault = files.read(b"h2").unwrap_err();
+    assert_eq!(fault.role, role, "{fault}");
+    assert!(fault.message.contains(text), "{fault}");
 }
 
 fn pair() -> (String, String) {
@@ -67,23 +67,23 @@ fn each_file_at_fault_is_told_from_the_others() {
         change(&mut files, place.path(name));
         files
     };
-    place.fault(&with(|files, path| files.certificate = path, "none"), Role::Certificate, "cannot be read");
-    place.fault(&with(|files, path| files.key = path, "none"), Role::Key, "cannot be read");
-    place.fault(&with(|files, path| files.client_ca = Some(path), "none"), Role::ClientCa, "cannot be read");
+    is_at_fault(&with(|files, path| files.certificate = path, "none"), Role::Certificate, "cannot be read");
+    is_at_fault(&with(|files, path| files.key = path, "none"), Role::Key, "cannot be read");
+    is_at_fault(&with(|files, path| files.client_ca = Some(path), "none"), Role::ClientCa, "cannot be read");
     place.write("damaged", "-----BEGIN CERTIFICATE-----\nbm90IGE=\n-----END CERTIFICATE-----\n", 0o600);
-    place.fault(
+    is_at_fault(
         &with(|files, path| files.certificate = path, "damaged"),
         Role::Certificate,
         "cannot be read",
     );
-    place.fault(
+    is_at_fault(
         &with(|files, path| files.client_ca = Some(path), "damaged"),
         Role::ClientCa,
         "cannot be used",
     );
     place.write("empty", "", 0o600);
-    place.fault(&with(|files, path| files.certificate = path, "empty"), Role::Certificate, "no certificate");
-    place.fault(&with(|files, path| files.key = path, "empty"), Role::Key, "no private key");
+    is_at_fault(&with(|files, path| files.certificate = path, "empty"), Role::Certificate, "no certificate");
+    is_at_fault(&with(|files, path| files.key = path, "empty"), Role::Key, "no private key");
 }
 
 #[test]
@@ -92,8 +92,8 @@ fn a_key_of_another_certificate_or_for_every_eye_is_refused() {
     let (_, other) = pair();
     place.write("other", &other, 0o600);
     let files = Files { key: place.path("other"), ..place.files() };
-    place.fault(&files, Role::Key, "cannot be used with the certificate");
+    is_at_fault(&files, Role::Key, "cannot be used with the certificate");
     place.write("open", &other, 0o640);
     let files = Files { key: place.path("open"), ..place.files() };
-    place.fault(&files, Role::Key, "chmod 600");
+    is_at_fault(&files, Role::Key, "chmod 600");
 }

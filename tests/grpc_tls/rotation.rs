@@ -135,12 +135,12 @@ async fn the_end_of_a_certificate_shows_a_week_before() {
     let place = Place::start(false, "").await;
     let mut params = Authority::params(SERVER);
     params.not_after = date_time_ymd(2090, 1, 1);
-    tls::replace(place.setup.directory(), &place.servers.issue(params.clone()));
+    tls::replace(place.setup.directory(), &place.servers.issue(&params));
     let expiry = place.metric("adapter_grpc_certificate_expiry_seconds", |value| value < 3.8e9).await;
     assert!((expiry - 3_786_912_000.0).abs() < 1.0, "{expiry}");
     let soon = SystemTime::now() + Duration::from_secs(3 * 24 * 3600 + 3600);
     params.not_after = soon.into();
-    tls::replace(place.setup.directory(), &place.servers.issue(params));
+    tls::replace(place.setup.directory(), &place.servers.issue(&params));
     assert!(place.certificate("degraded").await.contains("expires in 3 days"));
     let expected = soon.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     place.metric("adapter_grpc_certificate_expiry_seconds", |value| (value - expected).abs() < 2.0).await;

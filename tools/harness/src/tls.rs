@@ -57,13 +57,13 @@ impl Authority {
     /// A certificate for [`SERVER`].
     #[must_use]
     pub fn server(&self) -> Issued {
-        self.issue(Self::params(SERVER))
+        self.issue(&Self::params(SERVER))
     }
 
     /// A certificate with one name, a URI if it looks like one.
     #[must_use]
     pub fn client(&self, name: &str) -> Issued {
-        self.issue(Self::params(name))
+        self.issue(&Self::params(name))
     }
 
     /// A certificate with one name that was good once.
@@ -72,7 +72,7 @@ impl Authority {
         let mut params = Self::params(name);
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(2021, 1, 1);
-        self.issue(params)
+        self.issue(&params)
     }
 
     /// What a certificate with one name is made from.
@@ -89,7 +89,7 @@ impl Authority {
 
     /// A certificate made from `params`.
     #[must_use]
-    pub fn issue(&self, params: CertificateParams) -> Issued {
+    pub fn issue(&self, params: &CertificateParams) -> Issued {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.0).expect("a certificate");
         Issued {
