@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down test chaos citizen soak fuzz fmt lint-proto sbom deny clean
+.PHONY: help setup build demo up down test chaos citizen locks soak fuzz fmt lint-proto sbom deny clean
 
 binaries := $(or $(CARGO_TARGET_DIR),target)/debug
 # Most tests wait for something; so more of them than there are cores run at once.
@@ -37,6 +37,9 @@ chaos: build ## disturb everything around the adapter for SECONDS (60) by a SEED
 
 citizen: build ## measure outages, isolation, pace and fairness against the simulator (about 20 min; not part of `make test`)
 	@$(binaries)/chaos citizen $(foreach part,$(PART),--part $(part))
+
+locks: build ## measure what TLS costs a call and a connection, side by side (not part of `make test`)
+	@$(binaries)/locks
 
 soak: build ## long and large runs, or one PART of them: drain, absence, alarm, deferral, hang (not part of `make test`)
 	@$(binaries)/chaos soak $(if $(PART),--part $(PART)) $(if $(MESSAGES),--messages $(MESSAGES))

@@ -13,6 +13,7 @@
 //! | [`jwt`] | bearer tokens, and the keys for them | `service`, `mycreditapp::roots` |
 //! | [`mycreditapp`], [`store`], [`stdout`] | the upstream, the store, events without a broker | those, `wire` |
 //! | [`wire`] | messages of ours in JSON | `domain` |
+//! | [`tls`] | certificates and keys of a server, from files | none |
 //! | [`telemetry`] | logs, traces and metrics | `domain::trace` |
 //! | [`admin`] | `/livez`, `/readyz`, `/metrics` | `service`, `telemetry` |
 //! | [`config`] | file and environment | `domain`, plain settings of the parts |
@@ -34,4 +35,5 @@ pub mod service;
 pub mod stdout;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 pub mod wire;

@@ -10,15 +10,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("telemetry", &["domain"]),
     ("wire", &["domain"]),
     ("proto", &[]),
+    ("tls", &[]),
     ("service", &["domain", "telemetry"]),
     ("admin", &["service", "telemetry"]),
     ("store", &["domain", "service"]),
     ("mycreditapp", &["domain", "service", "telemetry"]),
     ("stdout", &["domain", "service", "wire"]),
     ("jwt", &["service", "mycreditapp"]),
-    ("grpc", &["domain", "service", "telemetry", "proto", "jwt"]),
+    ("grpc", &["domain", "service", "telemetry", "tls", "proto", "jwt"]),
     ("amqp", &["domain", "service", "telemetry", "proto", "wire"]),
-    ("config", &["domain", "mycreditapp", "telemetry", "jwt"]),
+    ("config", &["domain", "mycreditapp", "telemetry", "tls", "jwt"]),
 ];
 
 const FREE: &[&str] = &["app", "cli", "main", "lib"];

@@ -1,7 +1,7 @@
 //! The files of a configuration, read when they have changed and stand still.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::config::{Config, Faults, Reading, Source};
@@ -24,7 +24,7 @@ pub(super) struct Files {
 
 /// What changes when a file does. A symbolic link is followed: what counts is the file at its end.
 #[derive(PartialEq, Eq)]
-struct Signature {
+pub(super) struct Signature {
     device: u64,
     inode: u64,
     mode: u32,
@@ -69,11 +69,16 @@ impl Files {
     }
 
     fn signatures(&self) -> Vec<Option<Signature>> {
-        self.paths.iter().map(|path| std::fs::metadata(path).ok().map(|file| Signature::of(&file))).collect()
+        self.paths.iter().map(|path| Signature::at(path)).collect()
     }
 }
 
 impl Signature {
+    /// That of the file at `path`, if there is one.
+    pub(super) fn at(path: &Path) -> Option<Self> {
+        std::fs::metadata(path).ok().map(|file| Self::of(&file))
+    }
+
     fn of(file: &std::fs::Metadata) -> Self {
         Self {
             device: file.dev(),
@@ -86,7 +91,7 @@ impl Signature {
     }
 
     /// Whether it has only just been written.
-    fn is_fresh(&self, now: SystemTime) -> bool {
+    pub(super) fn is_fresh(&self, now: SystemTime) -> bool {
         let (seconds, nanos) = self.changed;
         let stamp = u64::try_from(seconds).unwrap_or_default();
         let stamp = Duration::new(stamp, u32::try_from(nanos).unwrap_or_default());
@@ -100,7 +105,6 @@ impl Signature {
 mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
-    use std::path::Path;
 
     use super::*;
 

@@ -1,6 +1,7 @@
 //! Puts the parts together, runs them, and takes them down in order.
 
 mod callers;
+mod certificate;
 mod files;
 mod organizations;
 mod settings;
@@ -15,6 +16,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::certificate::Certificate;
 use self::organizations::Watch;
 use crate::amqp::consume::Resume;
 use crate::amqp::{BrokerPublisher, Consumer};
@@ -97,6 +99,8 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     let readiness = Readiness::default();
     let callers = callers::Door::new(&config)?;
     let watch = Watch::begin(&config, upstream, archiver.clone(), callers.clone(), &readiness)?;
+    let certificate = Certificate::begin(&config, &readiness)?;
+    let grpc_listener = grpc_door(&config, grpc_listener, certificate.as_ref());
     let stops = Stops::default();
 
     let mut tasks = Tasks::default();
@@ -115,6 +119,7 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     parts.spawn(done(watch_gate(archiver.gate().clone(), readiness.part("upstream"), stops.doors.clone())));
     parts.spawn(done(watch.run(source, stops.doors.clone())));
     parts.spawn(done(callers.keep_keys(&readiness, stops.doors.clone())));
+    parts.spawn(done(certificate::run(certificate, stops.doors.clone())));
     parts.spawn(done(retention::run(store.clone(), stops.doors.clone())));
     let recovery = archiver.clone();
     parts.spawn(async move { done(recovery.recover()).await });
@@ -239,6 +244,19 @@ async fn takes_data(store: Arc<dyn Store>) {
     while store.probe().await.is_err() {
         sleep(STORE_RETRY_INTERVAL).await;
     }
+}
+
+/// The listener with its locks, and a warning if it has none though others can reach it.
+fn grpc_door(
+    config: &Config,
+    socket: TcpListener,
+    certificate: Option<&Certificate>,
+) -> grpc::incoming::Listener {
+    let (listen, lacks) = (config.grpc.listen, config.grpc_lacks());
+    if let Some(lacks) = lacks {
+        warn!(grpc.listen = %listen, lacks, "gRPC is open to a network and insecure, as `grpc.insecure` allows");
+    }
+    grpc::incoming::Listener { socket, identity: certificate.map(Certificate::identity) }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {

@@ -113,6 +113,12 @@ impl Config {
             message_length_max: self.grpc.message_length_max,
             bounds: Bounds { wait_default: self.grpc.answer_timeout, wait_max: ANSWER_WAIT_MAX },
             drain_notice: DRAIN_NOTICE,
+            incoming: grpc::incoming::Settings {
+                connections_max: self.grpc.connections_max,
+                connections_per_address_max: self.grpc.connections_per_address_max,
+                ..grpc::incoming::Settings::default()
+            },
+            ..grpc::server::Settings::default()
         }
     }
 

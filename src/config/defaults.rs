@@ -68,6 +68,13 @@ impl Default for Grpc {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
+            insecure: false,
+            certificate_file: None,
+            key_file: None,
+            client_ca_file: None,
+            client_certificates: None,
+            connections_max: 1024,
+            connections_per_address_max: 256,
             in_flight_max: 512,
             message_length_max: 64 * KIB,
             answer_timeout: secs(30),

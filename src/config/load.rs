@@ -11,6 +11,7 @@ use serde_path_to_error::Segment;
 use super::fault::Faults;
 use super::source::Reading;
 use super::{Config, PREFIX, SEPARATOR, jwt, reference, rules, secrets, variable};
+use crate::tls::Files;
 
 /// Reads `file`, if there is one, then lets the `environment` have its say, and checks the whole.
 ///
@@ -39,7 +40,9 @@ pub(super) fn read(
             Config::default()
         }
     };
-    let files = file.into_iter().chain(secrets::files(&config)).map(Path::to_owned).collect();
+    let mut files: Vec<_> = file.into_iter().chain(secrets::files(&config)).map(Path::to_owned).collect();
+    // A fault in one of them is a fault of the whole, until the file is mended.
+    files.extend(config.grpc.tls().iter().flat_map(Files::paths).cloned());
     secrets::resolve(&mut config, &mut faults);
     jwt::resolve(&mut config, &mut faults);
     rules::check(&config, &mut faults);

@@ -7,10 +7,12 @@
 //! - [`rules`](self): bounds and relations
 //! - [`principals`](self): who may ask, and the rules for that
 //! - [`jwt`](self): bearer tokens, and the rules for them
+//! - [`doors`](self): the locks of the gRPC door
 //! - [`secrets`](self): secrets by files of their own or by the environment
 //! - [`reference`]: the example file and the table of keys, made of the doc comments
 
 mod defaults;
+mod doors;
 mod fault;
 mod jwt;
 mod list;

@@ -62,9 +62,29 @@ pub struct Config {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Grpc {
-    /// Where it listens. There is no TLS and no authentication here: put a proxy in front before listening to a network.
+    /// Where it listens. An address that others can reach needs `certificate_file` and `principals`, or `insecure`.
     #[schemars(with = "String")]
     pub listen: SocketAddr,
+    /// Whether it may listen beyond loopback without TLS or without asking callers who they are. It warns at every start.
+    pub insecure: bool,
+    /// The file with the certificate for TLS, in PEM form, followed by those between it and its authority. Without one there
+    /// is no TLS. A new certificate takes effect for new connections, without a restart.
+    #[schemars(example = "tls/certificate.pem")]
+    pub certificate_file: Option<PathBuf>,
+    /// The file with the certificate's private key, in PEM form, readable by its owner alone.
+    #[schemars(example = "tls/key.pem")]
+    pub key_file: Option<PathBuf>,
+    /// The file with the authorities of client certificates, in PEM form. Clients are then asked for a certificate.
+    #[schemars(example = "tls/client_ca.pem")]
+    pub client_ca_file: Option<PathBuf>,
+    /// Whether a client must have a certificate (`required`, as without this key) or may prove itself by a bearer token
+    /// instead (`optional`). One that is presented is verified in any case.
+    #[schemars(example = &"required")]
+    pub client_certificates: Option<ClientCertificates>,
+    /// Connections at once, at most; more are closed.
+    pub connections_max: usize,
+    /// Connections of one address at once, at most; more are closed.
+    pub connections_per_address_max: usize,
     /// Calls in flight, at most; more are refused with `OVERLOADED`.
     pub in_flight_max: usize,
     /// The largest message that is read, in bytes.
@@ -73,6 +93,16 @@ pub struct Grpc {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub answer_timeout: Duration,
+}
+
+/// Whether clients must have a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificates {
+    /// They must.
+    Required,
+    /// They may.
+    Optional,
 }
 
 /// Health for operators.

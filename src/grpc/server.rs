@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
@@ -17,6 +15,7 @@ use super::authenticate::AuthenticateLayer;
 use super::call::SurroundLayer;
 use super::callers::Callers;
 use super::deadline::Bounds;
+use super::incoming::{self, Listener, connections};
 use super::proto::DESCRIPTORS;
 use super::proto::guest_connection_service_server::{
     GuestConnectionService, GuestConnectionServiceServer, SERVICE_NAME,
@@ -41,6 +40,9 @@ const STREAMS_MAX: u32 = 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The time that calls of a connection which is too old have beyond the longest wait for an answer.
+const GRACE_MARGIN: Duration = Duration::from_secs(60);
+
 /// What may be set of the door.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -53,6 +55,11 @@ pub struct Settings {
     /// How long health says no, and calls are refused, before the listener closes: callers' balancers need that to
     /// look elsewhere.
     pub drain_notice: Duration,
+    /// How connections are taken in.
+    pub incoming: incoming::Settings,
+    /// The age at which a connection is closed, when its last call has ended. Nobody keeps one, or the rights that came with
+    /// it, for ever.
+    pub connection_age_max: Duration,
 }
 
 impl Default for Settings {
@@ -62,6 +69,8 @@ impl Default for Settings {
             message_length_max: 64 * 1024,
             bounds: Bounds { wait_default: Duration::from_secs(35), wait_max: Duration::from_secs(300) },
             drain_notice: Duration::from_millis(500),
+            incoming: incoming::Settings::default(),
+            connection_age_max: Duration::from_secs(30 * 60),
         }
     }
 }
@@ -94,7 +103,7 @@ pub enum Error {
 /// Why it could not be served, or not to the end.
 pub async fn serve(
     settings: Settings,
-    listener: TcpListener,
+    listener: Listener,
     archiver: Archiver,
     callers: Callers,
     readiness: Readiness,
@@ -108,7 +117,7 @@ pub async fn serve(
 async fn run(
     service: impl GuestConnectionService,
     settings: Settings,
-    listener: TcpListener,
+    listener: Listener,
     callers: Callers,
     readiness: Readiness,
     shutdown: Shutdown,
@@ -122,8 +131,9 @@ async fn run(
     let (reflection, reflection_alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
     tell(&reporter, NOT_SERVING).await;
 
-    let incoming =
-        TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE_INTERVAL));
+    // Tonic's own grace has a connection cut off without a word before.
+    let life_max = settings.connection_age_max + settings.bounds.wait_max + GRACE_MARGIN;
+    let incoming = connections(listener, incoming::Settings { life_max, ..settings.incoming });
     part.set(Condition::Ready);
     let closing = close(reporter, readiness, part, shutdown.draining, settings.drain_notice);
     let served = Server::builder()
@@ -131,6 +141,7 @@ async fn run(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_header_list_size(HEADERS_LENGTH_MAX)
+        .max_connection_age(settings.connection_age_max)
         .layer(SurroundLayer)
         .layer(AuthenticateLayer::new(callers))
         .add_service(service)

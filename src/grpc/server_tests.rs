@@ -3,6 +3,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -68,12 +70,17 @@ struct Door {
 
 impl Door {
     async fn open() -> Self {
+        Self::open_with(Settings::default()).await
+    }
+
+    async fn open_with(settings: Settings) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (fake, readiness, shutdown) = (Fake::default(), Readiness::default(), Shutdown::default());
-        let settings = Settings { drain_notice: Duration::ZERO, ..Settings::default() };
-        let served =
-            run(fake.clone(), settings, listener, Callers::new(None), readiness.clone(), shutdown.clone());
+        let settings = Settings { drain_notice: Duration::ZERO, ..settings };
+        let listener = Listener { socket: listener, identity: None };
+        let callers = Callers::new(None);
+        let served = run(fake.clone(), settings, listener, callers, readiness.clone(), shutdown.clone());
         Self { fake, readiness, shutdown, address, served: tokio::spawn(served) }
     }
 
@@ -196,4 +203,29 @@ async fn reflection_shows_the_services_and_all_that_they_need() {
     for name in [SERVICE_NAME, "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"] {
         assert!(names.contains(&name), "{names:?}");
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_old_ends_and_its_call_is_answered() {
+    let settings = Settings { connection_age_max: Duration::from_millis(300), ..Settings::default() };
+    let door = Door::open_with(settings).await;
+    let mut idle = tokio::net::TcpStream::connect(door.address).await.expect("connected");
+    idle.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.expect("sent");
+    let mut client = GuestConnectionServiceClient::new(door.channel().await);
+    let call = tokio::spawn(async move {
+        client.archive_guest_connection(proto::ArchiveGuestConnectionRequest::default()).await
+    });
+    timeout(PATIENCE, door.fake.begun.notified()).await.expect("begun");
+    let mut said = Vec::new();
+    let goaway = async {
+        while !said.windows(4).any(|bytes| bytes == [7, 0, 0, 0]) {
+            if idle.read_buf(&mut said).await.expect("read") == 0 {
+                break;
+            }
+        }
+    };
+    let told = timeout(PATIENCE, goaway).await;
+    assert!(told.is_ok(), "the idle connection is told to go: {said:?}");
+    door.fake.release.notify_one();
+    timeout(PATIENCE, call).await.expect("in time").expect("joined").expect("answered");
 }

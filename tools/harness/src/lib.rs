@@ -15,6 +15,7 @@ pub mod http;
 pub mod node;
 pub mod organization;
 pub mod proxy;
+pub mod tls;
 pub mod tree;
 pub mod world;
 

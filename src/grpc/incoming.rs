@@ -1,0 +1,277 @@
+//! Takes connections in: how many, how many from one address, and their handshakes.
+//!
+//! Handshakes run beside one another and have a deadline. When too many are under way the oldest gives way: an honest one
+//! takes milliseconds, so that those which hold their places are the silent ones. A connection counts against the
+//! total only after its handshake, so that strangers cannot use it up where client certificates are required.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::Stream;
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, UpDownCounter};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::connection::Connection;
+use super::guard::Guard;
+use super::peer::Peer;
+use crate::telemetry::metrics::meter;
+use crate::tls::{Identity, names};
+
+/// The ALPN name of HTTP/2. A client of gRPC that speaks TLS offers it.
+pub const PROTOCOL: &[u8] = b"h2";
+
+/// After a fault of the listener itself, such as a want of file descriptors, which passes as connections close.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+
+/// How connections are taken in.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Connections at once.
+    pub connections_max: usize,
+    /// Connections of one address at once, handshakes included.
+    pub connections_per_address_max: usize,
+    /// Handshakes at once.
+    pub handshakes_max: usize,
+    /// The time for a handshake, and after it for the first words of HTTP/2.
+    pub begin_timeout: Duration,
+    /// The time after which a connection is cut off, whatever is under way on it.
+    pub life_max: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            connections_max: 1024,
+            connections_per_address_max: 256,
+            handshakes_max: 256,
+            begin_timeout: Duration::from_secs(10),
+            life_max: Duration::from_secs(60 * 60),
+        }
+    }
+}
+
+/// Where connections come from.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket.
+    pub socket: TcpListener,
+    /// What the server is known by, if it speaks TLS. The last value counts for new connections.
+    pub identity: Option<watch::Receiver<Identity>>,
+}
+
+struct Metrics {
+    open: UpDownCounter<i64>,
+    refused: Counter<u64>,
+}
+
+static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
+    let meter = meter();
+    let open = meter
+        .i64_up_down_counter("adapter.grpc.connections")
+        .with_description("Connections of callers that are open.");
+    let refused = meter
+        .u64_counter("adapter.grpc.connections.refused")
+        .with_description("Connections of callers that were refused or cut off.");
+    Metrics { open: open.build(), refused: refused.build() }
+});
+
+/// Counts a connection that was refused or cut off.
+pub(super) fn count_refused(reason: &'static str) {
+    METRICS.refused.add(1, &[KeyValue::new("reason", reason)]);
+}
+
+/// How many there are. Cloning shares it.
+#[derive(Debug, Clone)]
+struct Census {
+    settings: Settings,
+    counts: Arc<Mutex<Counts>>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    total: usize,
+    addresses: HashMap<IpAddr, usize>,
+}
+
+impl Census {
+    fn with<T>(&self, work: impl FnOnce(&mut Counts) -> T) -> T {
+        work(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A place among those of the address.
+    fn arrive(&self, address: IpAddr) -> Option<Place> {
+        let address = address.to_canonical();
+        self.with(|counts| {
+            let count = counts.addresses.entry(address).or_default();
+            if *count >= self.settings.connections_per_address_max {
+                return None;
+            }
+            *count += 1;
+            Some(Place { census: self.clone(), address, is_open: false })
+        })
+    }
+}
+
+/// A connection's place; dropping it gives it back.
+#[derive(Debug)]
+pub struct Place {
+    census: Census,
+    address: IpAddr,
+    is_open: bool,
+}
+
+impl Place {
+    /// Takes a place among all.
+    fn open(&mut self) -> bool {
+        let max = self.census.settings.connections_max;
+        self.is_open = self.census.with(|counts| {
+            let is_room = counts.total < max;
+            counts.total += usize::from(is_room);
+            is_room
+        });
+        METRICS.open.add(i64::from(self.is_open), &[]);
+        self.is_open
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        METRICS.open.add(-i64::from(self.is_open), &[]);
+        self.census.with(|counts| {
+            counts.total -= usize::from(self.is_open);
+            if let Some(count) = counts.addresses.get_mut(&self.address) {
+                *count -= 1;
+                if *count == 0 {
+                    counts.addresses.remove(&self.address);
+                }
+            }
+        });
+    }
+}
+
+/// The connections that come to `listener`, ready for HTTP/2. Dropping it closes the listener and ends handshakes.
+pub fn connections(
+    listener: Listener,
+    settings: Settings,
+) -> impl Stream<Item = Result<Connection, io::Error>> + Send {
+    let census = Census { settings, counts: Arc::default() };
+    let state = Incoming { listener, census, handshakes: JoinSet::new(), oldest: VecDeque::new() };
+    futures::stream::unfold(state, |mut state| async {
+        let connection = state.next().await;
+        Some((Ok(connection), state))
+    })
+}
+
+struct Incoming {
+    listener: Listener,
+    census: Census,
+    handshakes: JoinSet<Option<Connection>>,
+    /// Handshakes by their age.
+    oldest: VecDeque<AbortHandle>,
+}
+
+impl Incoming {
+    async fn next(&mut self) -> Connection {
+        loop {
+            tokio::select! {
+                accepted = self.listener.socket.accept() => match accepted {
+                    Ok((socket, address)) => {
+                        if let Some(connection) = self.accept(socket, address) {
+                            return connection;
+                        }
+                    }
+                    Err(fault) => pause_after(&fault).await,
+                },
+                Some(ended) = self.handshakes.join_next() => {
+                    // One that was ended for another's sake is an error here.
+                    if let Ok(Some(connection)) = ended {
+                        return connection;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins with a connection. Yields it if no handshake is needed.
+    fn accept(&mut self, socket: TcpStream, address: SocketAddr) -> Option<Connection> {
+        let Some(mut place) = self.census.arrive(address.ip()) else {
+            count_refused("address");
+            tracing::debug!(%address, "a connection is refused: there are too many of its address");
+            return None;
+        };
+        prepare(&socket);
+        let Settings { begin_timeout, life_max, .. } = self.census.settings;
+        let Some(identity) = &self.listener.identity else {
+            let peer = Peer { address: Some(address), ..Peer::default() };
+            return open(&mut place)
+                .then(|| Connection::plain(Guard::new(socket, begin_timeout, life_max), peer, place));
+        };
+        let acceptor = TlsAcceptor::from(identity.borrow().config.clone());
+        self.oldest.retain(|handshake| !handshake.is_finished());
+        if self.oldest.len() >= self.census.settings.handshakes_max
+            && let Some(oldest) = self.oldest.pop_front()
+        {
+            oldest.abort();
+            count_refused("handshake_displaced");
+        }
+        let handshake = self.handshakes.spawn(async move {
+            let shaken = timeout(begin_timeout, acceptor.accept(socket)).await;
+            let Ok(shaken) = shaken else {
+                count_refused("handshake_timeout");
+                tracing::debug!(%address, "a handshake took too long");
+                return None;
+            };
+            let stream = match shaken {
+                Ok(stream) if stream.get_ref().1.alpn_protocol() == Some(PROTOCOL) => stream,
+                Ok(_) => {
+                    count_refused("protocol");
+                    tracing::debug!(%address, "a client did not offer HTTP/2");
+                    return None;
+                }
+                Err(fault) => {
+                    count_refused("handshake");
+                    tracing::debug!(%address, error = &fault as &dyn std::error::Error, "a handshake failed");
+                    return None;
+                }
+            };
+            let certificates = stream.get_ref().1.peer_certificates();
+            let names = certificates.and_then(|chain| chain.first()).map(|own| names::of(own));
+            let peer = Peer { address: Some(address), names: names.unwrap_or_default().into() };
+            open(&mut place)
+                .then(|| Connection::secure(Guard::new(stream, begin_timeout, life_max), peer, place))
+        });
+        self.oldest.push_back(handshake);
+        None
+    }
+}
+
+fn open(place: &mut Place) -> bool {
+    let is_open = place.open();
+    if !is_open {
+        count_refused("total");
+        tracing::debug!("a connection is refused: there are too many");
+    }
+    is_open
+}
+
+fn prepare(socket: &TcpStream) {
+    // A connection that is gone already is noticed when it is read.
+    let _ = socket.set_nodelay(true);
+}
+
+async fn pause_after(fault: &io::Error) {
+    let of_the_connection = [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset];
+    if of_the_connection.contains(&fault.kind()) {
+        return;
+    }
+    tracing::warn!(error = fault as &dyn std::error::Error, "no connection can be accepted");
+    sleep(ACCEPT_RETRY_DELAY).await;
+}
