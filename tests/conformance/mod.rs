@@ -23,6 +23,7 @@ macro_rules! store_conformance {
             other_parameters_conflict_in_every_state,
             a_key_belongs_to_its_requester,
             a_duplicate_finds_the_first_in_progress,
+            the_first_one_who_asked_is_kept,
             addresses_of_duplicates_are_kept_once,
             a_failed_command_is_reopened_under_its_identity,
             a_repeat_makes_a_deferred_command_due,

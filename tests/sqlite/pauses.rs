@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use guest_connection_adapter::domain::access::AskedBy;
 use guest_connection_adapter::domain::command::{IdempotencyKey, OrganizationId};
 use guest_connection_adapter::domain::record::State;
 use guest_connection_adapter::service::ports::{BULK_LENGTH_MAX, Begun, Store as _};
@@ -46,6 +47,7 @@ async fn a_file_without_pauses_is_brought_up_to_date() {
     let (deferred, ended) = (found("deferred").await.unwrap(), found("ended").await.unwrap());
     for record in [deferred.as_ref().unwrap(), ended.as_ref().unwrap()] {
         assert_eq!((record.paused_since, record.paused), (None, TimeDelta::zero()));
+        assert_eq!(record.asked_by, AskedBy::default(), "nobody had noted who asked");
     }
     let deferred = deferred.unwrap();
     assert_eq!(store.put_off_due(Some(REQUESTER), Duration::from_secs(5)).await.unwrap(), 1);

@@ -19,6 +19,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/sqlite/0001_commands.sql"),
     include_str!("../migrations/sqlite/0002_line.sql"),
     include_str!("../migrations/sqlite/0003_pauses.sql"),
+    include_str!("../migrations/sqlite/0004_audit.sql"),
 ];
 
 /// A file up to this length is looked through at start, which takes about a second for each GiB. For a larger one that
