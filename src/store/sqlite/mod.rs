@@ -7,10 +7,11 @@
 //! - `schema`: connections and migrations
 //! - `task`: a request on its way, and its answer on the way back
 //! - `writer`, `reader`, `checkpoint`: the threads
-//! - `operations`, `pauses`, `queries`: what they do
+//! - `operations`, `pauses`, `custody`, `queries`: what they do
 //! - `rows`: records to rows and back
 
 mod checkpoint;
+mod custody;
 mod error;
 mod files;
 mod operations;
@@ -22,6 +23,7 @@ mod schema;
 mod task;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -41,15 +43,17 @@ use task::{Scope, Shared, Task};
 use writer::Writer;
 
 use crate::domain::Timestamp;
+use crate::domain::act::{Act, ActRecord};
 use crate::domain::command::{CommandId, IdempotencyKey, OrganizationId};
 use crate::domain::connection::Connection;
+use crate::domain::erasure::Whose;
 use crate::domain::heal::{self, Heal, Healed};
 use crate::domain::lifecycle::{Acceptance, Finish, PutOff, Terms};
 use crate::domain::record::CommandRecord;
 use crate::domain::trace::TraceContext;
 use crate::service::ports::{
-    Accepted, Begun, Books, Clock, Due, DueCursor, Finished, OutboxRow, PutOffAnswer, Store, StoreError,
-    StoreFuture,
+    Accepted, Begun, Books, Clock, Due, DueCursor, Finished, ForgetStep, OutboxRow, PutOffAnswer, Store,
+    StoreError, StoreFuture,
 };
 
 /// Where the store is and how much may wait for it.
@@ -266,6 +270,22 @@ impl Store for SqliteStore {
 
     fn purge(&self, limit: usize) -> StoreFuture<u64> {
         self.write(move |scope| operations::purge(scope, limit))
+    }
+
+    fn forget(&self, whose: Whose, after: i64, limit: usize) -> StoreFuture<ForgetStep> {
+        self.write(move |scope| custody::forget(scope, whose, after, limit))
+    }
+
+    fn begin_act(&self, act: Act) -> StoreFuture<i64> {
+        self.write(move |scope| custody::begin_act(scope, &act))
+    }
+
+    fn end_act(&self, number: i64, result: BTreeMap<String, u64>) -> StoreFuture<()> {
+        self.write(move |scope| custody::end_act(scope, number, &result))
+    }
+
+    fn acts(&self, before: Option<i64>, limit: usize) -> StoreFuture<Vec<ActRecord>> {
+        self.read(move |scope| custody::acts(scope, before, limit))
     }
 
     fn books(&self) -> StoreFuture<Books> {
