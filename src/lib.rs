@@ -13,7 +13,7 @@
 //! | [`mycreditapp`], [`store`], [`stdout`] | the upstream, the store, events without a broker | those, `wire` |
 //! | [`wire`] | messages of ours in JSON | `domain` |
 //! | [`telemetry`] | logs, traces and metrics | `domain::trace` |
-//! | [`admin`] | `/livez`, `/readyz`, `/metrics` | `service`, `telemetry` |
+//! | [`admin`] | health, metrics, acts of administrators | `domain`, `service`, `telemetry` |
 //! | [`config`] | file and environment | `domain`, plain settings of the parts |
 //! | [`app`], [`cli`] | put it together | everything |
 //!

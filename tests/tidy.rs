@@ -11,7 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("wire", &["domain"]),
     ("proto", &[]),
     ("service", &["domain", "telemetry"]),
-    ("admin", &["service", "telemetry"]),
+    ("admin", &["domain", "service", "telemetry"]),
     ("store", &["domain", "service"]),
     ("mycreditapp", &["domain", "service", "telemetry"]),
     ("stdout", &["domain", "service", "wire"]),

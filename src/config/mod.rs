@@ -5,10 +5,12 @@
 //! - [`list`](self): lists, which the environment writes with commas
 //! - [`source`](self): the same again, later
 //! - [`rules`](self): bounds and relations
+//! - [`admin`](self): the lock of the admin door
 //! - [`principals`](self): who may ask, and the rules for that
 //! - [`secrets`](self): secrets by files of their own or by the environment
 //! - [`reference`]: the example file and the table of keys, made of the doc comments
 
+mod admin;
 mod defaults;
 mod fault;
 mod list;

@@ -8,8 +8,8 @@ use secrecy::ExposeSecret;
 use url::Url;
 
 use super::fault::Faults;
-use super::principals;
 use super::sections::{Amqp, Config, Organization};
+use super::{admin, principals};
 use crate::mycreditapp::roots;
 use crate::mycreditapp::wire::TOKEN_LENGTH_MAX;
 use crate::telemetry;
@@ -31,6 +31,7 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
     upstream(config, faults);
     organizations(config, faults);
     principals::check(config, faults);
+    admin::check(&config.admin, faults);
     if let Some(amqp) = &config.amqp {
         self::amqp(amqp, faults);
     }

@@ -9,10 +9,9 @@ use guest_connection_adapter::domain::command::{IdempotencyKey, OrganizationId};
 use guest_connection_adapter::domain::record::State;
 use guest_connection_adapter::service::ports::{BULK_LENGTH_MAX, Begun, Store as _};
 use rusqlite::Connection;
-use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::{SqliteHarness, open};
+use super::{SqliteHarness, close_to_others, open};
 use crate::conformance::world::{ManualClock, World, applied, unreachable, wish};
 
 const REQUESTER: OrganizationId = OrganizationId(Uuid::from_u128(1));
@@ -20,7 +19,7 @@ const REQUESTER: OrganizationId = OrganizationId(Uuid::from_u128(1));
 /// As the version before pauses left it.
 #[tokio::test]
 async fn a_file_without_pauses_is_brought_up_to_date() {
-    let folder = TempDir::new().unwrap();
+    let folder = harness::private_folder();
     let path = folder.path().join("store.db");
     let clock = ManualClock::new();
     let database = Connection::open(&path).unwrap();
@@ -41,6 +40,7 @@ async fn a_file_without_pauses_is_brought_up_to_date() {
         database.execute_batch(step).unwrap();
     }
     drop(database);
+    close_to_others(&path);
 
     let store = open(path, &clock).unwrap();
     let found = |key| store.command_by_key(REQUESTER, IdempotencyKey::parse(key).unwrap());

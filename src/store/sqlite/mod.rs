@@ -24,7 +24,7 @@ mod task;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
@@ -73,6 +73,15 @@ impl Settings {
     }
 }
 
+/// Whether the store's folder and files, as far as they are there, are closed to others.
+///
+/// # Errors
+/// [`OpenError::Exposed`], with the mend.
+pub fn check_permissions(path: &Path) -> Result<(), OpenError> {
+    // Another name than the one that is opened would have other files beside it.
+    files::check_permissions(&std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()))
+}
+
 /// A store in one SQLite file. Dropping it ends its threads after they have done what was asked for.
 pub struct SqliteStore {
     /// Absent once it is closed.
@@ -100,6 +109,7 @@ impl SqliteStore {
     ) -> Result<Self, OpenError> {
         let Settings { path, queue_length_max } = settings;
         let path = files::identity(&path)?;
+        files::check_permissions(&path)?;
         let (lock, freed) = files::lock(&path)?;
         let lock = Arc::new(lock);
         files::check_log(&path)?;
