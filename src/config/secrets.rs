@@ -55,13 +55,14 @@ fn has_password(text: &str) -> bool {
     Url::parse(text).is_ok_and(|url| url.password().is_some())
 }
 
-/// The secret files that are named.
+/// The files that are named and read: secrets, and certificate authorities.
 pub(super) fn files(config: &Config) -> impl Iterator<Item = &Path> {
     let organizations = config.organizations.values();
     let files =
         organizations.flat_map(|organization| [&organization.client_secret_file, &organization.token_file]);
     let password = config.amqp.as_ref().map(|amqp| &amqp.password_file);
-    files.chain(password).chain([&config.admin.token_file]).filter_map(|file| file.as_deref())
+    let others = [&config.upstream.ca_file, &config.admin.token_file];
+    files.chain(password).chain(others).filter_map(|file| file.as_deref())
 }
 
 /// Reads the secret files that are named, and moves credentials out of the broker's address.
