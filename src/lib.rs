@@ -15,7 +15,7 @@
 //! | [`wire`] | messages of ours in JSON | `domain` |
 //! | [`tls`] | certificates and keys of a server, from files | none |
 //! | [`telemetry`] | logs, traces and metrics | `domain::trace` |
-//! | [`admin`] | `/livez`, `/readyz`, `/metrics` | `service`, `telemetry` |
+//! | [`admin`] | health, metrics, acts of administrators | `domain`, `service`, `telemetry` |
 //! | [`config`] | file and environment | `domain`, plain settings of the parts |
 //! | [`app`], [`cli`] | put it together | everything |
 //!

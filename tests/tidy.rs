@@ -12,7 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("tls", &[]),
     ("service", &["domain", "telemetry"]),
-    ("admin", &["service", "telemetry"]),
+    ("admin", &["domain", "service", "telemetry"]),
     ("store", &["domain", "service"]),
     ("mycreditapp", &["domain", "service", "telemetry"]),
     ("stdout", &["domain", "service", "wire"]),

@@ -1,114 +1,101 @@
-//! Health and metrics for operators: `/livez` says that the process runs, `/readyz` which part is not ready and why,
-//! `/metrics` what was counted.
+//! The admin door: health and metrics for everyone whom it is open to, acts for those with its token.
+//!
+//! | path | |
+//! | --- | --- |
+//! | `GET /livez`, `GET /readyz` | open; beyond loopback `/readyz` gives its reasons to those with the token alone |
+//! | `GET /metrics` | beyond loopback for those with the token |
+//! | `POST /v1/forget`, `GET /v1/audit` | for those with the token, everywhere |
+//!
+//! - `access`: the token
+//! - `health`, `acts`: what is answered
+//! - `server`: connections, and their limits
 
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
-use serde::Serialize;
+mod access;
+mod acts;
+mod health;
+mod server;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::middleware;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use secrecy::SecretString;
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::service::readiness::{self, Conditions, Readiness};
-use crate::telemetry::metrics;
+use crate::service::custody::Custodian;
+use crate::service::readiness::Readiness;
 
-/// The body of `/readyz`.
-#[derive(Debug, Serialize)]
-struct Report {
-    status: &'static str,
-    parts: Conditions,
+/// The longest body that is read, in bytes.
+const BODY_LENGTH_MAX: usize = 4 * 1024;
+
+/// How the door is locked.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// What administrators prove themselves with. Without one nobody may do anything.
+    pub token: Option<SecretString>,
+    /// Whether metrics and reasons are for those with the token alone.
+    pub is_guarded: bool,
+    /// Whether it is open to a network without a guard. Said in the log at every start.
+    pub is_insecure: bool,
+}
+
+/// What the answers need.
+#[derive(Clone)]
+struct Door {
+    settings: Arc<Settings>,
+    readiness: Readiness,
+    custodian: Custodian,
 }
 
 /// Serves until `shutdown`, without waiting for connections that stay open.
 ///
 /// # Errors
-/// The listener failed.
+/// None at present: a listener that fails is tried again.
 pub async fn serve(
+    settings: Settings,
     listener: TcpListener,
     readiness: Readiness,
+    custodian: Custodian,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
-    let router = Router::new()
-        .route("/livez", get(async || "ok"))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .fallback(async || StatusCode::NOT_FOUND)
-        .with_state(readiness);
+    if settings.is_insecure {
+        tracing::warn!(
+            "the admin door listens beyond loopback without asking for a token (admin.insecure): whoever reaches it can \
+             read metrics and health"
+        );
+    }
+    let door = Door { settings: Arc::new(settings), readiness, custodian };
     tokio::select! {
-        served = axum::serve(listener, router) => served,
-        () = shutdown.cancelled() => Ok(()),
+        () = server::run(listener, router(door)) => {}
+        () = shutdown.cancelled() => {}
     }
+    Ok(())
 }
 
-async fn metrics() -> Response {
-    match metrics::scrape() {
-        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        Err(error) => {
-            tracing::warn!(%error, "the metrics cannot be written");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
-    }
+fn router(door: Door) -> Router {
+    Router::new()
+        .route("/livez", get(async || "ok"))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .route("/v1/forget", post(acts::forget))
+        .route("/v1/audit", get(acts::audit))
+        .fallback(async || refusal(StatusCode::NOT_FOUND, "there is nothing here"))
+        .method_not_allowed_fallback(async || {
+            refusal(StatusCode::METHOD_NOT_ALLOWED, "this is not done here by that method")
+        })
+        .layer(middleware::from_fn_with_state(door.clone(), access::guard))
+        .layer(DefaultBodyLimit::max(BODY_LENGTH_MAX))
+        .with_state(door)
 }
 
-async fn ready(State(readiness): State<Readiness>) -> Response {
-    let parts = readiness.conditions();
-    // Before any part has entered itself nothing is known to be ready.
-    let (code, status) = if readiness::ready(&parts) && !parts.is_empty() {
-        (StatusCode::OK, "ready")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not_ready")
-    };
-    (code, Json(Report { status, parts })).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::service::readiness::Condition;
-
-    async fn get(address: std::net::SocketAddr, path: &str) -> (u16, String) {
-        let response = reqwest::get(format!("http://{address}{path}")).await.unwrap();
-        (response.status().as_u16(), response.text().await.unwrap())
-    }
-
-    #[tokio::test]
-    async fn health_is_told() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (readiness, shutdown) = (Readiness::default(), CancellationToken::new());
-        let server = tokio::spawn(serve(listener, readiness.clone(), shutdown.clone()));
-        assert_eq!(get(address, "/livez").await, (200, "ok".to_owned()));
-        assert_eq!(get(address, "/metrics").await.0, 200);
-        assert_eq!(get(address, "/elsewhere").await.0, 404);
-        assert_eq!(get(address, "/readyz").await.0, 503);
-
-        let (store, broker) = (readiness.part("store"), readiness.part("broker"));
-        store.set(Condition::Ready);
-        let (status, body) = get(address, "/readyz").await;
-        let parts = json!({
-            "broker": {"status": "not_ready", "detail": "starting"},
-            "store": {"status": "ready"},
-        });
-        assert_eq!(status, 503);
-        assert_eq!(
-            serde_json::from_str::<Value>(&body).unwrap(),
-            json!({"status": "not_ready", "parts": parts})
-        );
-
-        broker.set(Condition::Degraded("an event is unroutable".to_owned()));
-        let (status, body) = get(address, "/readyz").await;
-        assert_eq!(status, 200);
-        let body: Value = serde_json::from_str(&body).unwrap();
-        assert_eq!(body["status"], "ready");
-        assert_eq!(
-            body["parts"]["broker"],
-            json!({"status": "degraded", "detail": "an event is unroutable"})
-        );
-
-        shutdown.cancel();
-        server.await.unwrap().unwrap();
-    }
+/// An answer that says why not.
+fn refusal(code: StatusCode, text: &str) -> Response {
+    (code, Json(json!({ "error": text }))).into_response()
 }

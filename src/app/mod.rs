@@ -23,6 +23,7 @@ use crate::amqp::{BrokerPublisher, Consumer};
 use crate::config::{Config, Faults, Source};
 use crate::mycreditapp::{self, MyCreditApp};
 use crate::service::archiver::Archiver;
+use crate::service::custody::Custodian;
 use crate::service::gate::Gate;
 use crate::service::ports::{Clock, Publisher, Store, StoreError, SystemClock};
 use crate::service::readiness::{Condition, Part, Readiness};
@@ -114,7 +115,10 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
 
     let parts = &mut tasks.parts;
     let (ready, stop) = (readiness.clone(), stops.admin.clone());
-    parts.spawn(async move { admin::serve(admin_listener, ready, stop).await.map_err(Error::Admin) });
+    let (door, custodian) = (config.admin(), Custodian::new(store.clone()));
+    parts.spawn(async move {
+        admin::serve(door, admin_listener, ready, custodian, stop).await.map_err(Error::Admin)
+    });
     parts.spawn(done(watch_store(store.clone(), readiness.part("store"), stops.doors.clone())));
     parts.spawn(done(watch_gate(archiver.gate().clone(), readiness.part("upstream"), stops.doors.clone())));
     parts.spawn(done(watch.run(source, stops.doors.clone())));

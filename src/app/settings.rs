@@ -13,7 +13,7 @@ use crate::domain::retry::Backoff;
 use crate::grpc::deadline::Bounds;
 use crate::service::readiness::Condition;
 use crate::wire::cloudevents::Origin;
-use crate::{amqp, grpc, service};
+use crate::{admin, amqp, grpc, service};
 
 /// The share of what may be in flight that recovery may work on besides.
 const RECOVERY_DIVISOR: usize = 4;
@@ -104,6 +104,15 @@ impl Config {
             settle: span(self.upstream.settle),
             hold: span(self.store.lease),
             give_up_after: span(self.store.give_up_after),
+        }
+    }
+
+    pub(super) fn admin(&self) -> admin::Settings {
+        let is_open = self.admin.is_beyond_loopback();
+        admin::Settings {
+            token: self.admin.token.clone(),
+            is_guarded: is_open && !self.admin.insecure,
+            is_insecure: is_open && self.admin.insecure,
         }
     }
 

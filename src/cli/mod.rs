@@ -1,5 +1,6 @@
 //! The program: what its arguments mean, and the code that it exits with.
 
+mod admin;
 mod check;
 mod signals;
 
@@ -11,9 +12,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, Faults, reference};
+use crate::store::sqlite;
 use crate::telemetry;
 
 /// The file that is read if no other is named and it is there.
@@ -44,6 +47,20 @@ enum Command {
     Serve(Source),
     /// Checks the configuration and tells every fault
     Check(Source),
+    /// Erases the bodies that are kept of a guest or an organisation, and tells what it did; the adapter must be running
+    Forget {
+        #[command(flatten)]
+        whose: admin::Whose,
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Prints the acts of administrators, the newest first; the adapter must be running
+    Audit {
+        #[command(flatten)]
+        page: admin::Page,
+        #[command(flatten)]
+        source: Source,
+    },
     /// Prints a configuration file with every key, its meaning and its default
     ExampleConfig,
 }
@@ -85,11 +102,27 @@ where
         Command::Check(source) => {
             let source = source.resolve();
             match source.read().config {
-                Ok(config) => print(&check::summary(&config, source.file())),
+                Ok(config) => match sqlite::check_permissions(&config.store.path) {
+                    Ok(()) => print(&check::summary(&config, source.file())),
+                    Err(error) => refuse(&Faults::one("store.path", error.to_string())),
+                },
                 Err(faults) => refuse(&faults),
             }
         }
+        Command::Forget { whose, source } => act(&source, |config| admin::forget(config, &whose)),
+        Command::Audit { page, source } => act(&source, |config| admin::audit(config, &page)),
         Command::ExampleConfig => print(&reference::example()),
+    }
+}
+
+/// Has the running adapter do something, and prints its answer.
+fn act(source: &Source, ask: impl FnOnce(&Config) -> Result<Value, admin::Failure>) -> ExitCode {
+    match source.resolve().read().config {
+        Ok(config) => match ask(&config) {
+            Ok(answer) => print(&format!("{answer:#}\n")),
+            Err(error) => fail("it was not done", &error),
+        },
+        Err(faults) => refuse(&faults),
     }
 }
 

@@ -84,7 +84,12 @@ impl Default for Grpc {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9464)) }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
+            token_file: None,
+            token: None,
+            insecure: false,
+        }
     }
 }
 

@@ -16,6 +16,12 @@ pub struct Fault {
 pub struct Faults(pub Vec<Fault>);
 
 impl Faults {
+    /// A single one.
+    #[must_use]
+    pub fn one(key: &str, message: String) -> Self {
+        Self(vec![Fault { key: key.to_owned(), message }])
+    }
+
     /// Notes one more.
     pub(super) fn push(&mut self, key: impl Into<String>, message: impl Into<String>) {
         self.0.push(Fault { key: key.into(), message: message.into() });

@@ -5,12 +5,14 @@
 //! - [`list`](self): lists, which the environment writes with commas
 //! - [`source`](self): the same again, later
 //! - [`rules`](self): bounds and relations
+//! - [`admin`](self): the lock of the admin door
 //! - [`principals`](self): who may ask, and the rules for that
 //! - [`jwt`](self): bearer tokens, and the rules for them
 //! - [`doors`](self): the locks of the gRPC door
 //! - [`secrets`](self): secrets by files of their own or by the environment
 //! - [`reference`]: the example file and the table of keys, made of the doc comments
 
+mod admin;
 mod defaults;
 mod doors;
 mod fault;

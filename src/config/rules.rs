@@ -9,7 +9,7 @@ use url::Url;
 
 use super::fault::Faults;
 use super::sections::{Amqp, Config, Organization};
-use super::{doors, jwt, principals};
+use super::{admin, doors, jwt, principals};
 use crate::mycreditapp::roots;
 use crate::mycreditapp::wire::TOKEN_LENGTH_MAX;
 use crate::telemetry;
@@ -33,6 +33,7 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
     principals::check(config, faults);
     jwt::check(config, faults);
     doors::check(config, faults);
+    admin::check(&config.admin, faults);
     if let Some(amqp) = &config.amqp {
         self::amqp(amqp, faults);
     }

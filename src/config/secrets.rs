@@ -62,8 +62,8 @@ pub(super) fn files(config: &Config) -> impl Iterator<Item = &Path> {
         organizations.flat_map(|organization| [&organization.client_secret_file, &organization.token_file]);
     let password = config.amqp.as_ref().map(|amqp| &amqp.password_file);
     let keys = config.jwt.as_ref().map(|jwt| &jwt.keys_file);
-    let files = files.chain(password).chain(keys).chain([&config.upstream.ca_file]);
-    files.filter_map(|file| file.as_deref())
+    let others = [&config.upstream.ca_file, &config.admin.token_file];
+    files.chain(password).chain(keys).chain(others).filter_map(|file| file.as_deref())
 }
 
 /// Reads the secret files that are named, and moves credentials out of the broker's address.
@@ -74,6 +74,7 @@ pub(super) fn resolve(config: &mut Config, faults: &mut Faults) {
         take(&format!("{key}.client_secret"), file.as_ref(), secret, faults);
         take(&format!("{key}.token"), organization.token_file.as_ref(), &mut organization.token, faults);
     }
+    take("admin.token", config.admin.token_file.as_ref(), &mut config.admin.token, faults);
     if let Some(amqp) = &mut config.amqp {
         take("amqp.password", amqp.password_file.as_ref(), &mut amqp.password, faults);
         split_uri(amqp);

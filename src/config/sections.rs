@@ -30,7 +30,7 @@ pub struct Config {
     pub organizations_check_interval: Duration,
     /// The gRPC door.
     pub grpc: Grpc,
-    /// Health for operators: `/livez` and `/readyz`.
+    /// The admin door: health and metrics, and acts of administrators.
     pub admin: Admin,
     /// The MyCreditApp API.
     pub upstream: Upstream,
@@ -105,13 +105,23 @@ pub enum ClientCertificates {
     Optional,
 }
 
-/// Health for operators.
+/// The admin door: health and metrics, and acts of administrators, who need its token.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Admin {
-    /// Where it listens.
+    /// Where it listens. Beyond loopback everything but `/livez` and `/readyz` needs the token; there is no TLS here.
     #[schemars(with = "String")]
     pub listen: SocketAddr,
+    /// The file with the token of administrators, readable by its owner alone. Without a token nobody can do or read
+    /// anything under `/v1/`.
+    #[schemars(example = "secrets/admin_token")]
+    pub token_file: Option<PathBuf>,
+    /// The token itself. By environment only.
+    #[serde(skip_serializing)]
+    #[schemars(with = "Option<String>")]
+    pub token: Option<SecretString>,
+    /// Whether health and metrics may be open to a network without the token. Said in the log at every start.
+    pub insecure: bool,
 }
 
 /// The MyCreditApp API.

@@ -16,12 +16,16 @@
 //! - [`retry`]: how long to wait
 //! - [`message`]: what is told to others: events, dead letters, replies
 //! - [`error`]: every reason for which a command can be refused or end without success
+//! - [`erasure`]: what goes when someone is to be forgotten, and what stays
+//! - [`act`]: what administrators did
 //! - [`trace`]: the W3C trace context that a command carries
 
 pub mod access;
+pub mod act;
 pub mod command;
 pub mod connection;
 pub mod drift;
+pub mod erasure;
 pub mod error;
 pub mod guest_connection;
 pub mod heal;

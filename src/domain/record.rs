@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Timestamp;
+use super::access::AskedBy;
 use super::command::{Command, CommandId};
 use super::connection::Version;
 use super::error::Refusal;
@@ -190,6 +191,8 @@ pub struct CommandRecord {
     pub command: Command,
     /// By which door it came.
     pub door: Door,
+    /// Who asked for it first.
+    pub asked_by: AskedBy,
     /// The trace that it belongs to.
     pub trace: TraceContext,
     /// What the caller named it in its own conversation, if it did; goes into the event.

@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 use uuid::Uuid;
 
 use crate::domain::Timestamp;
+use crate::domain::access::AskedBy;
 use crate::domain::command::{Command, CommandId, Draft, IdempotencyKey, OrganizationId, field};
 use crate::domain::error::{FieldViolation, Refusal};
 use crate::domain::guest_connection::{self, GuestConnection};
@@ -219,7 +220,17 @@ pub fn command(record: &CommandRecord) -> proto::Command {
         expire_time: record.command.expire_time.map(time),
         outcome: record.outcome.as_ref().map(outcome),
         event: record.event.as_ref().map(event),
+        asked_by: asked_by(&record.asked_by),
     }
+}
+
+/// Absent if nothing is known of the caller.
+fn asked_by(asked_by: &AskedBy) -> Option<proto::CommandAskedBy> {
+    let AskedBy { principal, address } = asked_by.clone();
+    (principal.is_some() || address.is_some()).then(|| proto::CommandAskedBy {
+        principal: principal.unwrap_or_default(),
+        address: address.unwrap_or_default(),
+    })
 }
 
 const fn door(door: Door) -> proto::CommandDoor {

@@ -130,6 +130,8 @@ fn a_record_is_shown_whole() {
     assert_eq!((shown.state(), shown.door()), (proto::CommandState::Succeeded, proto::CommandDoor::Amqp));
     assert_eq!((shown.attempts, shown.due_time), (3, None));
     assert_eq!(shown.finish_time, Some(time(now())));
+    let asked_by = shown.asked_by.expect("who asked");
+    assert_eq!((asked_by.principal.as_str(), asked_by.address.as_str()), ("billing", ""));
     let event = shown.event.expect("an event");
     assert_eq!((event.sequence, event.confirmed, event.confirm_time), (4, false, None));
 

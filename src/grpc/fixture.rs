@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 use uuid::Uuid;
 
 use crate::domain::Timestamp;
+use crate::domain::access::AskedBy;
 use crate::domain::command::{Command, CommandId, IdempotencyKey, OrganizationId};
 use crate::domain::connection::Connection;
 use crate::domain::record::{CommandRecord, Door, State};
@@ -24,6 +25,7 @@ pub fn record(state: State) -> CommandRecord {
             expire_time: None,
         },
         door: Door::Amqp,
+        asked_by: AskedBy { principal: Some("billing".to_owned()), address: None },
         trace: TraceContext::default(),
         correlation_id: None,
         replies: Vec::new(),

@@ -56,7 +56,7 @@ impl Shared {
     /// The part of a submission that must happen in the order of calls.
     pub(super) fn enter(&self, submission: Submission) -> Result<Entry, Refusal> {
         self.check(&submission.command)?;
-        let Submission { command, door, trace, correlation_id, reply, message_length, answer_by, .. } =
+        let Submission { command, door, asked_by, trace, correlation_id, reply, message_length, answer_by } =
             submission;
         let requester = command.requester;
         let connection = command.connection;
@@ -66,6 +66,7 @@ impl Shared {
             command,
             id,
             door,
+            asked_by,
             trace: trace_of,
             correlation_id,
             reply,

@@ -13,6 +13,7 @@
 //! - [`backlog`]: watching what the store holds
 //! - [`relay`]: the outbox, to the broker
 //! - [`retention`]: forgetting what is old
+//! - [`custody`]: what administrators ask for
 //! - [`readiness`]: what is ready and what is not
 //! - [`ports`]: what all this needs of the outside
 
@@ -20,6 +21,7 @@ pub mod archiver;
 pub mod attempt;
 pub mod backlog;
 pub mod board;
+pub mod custody;
 pub mod entry;
 pub mod gate;
 pub mod heal;

@@ -1,5 +1,6 @@
 //! What the loop needs of the outside: a store, an upstream, a publisher and a clock.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -7,8 +8,10 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::domain::Timestamp;
+use crate::domain::act::{Act, ActRecord};
 use crate::domain::command::{CommandId, IdempotencyKey, OrganizationId};
 use crate::domain::connection::Connection;
+use crate::domain::erasure::{Forgotten, Whose};
 use crate::domain::heal::{self, Heal, Healed};
 use crate::domain::lifecycle::{Acceptance, Finish, PutOff};
 use crate::domain::message::Message;
@@ -111,6 +114,15 @@ pub struct OutboxRow {
     pub number: i64,
     /// What is to be published.
     pub message: Message,
+}
+
+/// The answer to [`Store::forget`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForgetStep {
+    /// What this step did.
+    pub forgotten: Forgotten,
+    /// After which command the next step begins; absent if there are no more.
+    pub next: Option<i64>,
 }
 
 /// The books: what was written and what became of it. They balance at every moment.
@@ -218,6 +230,19 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets commands that became final longer than the retention ago and have nothing in the outbox, at most
     /// `limit`. Yields how many.
     fn purge(&self, limit: usize) -> StoreFuture<u64>;
+
+    /// Takes one step in erasing the bodies that are kept of someone: of the `limit` commands that arrived after `after`, and
+    /// of their messages that are not published yet. Their facts stay.
+    fn forget(&self, whose: Whose, after: i64, limit: usize) -> StoreFuture<ForgetStep>;
+
+    /// Notes that an administrative act begins. Yields its number.
+    fn begin_act(&self, act: Act) -> StoreFuture<i64>;
+
+    /// Notes what an act did.
+    fn end_act(&self, number: i64, result: BTreeMap<String, u64>) -> StoreFuture<()>;
+
+    /// The newest acts with numbers below `before`, at most `limit`, the newest first.
+    fn acts(&self, before: Option<i64>, limit: usize) -> StoreFuture<Vec<ActRecord>>;
 
     /// The books.
     fn books(&self) -> StoreFuture<Books>;

@@ -145,7 +145,7 @@ impl Pipeline {
 
     #[allow(clippy::unused_async, reason = "starts tasks, so it needs a runtime")]
     async fn begin(settings: &Settings, lease: Duration, clock: Arc<dyn Clock>) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = harness::private_folder();
         let (patches_in, patches) = mpsc::unbounded_channel();
         let upstream =
             Arc::new(Applying { patches: patches_in, permits: Semaphore::new(0), panics: Mutex::default() });

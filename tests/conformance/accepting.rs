@@ -1,6 +1,7 @@
 //! Acceptance: new, known, conflicting; and effective times (rule 6).
 
 use chrono::TimeDelta;
+use guest_connection_adapter::domain::access::AskedBy;
 use guest_connection_adapter::domain::record::{Door, State};
 use guest_connection_adapter::service::ports::{Accepted, Begun, Finished};
 
@@ -129,6 +130,23 @@ pub async fn a_duplicate_finds_the_first_in_progress<H: Harness>(world: World<H>
     assert_eq!(world.store().requester(first.id).await.unwrap(), Some(first.command.requester));
     assert_eq!(world.store().command(first.id).await.unwrap(), Some(joined), "it is kept");
     assert_eq!(world.check_books().await.registered, 1);
+}
+
+pub async fn the_first_one_who_asked_is_kept<H: Harness>(mut world: World<H>) {
+    let someone = |name: &str| AskedBy { principal: Some(name.to_owned()), address: None };
+    let ask = |name: &str| Wish { asked_by: someone(name), ..wish(1, "k") };
+    let first = world.claimed(ask("first")).await;
+    assert_eq!(first.asked_by, someone("first"));
+    world.accept(ask("second").by_amqp()).await;
+    let ended = world.settle(&first, refused()).await;
+    assert_eq!(ended.asked_by, someone("first"));
+    // It had failed: the same key is taken up again, for whoever asks.
+    let again = world.claimed(ask("third")).await;
+    assert_eq!((again.id, &again.asked_by), (first.id, &someone("first")));
+    world.harness.reopen().await;
+    assert_eq!(world.command(&first).await.asked_by, someone("first"));
+    let unknown = world.fresh(Wish { asked_by: AskedBy::default(), ..wish(2, "other") }).await;
+    assert_eq!(world.command(&unknown).await.asked_by, AskedBy::default());
 }
 
 pub async fn addresses_of_duplicates_are_kept_once<H: Harness>(world: World<H>) {

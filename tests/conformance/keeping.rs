@@ -1,11 +1,18 @@
 //! What is kept and for how long: outbox, due commands, purge, crashes.
 
+use std::collections::BTreeMap;
+
 use chrono::TimeDelta;
+use guest_connection_adapter::domain::act::{Act, ActRecord};
+use guest_connection_adapter::domain::command::OrganizationId;
+use guest_connection_adapter::domain::erasure::{Forgotten, Whose};
 use guest_connection_adapter::domain::lifecycle::Finish;
 use guest_connection_adapter::domain::message::Message;
 use guest_connection_adapter::domain::record::State;
 use guest_connection_adapter::service::ports::Due;
 use guest_connection_adapter::service::ports::{Accepted, Begun};
+
+use uuid::Uuid;
 
 use super::world::*;
 
@@ -140,6 +147,110 @@ pub async fn a_crash_keeps_everything_and_makes_work_due<H: Harness>(mut world: 
     assert_eq!(again.event.unwrap().sequence, 1);
     // Work that begins after the crash gets new numbers.
     assert!(world.fresh(wish(9, "next")).await.arrival > done.arrival);
+}
+
+/// Goes through all there is, in steps of `limit`.
+async fn forget<H: Harness>(world: &World<H>, whose: Whose, limit: usize) -> Forgotten {
+    let (mut forgotten, mut next) = (Forgotten::default(), Some(0));
+    while let Some(after) = next {
+        let step = world.store().forget(whose, after, limit).await.unwrap();
+        assert!(step.forgotten.commands <= limit as u64, "{step:?}");
+        forgotten += step.forgotten;
+        next = step.next;
+    }
+    world.check_books().await;
+    forgotten
+}
+
+const fn organization(number: u128) -> OrganizationId {
+    OrganizationId(Uuid::from_u128(number))
+}
+
+pub async fn what_is_forgotten_keeps_its_facts_and_is_told_without_a_body<H: Harness>(world: World<H>) {
+    let told = world.done(wish(1, "told"), applied()).await;
+    world.confirm_all().await;
+    let untold = world.done(wish(1, "untold").by_amqp().reply_to("r"), applied()).await;
+    let refused = world.done(wish(1, "refused").by_amqp(), rejected()).await;
+    let under_way = world.claimed(wish(1, "under-way")).await;
+    let other = world.done(wish(2, "other"), applied()).await;
+    let guest = Whose::Guest(told.command.connection.guest);
+
+    let forgotten = forget(&world, guest, 1).await;
+    let expected =
+        Forgotten { commands: 4, outcomes: 3, events: 1, dead_letters: 1, replies: 1, not_final: 1 };
+    assert_eq!(forgotten, expected);
+    assert_eq!(world.command(&other).await, other);
+    assert_eq!(world.command(&under_way).await, under_way);
+    for record in [&told, &untold, &refused] {
+        let now = world.command(record).await;
+        let mut facts = record.clone();
+        facts.outcome.as_mut().unwrap().forget();
+        facts.event = now.event;
+        assert_eq!(now, facts);
+        assert_eq!(now.outcome.unwrap().guest_connection, None);
+    }
+    let events = world.events().await;
+    assert_eq!(events.len(), 2, "what was not told is told still");
+    assert_eq!((events[0].id, events[0].sequence), (untold.event.unwrap().id, 2));
+    assert!(events[0].guest_connection.is_none() && events[0].incomplete);
+    assert!(events[1].guest_connection.is_some() && !events[1].incomplete);
+    assert!(world.replies().await.iter().all(|reply| reply.outcome.guest_connection.is_none()));
+    assert!(!world.letters().await[0].refusal.message.contains("not known"));
+
+    let Accepted::Replayed(replayed) = world.accept(wish(1, "told")).await else { panic!("not replayed") };
+    let outcome = replayed.outcome.unwrap();
+    assert!(outcome.incomplete && outcome.refusal.is_none() && outcome.upstream_status == Some(200));
+
+    // What was under way has its body, until it is forgotten too.
+    world.settle(&under_way, applied()).await;
+    let again = Forgotten { commands: 4, outcomes: 1, events: 1, ..Forgotten::default() };
+    assert_eq!(forget(&world, guest, 100).await, again);
+    assert_eq!(forget(&world, guest, 3).await, Forgotten { commands: 4, ..Forgotten::default() });
+}
+
+pub async fn forgetting_goes_on_after_a_crash<H: Harness>(mut world: World<H>) {
+    for guest in 1..=4 {
+        world.done(wish(guest, &format!("k-{guest}")), applied()).await;
+    }
+    let theirs = world.done(Wish { requester: 2, ..wish(5, "theirs") }, applied()).await;
+    let step = world.store().forget(Whose::Organization(organization(1)), 0, 2).await.unwrap();
+    assert_eq!((step.forgotten.outcomes, step.forgotten.events), (2, 2));
+    world.harness.reopen().await;
+    // What another asked for is of its connections too.
+    let rest = Forgotten { commands: 5, outcomes: 3, events: 3, ..Forgotten::default() };
+    assert_eq!(forget(&world, Whose::Organization(organization(1)), 2).await, rest);
+    let again = forget(&world, Whose::Organization(theirs.command.requester), 2).await;
+    assert_eq!(again, Forgotten { commands: 1, ..Forgotten::default() });
+}
+
+pub async fn acts_are_kept_and_read_newest_first<H: Harness>(mut world: World<H>) {
+    let act = |address: &str| Act {
+        actor: "admin".to_owned(),
+        address: Some(address.to_owned()),
+        act: "forget".to_owned(),
+        subject: BTreeMap::from([("guest_organization_id".to_owned(), organization(9).to_string())]),
+    };
+    let first = world.store().begin_act(act("192.0.2.1:1")).await.unwrap();
+    let begun = world.now();
+    world.advance(TimeDelta::seconds(2));
+    let counts = BTreeMap::from([("outcomes".to_owned(), 3)]);
+    world.store().end_act(first, counts.clone()).await.unwrap();
+    let ended = world.now();
+    let second = world.store().begin_act(act("192.0.2.2:2")).await.unwrap();
+    world.harness.reopen().await;
+    let acts = world.store().acts(None, 10).await.unwrap();
+    assert_eq!(acts.iter().map(|act| act.number).collect::<Vec<_>>(), [second, first]);
+    assert_eq!((acts[0].finish_time, &acts[0].result), (None, &None), "it was cut off");
+    let kept = ActRecord {
+        number: first,
+        time: begun,
+        act: act("192.0.2.1:1"),
+        finish_time: Some(ended),
+        result: Some(counts),
+    };
+    assert_eq!(acts[1], kept);
+    assert_eq!(world.store().acts(Some(second), 10).await.unwrap(), [kept]);
+    assert_eq!(world.store().acts(None, 1).await.unwrap().len(), 1);
 }
 
 pub async fn a_probe_writes<H: Harness>(world: World<H>) {

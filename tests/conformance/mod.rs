@@ -23,6 +23,7 @@ macro_rules! store_conformance {
             other_parameters_conflict_in_every_state,
             a_key_belongs_to_its_requester,
             a_duplicate_finds_the_first_in_progress,
+            the_first_one_who_asked_is_kept,
             addresses_of_duplicates_are_kept_once,
             a_failed_command_is_reopened_under_its_identity,
             a_repeat_makes_a_deferred_command_due,
@@ -55,6 +56,9 @@ macro_rules! store_conformance {
             a_purge_forgets_commands_and_keeps_connections,
             a_purge_spares_what_is_not_told,
             a_crash_keeps_everything_and_makes_work_due,
+            what_is_forgotten_keeps_its_facts_and_is_told_without_a_body,
+            forgetting_goes_on_after_a_crash,
+            acts_are_kept_and_read_newest_first,
             a_probe_writes);
         crate::conformance::store_conformance!($harness, lining: a_command_is_begun_after_those_that_arrived_before,
             what_the_upstream_deferred_has_left_the_line,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use guest_connection_adapter::domain::Timestamp;
+use guest_connection_adapter::domain::access::AskedBy;
 use guest_connection_adapter::domain::command::{Command, CommandId, IdempotencyKey, OrganizationId};
 use guest_connection_adapter::domain::connection::Connection;
 use guest_connection_adapter::domain::error::Reason;
@@ -65,6 +66,7 @@ pub struct Wish {
     pub expire_time: Option<Timestamp>,
     pub door: Door,
     pub reply: Option<ReplyAddress>,
+    pub asked_by: AskedBy,
 }
 
 /// Archive the connection with `guest`, from a gRPC call.
@@ -78,6 +80,10 @@ pub fn wish(guest: u128, key: &str) -> Wish {
         expire_time: None,
         door: Door::Grpc,
         reply: None,
+        asked_by: AskedBy {
+            principal: Some("billing".to_owned()),
+            address: Some("192.0.2.1:4711".to_owned()),
+        },
     }
 }
 
@@ -120,6 +126,7 @@ impl Wish {
             },
             id: CommandId(Uuid::now_v7()),
             door: self.door,
+            asked_by: self.asked_by,
             trace: TraceContext {
                 traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
                 tracestate: Some("vendor=1".to_owned()),

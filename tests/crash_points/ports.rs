@@ -1,13 +1,16 @@
 //! The ports of one process, each behind its gate. A new method of a port does not compile until it has its place here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use guest_connection_adapter::domain::Timestamp;
+use guest_connection_adapter::domain::act::{Act, ActRecord};
 use guest_connection_adapter::domain::command::{CommandId, IdempotencyKey, OrganizationId};
 use guest_connection_adapter::domain::connection::Connection;
+use guest_connection_adapter::domain::erasure::Whose;
 use guest_connection_adapter::domain::heal::{self, Heal, Healed};
 use guest_connection_adapter::domain::lifecycle::{Acceptance, Finish, PutOff};
 use guest_connection_adapter::domain::message::Message;
@@ -15,8 +18,8 @@ use guest_connection_adapter::domain::record::CommandRecord;
 use guest_connection_adapter::domain::reply::{Reply, Unauthorized};
 use guest_connection_adapter::domain::trace::TraceContext;
 use guest_connection_adapter::service::ports::{
-    Accepted, Authorization, Begun, Books, Due, DueCursor, Finished, OutboxRow, Patch, Publication,
-    Publisher, PutOffAnswer, Store, StoreFuture, Upstream,
+    Accepted, Authorization, Begun, Books, Due, DueCursor, Finished, ForgetStep, OutboxRow, Patch,
+    Publication, Publisher, PutOffAnswer, Store, StoreFuture, Upstream,
 };
 use tokio::time::sleep;
 use uuid::Uuid;
@@ -182,6 +185,22 @@ impl Store for Gated<dyn Store> {
 
     fn purge(&self, _: usize) -> StoreFuture<u64> {
         unreachable!("nothing is forgotten in these tests")
+    }
+
+    fn forget(&self, _: Whose, _: i64, _: usize) -> StoreFuture<ForgetStep> {
+        unreachable!("nobody is forgotten in these tests")
+    }
+
+    fn begin_act(&self, _: Act) -> StoreFuture<i64> {
+        unreachable!("there are no administrators in these tests")
+    }
+
+    fn end_act(&self, _: i64, _: BTreeMap<String, u64>) -> StoreFuture<()> {
+        unreachable!("there are no administrators in these tests")
+    }
+
+    fn acts(&self, _: Option<i64>, _: usize) -> StoreFuture<Vec<ActRecord>> {
+        unreachable!("there are no administrators in these tests")
     }
 
     fn books(&self) -> StoreFuture<Books> {

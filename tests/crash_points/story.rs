@@ -39,7 +39,7 @@ impl Story {
             outside: Outside::new(&scenario.fates),
             wishes: wishes(&scenario.steps),
             steps: scenario.steps.clone(),
-            folder: TempDir::new().unwrap(),
+            folder: harness::private_folder(),
         }
     }
 

@@ -7,9 +7,8 @@ use std::path::Path;
 use guest_connection_adapter::service::ports::Store as _;
 use guest_connection_adapter::store::sqlite::OpenError;
 use rusqlite::Connection;
-use tempfile::TempDir;
 
-use super::{SqliteHarness, open};
+use super::{SqliteHarness, close_to_others, open};
 use crate::conformance::world::{ManualClock, World, applied, wish};
 
 fn mode(path: &Path) -> u32 {
@@ -18,7 +17,7 @@ fn mode(path: &Path) -> u32 {
 
 #[tokio::test]
 async fn files_are_their_owners_alone() {
-    let folder = TempDir::new().unwrap();
+    let folder = harness::private_folder();
     let path = folder.path().join("a/b/store.db");
     let clock = ManualClock::new();
     let store = open(path.clone(), &clock).unwrap();
@@ -30,12 +29,47 @@ async fn files_are_their_owners_alone() {
         assert_eq!(mode(&path.with_file_name(name)), 0o600, "{name}");
     }
     store.close().await.unwrap();
-    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    // As a container platform leaves a volume that it gives to a group.
+    fs::set_permissions(path.parent().unwrap(), Permissions::from_mode(0o2770)).unwrap();
+    for name in ["store.db", "store.db.lock"] {
+        fs::set_permissions(path.with_file_name(name), Permissions::from_mode(0o660)).unwrap();
+    }
     let store = open(path.clone(), &clock).unwrap();
     store.probe().await.unwrap();
     for name in names {
         assert_eq!(mode(&path.with_file_name(name)), 0o600, "{name}");
     }
+}
+
+#[tokio::test]
+async fn what_others_may_use_is_refused_with_the_mend() {
+    let folder = harness::private_folder();
+    let path = folder.path().join("a/store.db");
+    let clock = ManualClock::new();
+    open(path.clone(), &clock).unwrap().close().await.unwrap();
+    fs::write(path.with_file_name("store.db-wal"), "").unwrap();
+    close_to_others(&path.with_file_name("store.db-wal"));
+    let places = [
+        ("", 0o755, "chmod 700 "),
+        ("", 0o701, "chmod 700 "),
+        ("store.db", 0o644, "chmod 600 "),
+        ("store.db", 0o602, "chmod 600 "),
+        ("store.db.lock", 0o604, "chmod 600 "),
+        ("store.db-wal", 0o664, "chmod 600 "),
+    ];
+    for (name, lax, mend) in places {
+        let place =
+            if name.is_empty() { path.parent().unwrap().to_owned() } else { path.with_file_name(name) };
+        let before = fs::metadata(&place).unwrap().permissions();
+        fs::set_permissions(&place, Permissions::from_mode(lax)).unwrap();
+        let error = open(path.clone(), &clock).err().expect("it is refused");
+        assert!(matches!(error, OpenError::Exposed { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(&format!("{mend}{}", place.display())), "{text}");
+        assert_eq!(mode(&place), lax, "it is left as it is");
+        fs::set_permissions(&place, before).unwrap();
+    }
+    open(path, &clock).unwrap().close().await.unwrap();
 }
 
 #[tokio::test]
@@ -82,15 +116,16 @@ async fn a_newer_schema_is_refused() {
     crate::conformance::world::Harness::store(&harness).close().await.unwrap();
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let error = open(path, &clock).err().expect("it is newer");
-    assert!(matches!(error, OpenError::TooNew { found: 99, known: 3, .. }), "{error}");
+    assert!(matches!(error, OpenError::TooNew { found: 99, known: 4, .. }), "{error}");
 }
 
 #[tokio::test]
 async fn what_is_not_ours_is_refused_and_left_alone() {
-    let folder = TempDir::new().unwrap();
+    let folder = harness::private_folder();
     let clock = ManualClock::new();
     let text = folder.path().join("text");
     fs::write(&text, "not a database, ".repeat(500)).unwrap();
+    close_to_others(&text);
     let error = open(text.clone(), &clock).err().expect("no database");
     assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
     assert_eq!(fs::read_to_string(&text).unwrap(), "not a database, ".repeat(500));
@@ -100,6 +135,7 @@ async fn what_is_not_ours_is_refused_and_left_alone() {
         .unwrap()
         .execute_batch("CREATE TABLE t (a); INSERT INTO t VALUES (1)")
         .unwrap();
+    close_to_others(&foreign);
     let before = fs::read(&foreign).unwrap();
     let error = open(foreign.clone(), &clock).err().expect("another program's");
     assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
@@ -127,7 +163,7 @@ async fn a_damaged_file_is_refused() {
 
 #[tokio::test]
 async fn an_unusable_folder_is_named() {
-    let folder = TempDir::new().unwrap();
+    let folder = harness::private_folder();
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
     let error = open(file.join("store.db"), &ManualClock::new()).err().expect("a file is no folder");

@@ -6,7 +6,8 @@ mod rows;
 mod threads;
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::TimeDelta;
@@ -27,7 +28,7 @@ pub struct SqliteHarness {
 impl SqliteHarness {
     #[allow(clippy::unused_async, reason = "the suite awaits it: other stores need time to come up")]
     pub async fn new() -> Self {
-        let folder = TempDir::new().unwrap();
+        let folder = harness::private_folder();
         let clock = ManualClock::new();
         let store = Arc::new(open(folder.path().join("store.db"), &clock).unwrap());
         Self { folder, clock, store }
@@ -36,6 +37,11 @@ impl SqliteHarness {
     pub fn path(&self) -> PathBuf {
         self.folder.path().join("store.db")
     }
+}
+
+/// Gives a file that was not made by a store the permissions that one wants.
+pub fn close_to_others(path: &Path) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 pub fn open(path: PathBuf, clock: &Arc<ManualClock>) -> Result<SqliteStore, OpenError> {
@@ -58,7 +64,7 @@ impl Harness for SqliteHarness {
     /// What a killed process leaves behind are the files as they are: they are copied while the store has them open
     /// and nothing is under way.
     async fn reopen(&mut self) {
-        let folder = TempDir::new().unwrap();
+        let folder = harness::private_folder();
         for name in ["store.db", "store.db-wal"] {
             if fs::exists(self.folder.path().join(name)).unwrap() {
                 fs::copy(self.folder.path().join(name), folder.path().join(name)).unwrap();

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use guest_connection_adapter::domain::access::AskedBy;
 use guest_connection_adapter::domain::command::{IdempotencyKey, OrganizationId};
 use guest_connection_adapter::domain::record::State;
 use guest_connection_adapter::service::ports::{BULK_LENGTH_MAX, Begun, Store as _};
 use rusqlite::Connection;
-use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::{SqliteHarness, open};
+use super::{SqliteHarness, close_to_others, open};
 use crate::conformance::world::{ManualClock, World, applied, unreachable, wish};
 
 const REQUESTER: OrganizationId = OrganizationId(Uuid::from_u128(1));
@@ -19,7 +19,7 @@ const REQUESTER: OrganizationId = OrganizationId(Uuid::from_u128(1));
 /// As the version before pauses left it.
 #[tokio::test]
 async fn a_file_without_pauses_is_brought_up_to_date() {
-    let folder = TempDir::new().unwrap();
+    let folder = harness::private_folder();
     let path = folder.path().join("store.db");
     let clock = ManualClock::new();
     let database = Connection::open(&path).unwrap();
@@ -40,12 +40,14 @@ async fn a_file_without_pauses_is_brought_up_to_date() {
         database.execute_batch(step).unwrap();
     }
     drop(database);
+    close_to_others(&path);
 
     let store = open(path, &clock).unwrap();
     let found = |key| store.command_by_key(REQUESTER, IdempotencyKey::parse(key).unwrap());
     let (deferred, ended) = (found("deferred").await.unwrap(), found("ended").await.unwrap());
     for record in [deferred.as_ref().unwrap(), ended.as_ref().unwrap()] {
         assert_eq!((record.paused_since, record.paused), (None, TimeDelta::zero()));
+        assert_eq!(record.asked_by, AskedBy::default(), "nobody had noted who asked");
     }
     let deferred = deferred.unwrap();
     assert_eq!(store.put_off_due(Some(REQUESTER), Duration::from_secs(5)).await.unwrap(), 1);

@@ -1,6 +1,7 @@
 //! What is stored is what is read back, whatever the texts and times.
 
 use chrono::{DateTime, TimeDelta};
+use guest_connection_adapter::domain::access::AskedBy;
 use guest_connection_adapter::domain::command::{Command, CommandId, IdempotencyKey, OrganizationId};
 use guest_connection_adapter::domain::connection::Connection;
 use guest_connection_adapter::domain::error::{FieldViolation, Reason, Refusal};
@@ -35,7 +36,7 @@ prop_compose! {
         (key, id) in ("[!-~]{1,255}", any::<u128>()),
         (issued, expires) in (proptest::option::of(0i64..i64::from(u32::MAX)), proptest::option::of(1i64..1_000_000)),
         (traceparent, tracestate, correlation_id) in (text(), text(), text()),
-        reply in proptest::option::of((any::<String>(), text())),
+        reply in proptest::option::of((any::<String>(), text())), (principal, address) in (text(), text()),
     ) -> Acceptance {
         let micros = |micros: i64| DateTime::from_timestamp_micros(micros).expect("a time");
         Acceptance {
@@ -47,6 +48,7 @@ prop_compose! {
             },
             id: CommandId(Uuid::from_u128(id)),
             door: if by_message { Door::Amqp } else { Door::Grpc },
+            asked_by: AskedBy { principal, address },
             trace: TraceContext { traceparent, tracestate },
             correlation_id,
             reply: reply.map(|(reply_to, correlation_id)| ReplyAddress { reply_to, correlation_id }),

@@ -8,7 +8,6 @@ use guest_connection_adapter::domain::Timestamp;
 use guest_connection_adapter::service::ports::{Accepted, Begun, Clock, Finished, Store};
 use guest_connection_adapter::store::sqlite::{Settings, SqliteStore};
 use rusqlite::Connection;
-use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::SqliteHarness;
@@ -30,7 +29,7 @@ impl Clock for BrittleClock {
 
 #[tokio::test]
 async fn a_panic_in_an_operation_is_an_error_and_the_writer_goes_on() {
-    let folder = TempDir::new().unwrap();
+    let folder = harness::private_folder();
     let clock = Arc::new(BrittleClock { clock: ManualClock::new(), broken: AtomicBool::new(false) });
     let settings = Settings::new(folder.path().join("store.db"));
     let store = SqliteStore::open(settings, TERMS, RETENTION, Arc::clone(&clock) as _).unwrap();
@@ -108,7 +107,7 @@ fn commits_in_log(path: &std::path::Path) -> usize {
 
 #[tokio::test]
 async fn a_full_queue_is_refused_at_once() {
-    let folder = TempDir::new().unwrap();
+    let folder = harness::private_folder();
     let path = folder.path().join("store.db");
     let settings = Settings { queue_length_max: 4, ..Settings::new(path.clone()) };
     let store = SqliteStore::open(settings, TERMS, RETENTION, ManualClock::new()).unwrap();

@@ -1,5 +1,7 @@
 //! A file that is damaged or cannot be used at start, or is damaged under way.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use harness::disk::{Disk, Fault};
@@ -38,8 +40,10 @@ impl Remains {
     }
 
     fn put(&self, database: &[u8], log: &[u8]) {
-        std::fs::write(self.setup.store(), database).unwrap();
-        std::fs::write(log_of(&self.setup.store()), log).unwrap();
+        for (path, bytes) in [(self.setup.store(), database), (log_of(&self.setup.store()), log)] {
+            std::fs::write(&path, bytes).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        }
     }
 
     /// The program refuses these files, says so, and leaves them as they are.

@@ -6,6 +6,7 @@ use super::Terms;
 use super::begin::LINE_WAIT;
 use super::put_off::PutOff;
 use crate::domain::Timestamp;
+use crate::domain::access::AskedBy;
 use crate::domain::command::{Command, CommandId};
 use crate::domain::connection::ConnectionRecord;
 use crate::domain::message::{Message, Reply};
@@ -24,6 +25,8 @@ pub struct Acceptance {
     pub id: CommandId,
     /// By which door it came.
     pub door: Door,
+    /// Who asks. Kept if the key is new; a repeat by someone else changes nothing.
+    pub asked_by: AskedBy,
     /// The trace that it belongs to.
     pub trace: TraceContext,
     /// The caller's name for its conversation.
@@ -138,6 +141,7 @@ fn fresh(
         arrival: 0,
         command: request.command,
         door: request.door,
+        asked_by: request.asked_by,
         trace: request.trace,
         correlation_id: request.correlation_id,
         replies: request.reply.into_iter().collect(),

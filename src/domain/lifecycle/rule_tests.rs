@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::domain::Timestamp;
+use crate::domain::access::AskedBy;
 use crate::domain::command::{Command, CommandId, IdempotencyKey, OrganizationId};
 use crate::domain::connection::{Applied, Connection, ConnectionRecord, Quiet, Suspicion};
 use crate::domain::error::Reason;
@@ -42,6 +43,7 @@ fn request(number: u128, guest: u128, key: &str) -> Acceptance {
         },
         id: CommandId(Uuid::from_u128(1_000_000 + number)),
         door: Door::Grpc,
+        asked_by: AskedBy::default(),
         trace: TraceContext::default(),
         correlation_id: None,
         reply: None,

@@ -44,11 +44,12 @@ pub(super) fn after_commit(connection: &Connection) -> Wal {
     if uncopied > UNCOPIED_PAGES_MAX { Wal::Long } else { Wal::Short }
 }
 
-/// Copies the log and cuts it to nothing, for times without work.
-pub(super) fn truncate(connection: &Connection) {
+/// Copies the log and cuts it to nothing, without waiting for readers. Yields whether it is cut.
+pub(super) fn truncate(connection: &Connection) -> bool {
     let _ = connection.busy_timeout(Duration::ZERO);
-    checkpoint(connection, "PRAGMA wal_checkpoint(TRUNCATE)");
+    let left = checkpoint(connection, "PRAGMA wal_checkpoint(TRUNCATE)");
     let _ = connection.busy_timeout(BUSY_TIME_MAX);
+    left == Some((0, 0))
 }
 
 /// Copies whenever it is asked to, until nobody can ask any more.

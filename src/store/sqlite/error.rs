@@ -28,6 +28,18 @@ pub enum OpenError {
         /// Who has it, as far as the lock file says.
         holder: String,
     },
+    /// Others may read or change what is kept, or put something in its place.
+    #[error(
+        "{path} is open to others (mode {mode:o}), and holds personal data: mend it with `chmod {mend} {path}`"
+    )]
+    Exposed {
+        /// The folder or file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+        /// What takes away too much, for `chmod`.
+        mend: &'static str,
+    },
     /// The file has several names: another process could open it by one of them without finding the lock.
     #[error("the store {path} has {links} names (hard links): remove the others, or configure another path")]
     Linked {

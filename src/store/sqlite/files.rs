@@ -12,12 +12,36 @@ use super::error::OpenError;
 const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 
+/// The same for `chmod`.
+const FOLDER_MEND: &str = "700";
+const FILE_MEND: &str = "600";
+
 /// The proof that no other store uses the file. Freed when the last thread that works on the store drops it, or by the
 /// operating system when the process dies.
 pub(super) struct Lock {
     // The order matters: whoever waits for the end of `held` finds the file unlocked.
     _file: File,
     _held: watch::Sender<()>,
+}
+
+/// Refuses a folder or files that others than owner and group may use. To ask the file system needs no open file, see
+/// [`identity`].
+///
+/// The group's permissions pass: container platforms give a volume to a group and set them anew at each mount, and who is
+/// in a group was put there. Files lose them when the store is opened.
+pub(super) fn check_permissions(path: &Path) -> Result<(), OpenError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let files = ["", ".lock", "-wal", "-shm"].map(|suffix| beside(path, suffix));
+    let places = files.into_iter().map(|file| (file, FILE_MEND));
+    for (place, mend) in std::iter::once((folder.to_owned(), FOLDER_MEND)).chain(places) {
+        // What is not there will be made as it should be; what cannot be looked at cannot be used either.
+        let Ok(found) = fs::metadata(&place) else { continue };
+        let mode = found.permissions().mode() & 0o7777;
+        if mode & 0o007 != 0 {
+            return Err(OpenError::Exposed { path: place, mode, mend });
+        }
+    }
+    Ok(())
 }
 
 /// Makes the folder if it is missing, and yields the one name by which the file is opened and locked, whatever links lead

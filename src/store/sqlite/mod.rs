@@ -7,10 +7,11 @@
 //! - `schema`: connections and migrations
 //! - `task`: a request on its way, and its answer on the way back
 //! - `writer`, `reader`, `checkpoint`: the threads
-//! - `operations`, `pauses`, `queries`: what they do
+//! - `operations`, `pauses`, `custody`, `queries`: what they do
 //! - `rows`: records to rows and back
 
 mod checkpoint;
+mod custody;
 mod error;
 mod files;
 mod operations;
@@ -22,7 +23,8 @@ mod schema;
 mod task;
 mod writer;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
@@ -41,15 +43,17 @@ use task::{Scope, Shared, Task};
 use writer::Writer;
 
 use crate::domain::Timestamp;
+use crate::domain::act::{Act, ActRecord};
 use crate::domain::command::{CommandId, IdempotencyKey, OrganizationId};
 use crate::domain::connection::Connection;
+use crate::domain::erasure::Whose;
 use crate::domain::heal::{self, Heal, Healed};
 use crate::domain::lifecycle::{Acceptance, Finish, PutOff, Terms};
 use crate::domain::record::CommandRecord;
 use crate::domain::trace::TraceContext;
 use crate::service::ports::{
-    Accepted, Begun, Books, Clock, Due, DueCursor, Finished, OutboxRow, PutOffAnswer, Store, StoreError,
-    StoreFuture,
+    Accepted, Begun, Books, Clock, Due, DueCursor, Finished, ForgetStep, OutboxRow, PutOffAnswer, Store,
+    StoreError, StoreFuture,
 };
 
 /// Where the store is and how much may wait for it.
@@ -67,6 +71,15 @@ impl Settings {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), queue_length_max: 4_096 }
     }
+}
+
+/// Whether the store's folder and files, as far as they are there, are closed to others.
+///
+/// # Errors
+/// [`OpenError::Exposed`], with the mend.
+pub fn check_permissions(path: &Path) -> Result<(), OpenError> {
+    // Another name than the one that is opened would have other files beside it.
+    files::check_permissions(&std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()))
 }
 
 /// A store in one SQLite file. Dropping it ends its threads after they have done what was asked for.
@@ -96,6 +109,7 @@ impl SqliteStore {
     ) -> Result<Self, OpenError> {
         let Settings { path, queue_length_max } = settings;
         let path = files::identity(&path)?;
+        files::check_permissions(&path)?;
         let (lock, freed) = files::lock(&path)?;
         let lock = Arc::new(lock);
         files::check_log(&path)?;
@@ -270,6 +284,22 @@ impl Store for SqliteStore {
 
     fn purge(&self, limit: usize) -> StoreFuture<u64> {
         self.write(move |scope| operations::purge(scope, limit))
+    }
+
+    fn forget(&self, whose: Whose, after: i64, limit: usize) -> StoreFuture<ForgetStep> {
+        self.write(move |scope| custody::forget(scope, whose, after, limit))
+    }
+
+    fn begin_act(&self, act: Act) -> StoreFuture<i64> {
+        self.write(move |scope| custody::begin_act(scope, &act))
+    }
+
+    fn end_act(&self, number: i64, result: BTreeMap<String, u64>) -> StoreFuture<()> {
+        self.write(move |scope| custody::end_act(scope, number, &result))
+    }
+
+    fn acts(&self, before: Option<i64>, limit: usize) -> StoreFuture<Vec<ActRecord>> {
+        self.read(move |scope| custody::acts(scope, before, limit))
     }
 
     fn books(&self) -> StoreFuture<Books> {

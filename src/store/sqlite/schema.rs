@@ -19,6 +19,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/sqlite/0001_commands.sql"),
     include_str!("../migrations/sqlite/0002_line.sql"),
     include_str!("../migrations/sqlite/0003_pauses.sql"),
+    include_str!("../migrations/sqlite/0004_audit.sql"),
 ];
 
 /// A file up to this length is looked through at start, which takes about a second for each GiB. For a larger one that
@@ -28,12 +29,13 @@ const LOOK_THROUGH_LENGTH_MAX: i64 = 1 << 30;
 /// Statements kept prepared by a connection; more than there are.
 const STATEMENTS_MAX: usize = 64;
 
-/// A connection that writes durably.
+/// A connection that writes durably, and leaves nothing readable of what it deletes: that holds personal data.
 pub(super) fn connect_writer(path: &Path) -> rusqlite::Result<Connection> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.execute_batch(
         "PRAGMA synchronous = FULL;
          PRAGMA foreign_keys = ON;
+         PRAGMA secure_delete = ON;
          PRAGMA temp_store = MEMORY;
          PRAGMA wal_autocheckpoint = 0;
          PRAGMA cache_size = -16384;",

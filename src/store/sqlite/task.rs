@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,8 @@ pub(super) struct Shared {
     pub(super) retention: TimeDelta,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) finishes_refused: AtomicU64,
+    /// What was erased still lies in the write-ahead log.
+    pub(super) log_is_to_be_cut: AtomicBool,
     /// What seems to be wrong with the file. Nothing is written then, until a look at all of it finds nothing: it could do
     /// more harm.
     damage: Mutex<Option<Damage>>,
@@ -36,7 +38,14 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Shared {
     pub(super) fn new(terms: Terms, retention: TimeDelta, clock: Arc<dyn Clock>) -> Self {
-        Self { terms, retention, clock, finishes_refused: AtomicU64::new(0), damage: Mutex::default() }
+        Self {
+            terms,
+            retention,
+            clock,
+            finishes_refused: AtomicU64::new(0),
+            log_is_to_be_cut: AtomicBool::new(false),
+            damage: Mutex::default(),
+        }
     }
 
     /// The error that ends a piece of work. Damage is remembered.

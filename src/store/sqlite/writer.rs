@@ -78,6 +78,7 @@ impl Writer {
         if !matches!(result, Ok(Done::All)) {
             self.connection = None;
         }
+        self.cut_log();
         for task in batch {
             task.answer(result.as_ref().err());
         }
@@ -87,6 +88,14 @@ impl Writer {
                 // A request that is already waiting is as good as this one.
                 Wal::Long => drop(self.checkpoints.try_send(())),
             }
+        }
+    }
+
+    /// Cuts the log if something was erased, or tries again after the next batch: a question under way keeps it.
+    fn cut_log(&self) {
+        let wanted = &self.shared.log_is_to_be_cut;
+        if let Some(connection) = self.connection.as_ref().filter(|_| wanted.load(Ordering::Relaxed)) {
+            wanted.store(!checkpoint::truncate(connection), Ordering::Relaxed);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The adapter as a process of its own, as users run it.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,8 +50,7 @@ impl Setup {
         base_url: &str,
         organizations: &[Organization],
     ) -> Self {
-        let directory = Arc::new(tempfile::tempdir().expect("a temporary directory"));
-        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o700)).expect("a mode");
+        let directory = Arc::new(crate::private_folder());
         let store = directory.path().join(STORE);
         let config = format!(
             r#"

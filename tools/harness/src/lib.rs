@@ -39,6 +39,14 @@ pub async fn look_again() {
     tokio::time::sleep(Duration::from_millis(10)).await;
 }
 
+/// A temporary folder for its owner alone, as a store wants it.
+#[must_use]
+pub fn private_folder() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::Permissions::from_mode(0o700);
+    tempfile::Builder::new().permissions(mode).tempdir().expect("a temporary folder")
+}
+
 /// The API client that every test setup registers with its simulator.
 pub const CLIENT_ID: &str = "test-client";
 

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::super::error::Fault;
 use super::{from_json, json, micros, optional_time, signed, time, unsigned, uuid};
+use crate::domain::access::AskedBy;
 use crate::domain::command::{Command, CommandId, IdempotencyKey, OrganizationId};
 use crate::domain::connection::Connection;
 use crate::domain::record::{CommandRecord, Door, EventRef, State};
@@ -18,7 +19,8 @@ macro_rules! select_command {
             "SELECT c.arrival, c.id, c.requester, c.key, n.target, n.guest, c.archived, c.issue_time, c.expire_time,
              c.door, c.traceparent, c.tracestate, c.correlation_id, c.replies, c.state, c.generation, c.epoch,
              c.attempts, c.maybe_applied, c.effective_time, c.accepted_time, c.due_time, c.waiting, c.finished_time,
-             c.outcome, c.event_id, c.event_sequence, c.event_confirmed_time, c.paused_since, c.paused
+             c.outcome, c.event_id, c.event_sequence, c.event_confirmed_time, c.paused_since, c.paused,
+             c.asked_principal, c.asked_address
              FROM commands c JOIN connections n ON n.number = c.connection WHERE ",
             $condition
         )
@@ -117,6 +119,7 @@ fn read_command(row: &Row<'_>) -> Result<CommandRecord, Fault> {
             "amqp" => Door::Amqp,
             _ => return Err(Fault::Row(format!("no door is called {door}"))),
         },
+        asked_by: AskedBy { principal: row.get(30)?, address: row.get(31)? },
         trace: TraceContext { traceparent: row.get(10)?, tracestate: row.get(11)? },
         correlation_id: row.get(12)?,
         replies: replies.map_or_else(|| Ok(Vec::new()), |text| from_json("replies", &text))?,
@@ -154,10 +157,12 @@ fn insert_identity(database: &Database, record: &mut CommandRecord, connection: 
     let command = &record.command;
     let mut statement = database.prepare_cached(
         "INSERT INTO commands (id, requester, key, connection, archived, issue_time, correlation_id, effective_time,
+             asked_principal, asked_address,
              expire_time, door, traceparent, tracestate, replies, state, generation, epoch, attempts, maybe_applied,
              blocking, waiting, in_line, accepted_time, due_time, finished_time, outcome, event_id, event_sequence,
              event_confirmed_time, paused_since, paused)
          VALUES (:id, :requester, :key, :connection, :archived, :issue_time, :correlation_id, :effective_time,
+             :asked_principal, :asked_address,
              :expire_time, :door, :traceparent, :tracestate, :replies, :state, :generation, :epoch, :attempts,
              :maybe_applied, :blocking, :waiting, :in_line, :accepted_time, :due_time, :finished_time, :outcome,
              :event_id, :event_sequence, :event_confirmed_time, :paused_since, :paused)",
@@ -170,6 +175,8 @@ fn insert_identity(database: &Database, record: &mut CommandRecord, connection: 
     bind(&mut statement, ":issue_time", command.issue_time.map(micros))?;
     bind(&mut statement, ":correlation_id", record.correlation_id.as_deref())?;
     bind(&mut statement, ":effective_time", micros(record.effective_time))?;
+    bind(&mut statement, ":asked_principal", record.asked_by.principal.as_deref())?;
+    bind(&mut statement, ":asked_address", record.asked_by.address.as_deref())?;
     bind_changing(&mut statement, record)?;
     statement.raw_execute()?;
     record.arrival = database.last_insert_rowid();
