@@ -9,9 +9,11 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use lapin::{Channel, Connection, ConnectionProperties, Event};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::access::Access;
 use super::settings::Settings;
 use super::{fault, transport};
 use crate::service::readiness::{Condition, Part};
@@ -32,6 +34,7 @@ pub struct Link {
     purpose: &'static str,
     part: Part,
     failures: u32,
+    access: watch::Receiver<Arc<Access>>,
 }
 
 /// A connection and its news.
@@ -60,7 +63,8 @@ impl Link {
     /// `purpose` is shown by the broker, `part` tells of the connection's condition.
     #[must_use]
     pub fn new(settings: Arc<Settings>, purpose: &'static str, part: Part) -> Self {
-        Self { settings, purpose, part, failures: 0 }
+        let access = settings.access.clone();
+        Self { settings, purpose, part, failures: 0, access }
     }
 
     /// The part whose condition this is.
@@ -85,7 +89,11 @@ impl Link {
         let delay = self.settings.backoff.deferral(self.failures, None, rand::random());
         tracing::warn!(purpose = self.purpose, reason, ?delay, "broker: not available");
         self.part.set(Condition::NotReady(reason));
-        tokio::time::sleep(delay).await;
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            // With other credentials it may be otherwise.
+            () = changed(&mut self.access) => self.failures = 0,
+        }
     }
 
     /// Takes note that a session has ended: if it was a good one, the faults before it do not count any more.
@@ -95,22 +103,24 @@ impl Link {
         }
     }
 
-    async fn attempt(&self) -> Result<Session, String> {
+    async fn attempt(&mut self) -> Result<Session, String> {
+        let access = self.access.borrow_and_update().clone();
         let settings = &self.settings;
         let name = format!("{} {}", settings.connection_name, self.purpose);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         // Dropped on the way out of here, it ends whatever has come to be of a connection that is not wanted any more.
         let cut = CancellationToken::new();
         let end = cut.clone().drop_guard();
+        let encrypting = Arc::clone(&access);
         let connecting = Box::pin(Connection::connector(
-            settings.uri(),
+            settings.uri(&access.credentials),
             transport::runtime(),
-            async move |uri, _| Ok(transport::connect(uri, cut.clone()).await?),
+            async move |uri, _| Ok(transport::connect(uri, &encrypting.credentials, cut.clone()).await?),
             properties,
         ));
         let connection = match timeout(settings.connect_timeout, connecting).await {
             Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return Err(fault::connecting(settings, &error)),
+            Ok(Err(error)) => return Err(fault::connecting(&settings.address, &access.credentials, &error)),
             Err(_) => {
                 let address = &settings.address;
                 let patience = settings.connect_timeout;
@@ -199,6 +209,14 @@ impl Session {
     /// Says good-bye, within `patience`, and ends the connection.
     pub async fn close(self, patience: Duration) {
         let _ = timeout(patience, self.connection.close(200, "OK".into())).await;
+    }
+}
+
+/// Resolves when something has changed that was not looked at yet.
+async fn changed(access: &mut watch::Receiver<Arc<Access>>) {
+    if access.changed().await.is_err() {
+        // Nobody is left who could change it.
+        std::future::pending::<()>().await;
     }
 }
 

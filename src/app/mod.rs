@@ -26,7 +26,7 @@ use crate::service::readiness::{Condition, Part, Readiness};
 use crate::service::relay::{Relay, Share};
 use crate::service::retention;
 use crate::store::sqlite::{self, SqliteStore};
-use crate::{admin, grpc, stdout};
+use crate::{admin, amqp, grpc, stdout};
 
 /// How often the store is asked whether it takes and gives data, for readiness.
 const STORE_PROBE_INTERVAL: Duration = Duration::from_secs(2);
@@ -98,7 +98,12 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     tasks.doors.spawn(async move {
         Ok(grpc::server::serve(grpc_settings, grpc_listener, calls, ready, door).await?)
     });
-    let publisher = open_publisher(&config, &archiver, &store, &readiness, &stops, &mut tasks)?;
+    let broker =
+        config.amqp(FLUSH_TIMEOUT)?.map(|settings| amqp::Settings { access: watch.broker(), ..settings });
+    let publisher: Arc<dyn Publisher> = match broker {
+        Some(settings) => open_broker(settings, &archiver, &store, &readiness, &stops, &mut tasks),
+        None => Arc::new(stdout::LinePublisher::stdout(config.origin())),
+    };
 
     let parts = &mut tasks.parts;
     let (ready, stop) = (readiness.clone(), stops.admin.clone());
@@ -195,18 +200,15 @@ async fn done(part: impl Future<Output = ()>) -> Result<(), Error> {
     Ok(())
 }
 
-/// The publisher: the broker's, with the queue's door beside it, or standard output.
-fn open_publisher(
-    config: &Config,
+/// The broker's publisher, with the queue's door beside it.
+fn open_broker(
+    settings: amqp::Settings,
     archiver: &Archiver,
     store: &Arc<dyn Store>,
     readiness: &Readiness,
     stops: &Stops,
     tasks: &mut Tasks,
-) -> Result<Arc<dyn Publisher>, Error> {
-    let Some(settings) = config.amqp(FLUSH_TIMEOUT)? else {
-        return Ok(Arc::new(stdout::LinePublisher::stdout(config.origin())));
-    };
+) -> Arc<dyn Publisher> {
     let settings = Arc::new(settings);
     let publisher = BrokerPublisher::new(settings.clone(), readiness);
     let (links, stop) = (publisher.clone(), stops.broker.clone());
@@ -222,7 +224,7 @@ fn open_publisher(
     });
     let consumer = Consumer::new(settings, archiver.clone(), publisher.clone(), readiness, resume);
     tasks.doors.spawn(done(consumer.run(stops.doors.clone())));
-    Ok(Arc::new(publisher))
+    Arc::new(publisher)
 }
 
 /// Resolves when the store takes data.

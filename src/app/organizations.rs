@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge};
-use secrecy::ExposeSecret as _;
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Error;
 use super::files::Files;
+use crate::amqp::access::Access;
 use crate::config::sections::Organization;
 use crate::config::{Config, Faults, Source};
 use crate::domain::command::OrganizationId;
@@ -45,7 +46,24 @@ pub(super) struct Watch {
     upstream: Arc<MyCreditApp>,
     archiver: Archiver,
     part: Part,
+    /// As whom to connect to the broker, and whom to let in by it.
+    broker: watch::Sender<Arc<Access>>,
 }
+
+/// Keys that are followed, besides all those of organisations and principals.
+const FOLLOWED: [&str; 11] = [
+    "organizations",
+    "default_organization",
+    "principals",
+    "amqp.username",
+    "amqp.password_file",
+    "amqp.sasl",
+    "amqp.ca_file",
+    "amqp.certificate_file",
+    "amqp.key_file",
+    "amqp.identify",
+    "amqp.principal",
+];
 
 /// What was said last, so that it is not said again.
 #[derive(Default)]
@@ -89,7 +107,14 @@ impl Watch {
         readiness: &Readiness,
     ) -> Result<Self, Error> {
         apply(config, &HashSet::new(), &upstream, &archiver)?;
-        Ok(Self { config: config.clone(), upstream, archiver, part: readiness.part("organizations") })
+        let broker = watch::Sender::new(Arc::new(config.broker_access()));
+        let part = readiness.part("organizations");
+        Ok(Self { config: config.clone(), upstream, archiver, part, broker })
+    }
+
+    /// As whom to connect to the broker and whom to let in by it, now and later.
+    pub(super) fn broker(&self) -> watch::Receiver<Arc<Access>> {
+        self.broker.subscribe()
     }
 
     /// Looks at the files of `source` until `stop`. The first look finds what changed since the start.
@@ -157,15 +182,13 @@ impl Watch {
             warn!(keys, "keys have changed that take effect after a restart only");
         }
         told.restart = restart;
-        let changes = Changes::between(&self.config.organizations, &config.organizations);
-        if changes.is_none() && config.default_organization == self.config.default_organization {
+        let next = self.config.following(config);
+        self.follow_broker(&next);
+        let changes = Changes::between(&self.config.organizations, &next.organizations);
+        if changes.is_none() && next.default_organization == self.config.default_organization {
+            self.config = next;
             return Ok(());
         }
-        let next = Config {
-            organizations: config.organizations,
-            default_organization: config.default_organization,
-            ..self.config.clone()
-        };
         let renewed = next.organizations.iter().filter(|(name, now)| {
             self.config.organizations.get(*name).is_none_or(|before| !before.is_same(now))
         });
@@ -182,6 +205,18 @@ impl Watch {
         metrics.reloaded("applied");
         metrics.configured(&self.config);
         Ok(())
+    }
+
+    fn follow_broker(&self, next: &Config) {
+        let access = next.broker_access();
+        let before = self.broker.borrow().clone();
+        if access == *before {
+            return;
+        }
+        let (credentials, senders) =
+            (access.credentials != before.credentials, access.senders != before.senders);
+        info!(credentials, senders, "the access to the broker, or by it, has changed");
+        self.broker.send_replace(Arc::new(access));
     }
 }
 
@@ -218,18 +253,11 @@ fn needing_restart(old: &Config, new: &Config) -> BTreeSet<String> {
     if let (Ok(old), Ok(new)) = (serde_json::to_value(old), serde_json::to_value(new)) {
         differing("", &old, &new, &mut keys);
     }
-    let password = |config: &Config| {
-        let password = config.amqp.as_ref()?.password.as_ref()?;
-        Some(password.expose_secret().to_owned())
-    };
-    if password(old) != password(new) {
-        keys.insert("amqp.password".to_owned());
-    }
     keys
 }
 
 fn differing(at: &str, old: &serde_json::Value, new: &serde_json::Value, keys: &mut BTreeSet<String>) {
-    if old == new || at == "organizations" || at == "default_organization" {
+    if old == new || FOLLOWED.contains(&at) {
         return;
     }
     match (old.as_object(), new.as_object()) {

@@ -6,9 +6,11 @@
 //! - [`source`](self): the same again, later
 //! - [`rules`](self): bounds and relations
 //! - [`principals`](self): who may ask, and the rules for that
+//! - [`broker`](self): the broker's credentials and who sends messages, and the rules for that
 //! - [`secrets`](self): secrets by files of their own or by the environment
 //! - [`reference`]: the example file and the table of keys, made of the doc comments
 
+mod broker;
 mod defaults;
 mod fault;
 mod list;

@@ -245,6 +245,28 @@ pub struct Amqp {
     #[serde(skip_serializing)]
     #[schemars(with = "Option<String>")]
     pub password: Option<SecretString>,
+    /// How the adapter proves who it is: by user and password (`plain`), or by its client certificate (`external`), from
+    /// which the broker takes the user.
+    pub sasl: Sasl,
+    /// Certificate authorities in PEM form that may vouch for the broker, beside the system's. With an address that
+    /// begins with `amqps://`, as the next two.
+    #[schemars(example = "broker-ca.pem")]
+    pub ca_file: Option<PathBuf>,
+    /// The client certificate in PEM form, followed by those between it and its authority.
+    #[schemars(example = "amqp.pem")]
+    pub certificate_file: Option<PathBuf>,
+    /// Its private key in PEM form, readable by its owner alone.
+    #[schemars(example = "secrets/amqp-key.pem")]
+    pub key_file: Option<PathBuf>,
+    /// What these files hold.
+    #[serde(skip)]
+    pub pem: Pem,
+    /// Whether a message must come from one of the `amqp_users` of a principal (`user_id`, after the property that the
+    /// broker checks), or nobody is asked (`none`).
+    pub identify: Identify,
+    /// The principal as which senders count whose messages have no `user_id`; with `identify = "none"` that is everybody.
+    #[schemars(example = &"legacy")]
+    pub principal: Option<String>,
     /// Whether exchanges, queues and bindings are declared at start. Otherwise they must be there.
     pub declare: bool,
     /// Deliveries in hand, at most.
@@ -293,6 +315,37 @@ pub struct Amqp {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub reconnect_delay_max: Duration,
+}
+
+/// What files for TLS hold, in PEM form.
+#[derive(Debug, Clone, Default)]
+pub struct Pem {
+    /// Certificate authorities.
+    pub ca: Option<String>,
+    /// A certificate, and those between it and its authority.
+    pub certificate: Option<String>,
+    /// Its private key.
+    pub key: Option<SecretString>,
+}
+
+/// How the adapter proves to the broker who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Sasl {
+    /// By user and password.
+    Plain,
+    /// By its client certificate.
+    External,
+}
+
+/// By what the sender of a message is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Identify {
+    /// By nothing.
+    None,
+    /// By the property `user_id`, which the broker checks.
+    UserId,
 }
 
 /// The events that tell of outcomes.
