@@ -1,0 +1,1 @@
+//! What the adapter's user needs on the broker, and no more.

@@ -1,0 +1,1 @@
+//! Credentials that change under load.
