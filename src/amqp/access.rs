@@ -46,6 +46,12 @@ impl Credentials {
         TLSConfig { identity, cert_chain: self.authorities.as_deref() }
     }
 
+    /// Whether both name the same user, as far as that is known here. Another password or certificate concerns the next
+    /// connection only.
+    pub(super) fn is_same_user(&self, other: &Self) -> bool {
+        self.external == other.external && (self.external || self.username == other.username)
+    }
+
     fn key(&self) -> Option<&str> {
         self.certificate.as_ref().map(|(_, key)| key.expose_secret())
     }

@@ -44,6 +44,9 @@ pub struct Session {
     /// The last error that was told; one of a channel alone may be told here too.
     last_error: Option<String>,
     since: Instant,
+    /// With what the connection was made.
+    login: Arc<Access>,
+    access: watch::Receiver<Arc<Access>>,
     /// Ends the connection for good, whatever the broker does, when this is dropped.
     _end: DropGuard,
 }
@@ -55,6 +58,8 @@ pub enum News {
     Blocked(String),
     /// It takes messages again.
     Unblocked,
+    /// Another user is to be connected in its place.
+    Outdated,
     /// It is gone.
     Ended(String),
 }
@@ -132,7 +137,15 @@ impl Link {
         };
         let events = connection.events_listener().boxed();
         tracing::info!(purpose = self.purpose, "broker: connected");
-        Ok(Session { connection, events, last_error: None, since: Instant::now(), _end: end })
+        Ok(Session {
+            connection,
+            events,
+            last_error: None,
+            since: Instant::now(),
+            login: access,
+            access: self.access.clone(),
+            _end: end,
+        })
     }
 }
 
@@ -170,6 +183,7 @@ impl Session {
         loop {
             let event = tokio::select! {
                 event = self.events.next() => event,
+                () = outdated(&self.login, &mut self.access) => return News::Outdated,
                 _ = look.tick() => {
                     if self.is_connected() { continue }
                     return News::Ended(self.end_reason().await);
@@ -216,6 +230,14 @@ impl Session {
 async fn changed(access: &mut watch::Receiver<Arc<Access>>) {
     if access.changed().await.is_err() {
         // Nobody is left who could change it.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Resolves when another user is to connect than that of `login`.
+async fn outdated(login: &Access, access: &mut watch::Receiver<Arc<Access>>) {
+    let is_other = |access: &Arc<Access>| !access.credentials.is_same_user(&login.credentials);
+    if access.wait_for(is_other).await.is_err() {
         std::future::pending::<()>().await;
     }
 }

@@ -1,1 +1,175 @@
-//! Credentials that change under load.
+//! Credentials that change under load: nothing is lost, and nothing is done twice.
+
+use std::collections::HashMap;
+
+use harness::adapter::replace_file;
+use harness::{DEADLINE, World};
+use lapin::BasicProperties;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::PROGRAM;
+use crate::support::{ALL, Place, not_ready, user_lines};
+
+const COMMANDS: usize = 300;
+
+/// How many events have come when the change is made: the rest is under way, or waits.
+const BEFORE: usize = 20;
+
+/// A world whose adapter connects as a user of its own.
+struct Rotating {
+    world: World,
+    user: String,
+    folder: TempDir,
+}
+
+impl Rotating {
+    async fn start(place: &Place, lines: &str) -> Self {
+        let user = format!("rotating-{}", Uuid::new_v4().simple());
+        place.user(&user, "first-s3cret", ALL).await;
+        let folder = tempfile::tempdir().unwrap();
+        let broker = place.node.connect().await;
+        let address = broker.address();
+        let lines = format!(
+            "{}\norganizations_check_interval = \"50ms\"\n{lines}",
+            user_lines(folder.path(), &user, "first-s3cret")
+        );
+        let world = World::start_at(PROGRAM, broker, &address, &lines).await;
+        Self { world, user, folder }
+    }
+
+    fn write_password(&self, password: &str) {
+        replace_file(&self.folder.path().join("password"), password);
+    }
+
+    /// Every connection of the user is closed by the broker.
+    async fn cut(&self, place: &Place) {
+        let close = format!("rabbit_networking:close_all_user_connections(<<\"{}\">>, \"test\").", self.user);
+        place.node.eval(&close).await;
+    }
+
+    async fn end(self) {
+        let Self { world, .. } = self;
+        let (status, log) = world.adapter.terminate().await;
+        assert!(status.success());
+        assert!(!log.join("\n").contains("s3cret"));
+        assert_eq!(world.upstream.simulator.violations(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn a_password_changes_under_load() {
+    let place = Place::turn().await;
+    let mut rotating = Rotating::start(&place, "").await;
+    let guests = load(&rotating.world).await;
+    let ids = some(&mut rotating.world).await;
+    place.change_password(&rotating.user, "second-s3cret").await;
+    rotating.write_password("second-s3cret");
+    logged(&rotating.world, "\"credentials\":true").await;
+    rotating.cut(&place).await;
+    finish(&mut rotating.world, &guests, ids).await;
+    rotating.world.adapter.ready().await;
+    assert_eq!(connections(&place, &rotating.user).await, 3);
+    let log = rotating.world.adapter.log().all();
+    assert!(
+        !log.iter().any(|line| line.contains("refused the credentials")),
+        "the new one was used: {log:#?}"
+    );
+    rotating.end().await;
+}
+
+#[tokio::test]
+async fn a_password_that_is_refused_is_tried_no_longer_once_there_is_another() {
+    let place = Place::turn().await;
+    let hour = "amqp.reconnect_delay_base = \"1h\"\namqp.reconnect_delay_max = \"1h\"";
+    let mut rotating = Rotating::start(&place, hour).await;
+    // The first wait, after the connection was cut, is for a changed file too.
+    place.change_password(&rotating.user, "second-s3cret").await;
+    rotating.cut(&place).await;
+    not_ready(&rotating.world.adapter, "amqp.consume", "CONNECTION_FORCED").await;
+    rotating.write_password("wrong-s3cret");
+    for part in ["amqp.consume", "amqp.publish", "amqp.reply"] {
+        not_ready(&rotating.world.adapter, part, "refused the credentials").await;
+    }
+    let guests = load(&rotating.world).await;
+    rotating.write_password("second-s3cret");
+    rotating.world.adapter.ready().await;
+    assert_eq!(finish(&mut rotating.world, &guests, HashMap::new()).await, 0);
+    rotating.end().await;
+}
+
+#[tokio::test]
+async fn another_user_takes_over_under_load_without_a_word_of_trouble() {
+    let place = Place::turn().await;
+    let mut rotating = Rotating::start(&place, "").await;
+    let successor = format!("{}-2", rotating.user);
+    place.user(&successor, "other-s3cret", ALL).await;
+    let guests = load(&rotating.world).await;
+    let ids = some(&mut rotating.world).await;
+    let folder = tempfile::tempdir().unwrap();
+    let setup = rotating.world.setup.clone().config(&user_lines(folder.path(), &successor, "other-s3cret"));
+    setup.write();
+    let doubled = finish(&mut rotating.world, &guests, ids).await;
+    assert_eq!(doubled, 0, "events that were confirmed too late");
+    timeout(DEADLINE, async {
+        while (connections(&place, &rotating.user).await, connections(&place, &successor).await) != (0, 3) {
+            harness::look_again().await;
+        }
+    })
+    .await
+    .expect("the successor alone is connected");
+    rotating.world.adapter.ready().await;
+    let log = rotating.world.adapter.log().all();
+    for trouble in ["not available", "was closed before a message was acknowledged"] {
+        assert!(!log.iter().any(|line| line.contains(trouble)), "{log:#?}");
+    }
+    rotating.end().await;
+}
+
+async fn connections(place: &Place, user: &str) -> usize {
+    let count = format!(
+        "length([P || [{{pid, P}}, {{user, <<\"{user}\">>}}] <- rabbit_networking:connection_info_all([pid, user])])."
+    );
+    place.node.eval(&count).await.parse().unwrap()
+}
+
+async fn logged(world: &World, text: &str) {
+    let told = world.adapter.log().wait_for(harness::DEADLINE, |line| line.contains(text)).await;
+    told.unwrap_or_else(|lines| panic!("{text}: {}", lines.join("\n")));
+}
+
+async fn load(world: &World) -> Vec<Uuid> {
+    let guests: Vec<Uuid> = (0..COMMANDS).map(|_| Uuid::new_v4()).collect();
+    let messages = guests.iter().map(|guest| {
+        let body = world.upstream.message(*guest, true, &format!("key-{guest}"));
+        (guest.to_string(), BasicProperties::default(), serde_json::to_vec(&body).unwrap())
+    });
+    world.broker.publish_all(&world.names, messages.collect()).await;
+    guests
+}
+
+/// Takes events until there is one of every guest. Yields how many came more than once.
+async fn finish(world: &mut World, guests: &[Uuid], mut ids: HashMap<String, usize>) -> usize {
+    while ids.len() < guests.len() {
+        note(&world.events.next().await.json(), &mut ids);
+    }
+    for guest in guests {
+        assert_eq!((world.upstream.applied(*guest), world.upstream.received(*guest)), (vec![true], 1));
+    }
+    assert_eq!(world.broker.depth(&world.names.dead_letters).await, 0);
+    ids.values().filter(|count| **count > 1).count()
+}
+
+fn note(event: &Value, ids: &mut HashMap<String, usize>) {
+    *ids.entry(event["id"].as_str().unwrap().to_owned()).or_default() += 1;
+}
+
+async fn some(world: &mut World) -> HashMap<String, usize> {
+    let mut ids = HashMap::new();
+    for event in world.events.take(BEFORE).await {
+        note(&event.json(), &mut ids);
+    }
+    ids
+}
