@@ -1,14 +1,138 @@
-//! How the adapter proves to the broker who it is, and what it asks of the senders of messages: the rules.
+//! The section of the broker, and the rules for the credentials and the senders in it.
+
+use std::path::PathBuf;
+use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use secrecy::ExposeSecret as _;
+use schemars::JsonSchema;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
 
 use super::fault::Faults;
-use super::sections::{Amqp, Config, Identify, Sasl};
+use super::sections::Config;
 use crate::mycreditapp::roots;
+
+/// The RabbitMQ door.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Amqp {
+    /// The broker's address with the virtual host as its path; `%2f` is the virtual host `/`.
+    pub uri: String,
+    /// The user.
+    pub username: String,
+    /// The file with the password, readable by its owner alone. Without one the password is that of RabbitMQ's
+    /// default user.
+    #[schemars(example = "secrets/amqp_password")]
+    pub password_file: Option<PathBuf>,
+    /// The password itself. By environment only.
+    #[serde(skip_serializing)]
+    #[schemars(with = "Option<String>")]
+    pub password: Option<SecretString>,
+    /// How the adapter proves who it is: by user and password (`plain`), or by its client certificate (`external`), from
+    /// which the broker takes the user.
+    pub sasl: Sasl,
+    /// Certificate authorities in PEM form that may vouch for the broker, beside the system's. With an address that
+    /// begins with `amqps://`, as the next two.
+    #[schemars(example = "broker-ca.pem")]
+    pub ca_file: Option<PathBuf>,
+    /// The client certificate in PEM form, followed by those between it and its authority.
+    #[schemars(example = "amqp.pem")]
+    pub certificate_file: Option<PathBuf>,
+    /// Its private key in PEM form, readable by its owner alone.
+    #[schemars(example = "secrets/amqp-key.pem")]
+    pub key_file: Option<PathBuf>,
+    /// What these files hold.
+    #[serde(skip)]
+    pub pem: Pem,
+    /// Whether a message must come from one of the `amqp_users` of a principal (`user_id`, after the property that the
+    /// broker checks), or nobody is asked (`none`).
+    pub identify: Identify,
+    /// The principal as which senders count whose messages have no `user_id`; with `identify = "none"` that is everybody.
+    #[schemars(example = &"legacy")]
+    pub principal: Option<String>,
+    /// Whether exchanges, queues and bindings are declared at start. Otherwise they must be there.
+    pub declare: bool,
+    /// Deliveries in hand, at most.
+    pub prefetch: u16,
+    /// The exchange that commands are published to.
+    pub commands_exchange: String,
+    /// The queue that commands are taken from.
+    pub commands_queue: String,
+    /// The exchange that dead letters are published to.
+    pub dead_letters_exchange: String,
+    /// The queue that keeps dead letters.
+    pub dead_letters_queue: String,
+    /// The exchange that events are published to.
+    pub events_exchange: String,
+    /// The largest body that is read, in bytes.
+    pub body_length_max: usize,
+    /// How long a delivery is held, at most, until its command is final or deferred. Its row is durable by then.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub delivery_hold: Duration,
+    /// How long connecting may take, and each step of opening a channel.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub connect_timeout: Duration,
+    /// The interval of heartbeats, in whole seconds, unless the broker wants a shorter one. A connection on which
+    /// nothing came for twice as long is given up.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub heartbeat: Duration,
+    /// How often it is looked whether exchanges, queues and bindings are still there; what is declared at start is then
+    /// declared again.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub check_interval: Duration,
+    /// How long the broker may take to confirm what was published.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub confirm_timeout: Duration,
+    /// Whether a message without an idempotency key is taken all the same, under a key of its own.
+    pub accept_without_key: bool,
+    /// The upper bound of the wait before the connection is first made again; it doubles from failure to failure.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub reconnect_delay_base: Duration,
+    /// The upper bound of every wait before the connection is made again.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub reconnect_delay_max: Duration,
+}
+
+/// What files for TLS hold, in PEM form.
+#[derive(Debug, Clone, Default)]
+pub struct Pem {
+    /// Certificate authorities.
+    pub ca: Option<String>,
+    /// A certificate, and those between it and its authority.
+    pub certificate: Option<String>,
+    /// Its private key.
+    pub key: Option<SecretString>,
+}
+
+/// How the adapter proves to the broker who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Sasl {
+    /// By user and password.
+    Plain,
+    /// By its client certificate.
+    External,
+}
+
+/// By what the sender of a message is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Identify {
+    /// By nothing.
+    None,
+    /// By the property `user_id`, which the broker checks.
+    UserId,
+}
 
 impl Config {
     /// Whether the senders of messages without a `user_id` count as the principal of this name.

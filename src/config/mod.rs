@@ -6,7 +6,7 @@
 //! - [`source`](self): the same again, later
 //! - [`rules`](self): bounds and relations
 //! - [`principals`](self): who may ask, and the rules for that
-//! - [`broker`](self): the broker's credentials and who sends messages, and the rules for that
+//! - [`broker`](self): the section of the broker, and rules for its credentials and the senders of messages
 //! - [`secrets`](self): secrets by files of their own or by the environment
 //! - [`reference`]: the example file and the table of keys, made of the doc comments
 

@@ -7,16 +7,19 @@ use harness::{DEADLINE, World};
 use lapin::BasicProperties;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::PROGRAM;
 use crate::support::{ALL, Place, not_ready, user_lines};
 
-const COMMANDS: usize = 300;
+/// How many commands are published at a time.
+const BATCH: usize = 5;
 
-/// How many events have come when the change is made: the rest is under way, or waits.
-const BEFORE: usize = 20;
+/// How many events are awaited before a change, and after it.
+const SOME: usize = 20;
 
 /// A world whose adapter connects as a user of its own.
 struct Rotating {
@@ -63,12 +66,16 @@ impl Rotating {
 async fn a_password_changes_under_load() {
     let place = Place::turn().await;
     let mut rotating = Rotating::start(&place, "").await;
-    let guests = load(&rotating.world).await;
-    let ids = some(&mut rotating.world).await;
+    let (load, mut ids) = (Load::begin(&rotating.world).await, HashMap::new());
+    some(&mut rotating.world, &mut ids).await;
     place.change_password(&rotating.user, "second-s3cret").await;
     rotating.write_password("second-s3cret");
     logged(&rotating.world, "\"credentials\":true").await;
     rotating.cut(&place).await;
+    logged(&rotating.world, "CONNECTION_FORCED").await;
+    rotating.world.adapter.ready().await;
+    some(&mut rotating.world, &mut ids).await;
+    let guests = load.end().await;
     finish(&mut rotating.world, &guests, ids).await;
     rotating.world.adapter.ready().await;
     assert_eq!(connections(&place, &rotating.user).await, 3);
@@ -88,14 +95,15 @@ async fn a_password_that_is_refused_is_tried_no_longer_once_there_is_another() {
     // The first wait, after the connection was cut, is for a changed file too.
     place.change_password(&rotating.user, "second-s3cret").await;
     rotating.cut(&place).await;
-    not_ready(&rotating.world.adapter, "amqp.consume", "CONNECTION_FORCED").await;
+    logged(&rotating.world, "CONNECTION_FORCED").await;
     rotating.write_password("wrong-s3cret");
     for part in ["amqp.consume", "amqp.publish", "amqp.reply"] {
         not_ready(&rotating.world.adapter, part, "refused the credentials").await;
     }
-    let guests = load(&rotating.world).await;
+    let load = Load::begin(&rotating.world).await;
     rotating.write_password("second-s3cret");
     rotating.world.adapter.ready().await;
+    let guests = load.end().await;
     assert_eq!(finish(&mut rotating.world, &guests, HashMap::new()).await, 0);
     rotating.end().await;
 }
@@ -106,13 +114,11 @@ async fn another_user_takes_over_under_load_without_a_word_of_trouble() {
     let mut rotating = Rotating::start(&place, "").await;
     let successor = format!("{}-2", rotating.user);
     place.user(&successor, "other-s3cret", ALL).await;
-    let guests = load(&rotating.world).await;
-    let ids = some(&mut rotating.world).await;
+    let (load, mut ids) = (Load::begin(&rotating.world).await, HashMap::new());
+    some(&mut rotating.world, &mut ids).await;
     let folder = tempfile::tempdir().unwrap();
     let setup = rotating.world.setup.clone().config(&user_lines(folder.path(), &successor, "other-s3cret"));
     setup.write();
-    let doubled = finish(&mut rotating.world, &guests, ids).await;
-    assert_eq!(doubled, 0, "events that were confirmed too late");
     timeout(DEADLINE, async {
         while (connections(&place, &rotating.user).await, connections(&place, &successor).await) != (0, 3) {
             harness::look_again().await;
@@ -120,6 +126,9 @@ async fn another_user_takes_over_under_load_without_a_word_of_trouble() {
     })
     .await
     .expect("the successor alone is connected");
+    some(&mut rotating.world, &mut ids).await;
+    let guests = load.end().await;
+    assert_eq!(finish(&mut rotating.world, &guests, ids).await, 0, "no confirm was lost");
     rotating.world.adapter.ready().await;
     let log = rotating.world.adapter.log().all();
     for trouble in ["not available", "was closed before a message was acknowledged"] {
@@ -140,14 +149,38 @@ async fn logged(world: &World, text: &str) {
     told.unwrap_or_else(|lines| panic!("{text}: {}", lines.join("\n")));
 }
 
-async fn load(world: &World) -> Vec<Uuid> {
-    let guests: Vec<Uuid> = (0..COMMANDS).map(|_| Uuid::new_v4()).collect();
-    let messages = guests.iter().map(|guest| {
-        let body = world.upstream.message(*guest, true, &format!("key-{guest}"));
-        (guest.to_string(), BasicProperties::default(), serde_json::to_vec(&body).unwrap())
-    });
-    world.broker.publish_all(&world.names, messages.collect()).await;
-    guests
+/// Commands that are published all the time, by a client of their own.
+struct Load {
+    stop: CancellationToken,
+    task: JoinHandle<Vec<Uuid>>,
+}
+
+impl Load {
+    async fn begin(world: &World) -> Self {
+        let (broker, names, stop) =
+            (world.broker.again().await, world.names.clone(), CancellationToken::new());
+        let (organization, stopped) = (world.upstream.organizations[0].clone(), stop.clone());
+        let task = tokio::spawn(async move {
+            let mut guests = Vec::new();
+            while !stopped.is_cancelled() {
+                let batch: Vec<Uuid> = (0..BATCH).map(|_| Uuid::new_v4()).collect();
+                let messages = batch.iter().map(|guest| {
+                    let body = organization.message(*guest, true, &format!("key-{guest}"));
+                    (guest.to_string(), BasicProperties::default(), serde_json::to_vec(&body).unwrap())
+                });
+                broker.publish_all(&names, messages.collect()).await;
+                guests.extend(batch);
+                harness::look_again().await;
+            }
+            guests
+        });
+        Self { stop, task }
+    }
+
+    async fn end(self) -> Vec<Uuid> {
+        self.stop.cancel();
+        self.task.await.unwrap()
+    }
 }
 
 /// Takes events until there is one of every guest. Yields how many came more than once.
@@ -166,10 +199,8 @@ fn note(event: &Value, ids: &mut HashMap<String, usize>) {
     *ids.entry(event["id"].as_str().unwrap().to_owned()).or_default() += 1;
 }
 
-async fn some(world: &mut World) -> HashMap<String, usize> {
-    let mut ids = HashMap::new();
-    for event in world.events.take(BEFORE).await {
-        note(&event.json(), &mut ids);
+async fn some(world: &mut World, ids: &mut HashMap<String, usize>) {
+    for event in world.events.take(SOME).await {
+        note(&event.json(), ids);
     }
-    ids
 }
