@@ -359,7 +359,9 @@ fn the_example_holds_every_key_and_changes_nothing() {
 fn the_example_works_once_its_marks_are_taken_away() {
     let place = Place::new();
     place.file("secret", "s3cret");
-    place.file("ca.pem", &rcgen::generate_simple_self_signed(["ca.test".to_owned()]).unwrap().cert.pem());
+    let own = rcgen::generate_simple_self_signed(["ca.test".to_owned()]).unwrap();
+    place.file("ca.pem", &own.cert.pem());
+    let key = place.file("key.pem", &own.signing_key.serialize_pem()).display().to_string();
     let example = reference::example();
     let settings = example.lines().map(|line| {
         let bare = line.trim_start_matches("# ");
@@ -372,7 +374,12 @@ fn the_example_works_once_its_marks_are_taken_away() {
     let secret = place.0.path().join("secret").display().to_string();
     let text = text.replace("secrets/client_secret", &secret).replace("secrets/amqp_password", &secret);
     let authorities = place.0.path().join("ca.pem").display().to_string();
-    let text = text.replace("/etc/ssl/private-ca.pem", &authorities);
+    let text = ["/etc/ssl/private-ca.pem", "tls/certificate.pem", "tls/client_ca.pem"]
+        .into_iter()
+        .fold(text, |text, file| text.replace(file, &authorities));
+    let text = text.replace("tls/key.pem", &key);
+    // Certificates are for an encrypted connection.
+    let text = text.replace("amqp://", "amqps://");
     let config = place.load(&text, &[]).unwrap();
     assert!(config.amqp.is_some() && config.organizations.len() == 1);
     assert!(config.principals.len() == 1);

@@ -36,13 +36,13 @@ pub struct Amqp {
     pub sasl: Sasl,
     /// Certificate authorities in PEM form that may vouch for the broker, beside the system's. With an address that
     /// begins with `amqps://`, as the next two.
-    #[schemars(example = "broker-ca.pem")]
+    #[schemars(example = "/etc/ssl/private-ca.pem")]
     pub ca_file: Option<PathBuf>,
     /// The client certificate in PEM form, followed by those between it and its authority.
-    #[schemars(example = "amqp.pem")]
+    #[schemars(example = "tls/certificate.pem")]
     pub certificate_file: Option<PathBuf>,
     /// Its private key in PEM form, readable by its owner alone.
-    #[schemars(example = "secrets/amqp-key.pem")]
+    #[schemars(example = "tls/key.pem")]
     pub key_file: Option<PathBuf>,
     /// What these files hold.
     #[serde(skip)]
@@ -50,8 +50,8 @@ pub struct Amqp {
     /// Whether a message must come from one of the `amqp_users` of a principal (`user_id`, after the property that the
     /// broker checks), or nobody is asked (`none`).
     pub identify: Identify,
-    /// The principal as which senders count whose messages have no `user_id`; with `identify = "none"` that is everybody.
-    #[schemars(example = &"legacy")]
+    /// The principal as which senders count whose messages have no `user_id`; without `identify` that is everybody.
+    #[schemars(example = &"billing")]
     pub principal: Option<String>,
     /// Whether exchanges, queues and bindings are declared at start. Otherwise they must be there.
     pub declare: bool,
@@ -211,3 +211,7 @@ fn login(amqp: &Amqp, faults: &mut Faults) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "broker_tests.rs"]
+mod tests;

@@ -1,5 +1,6 @@
 //! Secrets come by files of their own or by the environment, and are shown nowhere.
 
+use std::fs::Metadata;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -133,7 +134,7 @@ fn take(key: &str, file: Option<&PathBuf>, secret: &mut Option<SecretString>, fa
 /// Reads a secret, which only its owner may be able to read.
 fn read(path: &Path) -> Result<SecretString, String> {
     let shown = path.display();
-    let metadata = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+    let metadata = metadata(path)?;
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(format!(
@@ -147,13 +148,15 @@ fn unreadable(path: &Path, error: &std::io::Error) -> String {
     format!("`{}` cannot be read: {error}", path.display())
 }
 
+fn metadata(path: &Path) -> Result<Metadata, String> {
+    let metadata = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+    if metadata.is_file() { Ok(metadata) } else { Err(format!("`{}` is not a file", path.display())) }
+}
+
 /// Reads a text without the line end that editors leave.
 fn read_text(path: &Path) -> Result<String, String> {
     let shown = path.display();
-    let metadata = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?;
-    if !metadata.is_file() {
-        return Err(format!("`{shown}` is not a file"));
-    }
+    let metadata = metadata(path)?;
     if metadata.len() > SECRET_LENGTH_MAX {
         return Err(format!("`{shown}` is larger than {SECRET_LENGTH_MAX} bytes"));
     }
