@@ -98,9 +98,7 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     tasks.doors.spawn(async move {
         Ok(grpc::server::serve(grpc_settings, grpc_listener, calls, ready, door).await?)
     });
-    let broker =
-        config.amqp(FLUSH_TIMEOUT)?.map(|settings| amqp::Settings { access: watch.broker(), ..settings });
-    let publisher: Arc<dyn Publisher> = match broker {
+    let publisher: Arc<dyn Publisher> = match watch.broker(FLUSH_TIMEOUT)? {
         Some(settings) => open_broker(settings, &archiver, &store, &readiness, &stops, &mut tasks),
         None => Arc::new(stdout::LinePublisher::stdout(config.origin())),
     };

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use super::Error;
 use super::files::Files;
-use crate::amqp::access::Access;
+use crate::amqp::{self, access::Access};
 use crate::config::sections::Organization;
 use crate::config::{Config, Faults, Source};
 use crate::domain::command::OrganizationId;
@@ -112,9 +112,10 @@ impl Watch {
         Ok(Self { config: config.clone(), upstream, archiver, part, broker })
     }
 
-    /// As whom to connect to the broker and whom to let in by it, now and later.
-    pub(super) fn broker(&self) -> watch::Receiver<Arc<Access>> {
-        self.broker.subscribe()
+    /// What the broker's door and publisher are given, if there is one; what is followed comes to them by itself.
+    pub(super) fn broker(&self, flush_timeout: Duration) -> Result<Option<amqp::Settings>, Faults> {
+        let settings = self.config.amqp(flush_timeout)?;
+        Ok(settings.map(|settings| amqp::Settings { access: self.broker.subscribe(), ..settings }))
     }
 
     /// Looks at the files of `source` until `stop`. The first look finds what changed since the start.

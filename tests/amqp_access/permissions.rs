@@ -37,6 +37,13 @@ fn any(names: &[&str]) -> String {
     format!("^({})$", names.join("|").replace('.', "[.]"))
 }
 
+/// A client as a user of its own with these permissions.
+async fn client(place: &Place, what: &str, patterns: [&str; 3]) -> Broker {
+    let user = format!("{what}-{}", Uuid::new_v4().simple());
+    place.user(&user, "pw", patterns).await;
+    Broker::connect_to(&place.node.uri().replace("guest:guest", &format!("{user}:pw"))).await
+}
+
 struct Stage {
     upstream: Upstream,
     names: Names,
@@ -75,13 +82,24 @@ async fn the_main_job_is_done_with_the_least_permissions() {
     let place = Place::turn().await;
     let stage = stage(&place).await;
     place.permit(&stage.user, Patterns::usual(&stage.names).all()).await;
+    let keys = "^guest-connection[.](archived|unarchived|indeterminate)[.]";
+    place.permit_keys(&stage.user, &stage.names.events, keys).await;
+    // The queues that the harness makes for a client have such names.
+    let own = "test[.][0-9a-f]+";
+    let Names { commands, dead_letters, events } = &stage.names;
+    let consumer =
+        ["^test[.][0-9a-f]+$", "^test[.][0-9a-f]+$", &format!("^({own}|{})$", events.replace('.', "[.]"))];
+    let consumer = client(&place, "consumer", consumer).await;
+    let producer = ["^test[.][0-9a-f]+$", &any(&[commands]), "^test[.][0-9a-f]+$"];
+    let producer = client(&place, "producer", producer).await;
+    let operator = client(&place, "operator", ["^$", &any(&[commands]), &any(&[dead_letters])]).await;
+
     let adapter = stage.setup.start_ready().await;
-    let (mut events, mut letters) = (
-        stage.broker.subscribe(&stage.names.events).await,
-        stage.broker.subscribe(&stage.names.dead_letters).await,
-    );
-    let replies = stage.broker.queue().await;
-    let mut answers = stage.broker.consume(&replies).await;
+    let mut events = consumer.subscribe(events).await;
+    let mut letters = operator.consume(dead_letters).await;
+    let replies = producer.queue().await;
+    let mut answers = producer.consume(&replies).await;
+    let stage = Stage { broker: producer, ..stage };
     let guest = Uuid::new_v4();
     stage.send("key", Some(&replies), &stage.upstream.message(guest, true, "least")).await;
     assert_eq!(events.next().await.json()["data"]["guest_connection"]["archived"], true);

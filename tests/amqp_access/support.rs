@@ -131,7 +131,16 @@ impl Place {
             "rabbit_auth_backend_internal:set_permissions(<<\"{name}\">>, <<\"/\">>, <<\"{configure}\">>, \
              <<\"{write}\">>, <<\"{read}\">>, <<\"test\">>)."
         );
-        self.node.eval(&expression).await;
+        assert_eq!(self.node.eval(&expression).await, "ok");
+    }
+
+    /// Lets a user write messages with such routing keys alone to an exchange.
+    pub async fn permit_keys(&self, name: &str, exchange: &str, pattern: &str) {
+        let expression = format!(
+            "rabbit_auth_backend_internal:set_topic_permissions(<<\"{name}\">>, <<\"/\">>, <<\"{exchange}\">>, \
+             <<\"{pattern}\">>, <<\"^$\">>, <<\"test\">>)."
+        );
+        assert_eq!(self.node.eval(&expression).await, "ok");
     }
 
     /// Changes a user's password.
@@ -151,17 +160,12 @@ fn write_pair(folder: &Path, pair: &Pair) {
 /// Lines of configuration with the authority's and, if there is one, a client's certificate, in files below `folder`.
 pub fn tls_lines(folder: &Path, authority: &Authority, client: Option<&Pair>) -> String {
     let ca = secret_file(folder, "ca.pem", &authority.pem());
-    let mut lines = format!("amqp.ca_file = \"{}\"", ca.display());
-    if let Some(client) = client {
-        let certificate = secret_file(folder, "client.pem", &client.certificate);
-        let key = secret_file(folder, "client-key.pem", &client.key);
-        lines += &format!(
-            "\namqp.certificate_file = \"{}\"\namqp.key_file = \"{}\"",
-            certificate.display(),
-            key.display()
-        );
-    }
-    lines
+    let ca = format!("amqp.ca_file = \"{}\"", ca.display());
+    let Some(client) = client else { return ca };
+    let certificate = secret_file(folder, "client.pem", &client.certificate);
+    let key = secret_file(folder, "client-key.pem", &client.key);
+    let (certificate, key) = (certificate.display(), key.display());
+    format!("{ca}\namqp.certificate_file = \"{certificate}\"\namqp.key_file = \"{key}\"")
 }
 
 /// Lines of configuration with a user and the password, in a file `password` below `folder`.
