@@ -71,6 +71,10 @@ async fn a_password_changes_under_load() {
     place.change_password(&rotating.user, "second-s3cret").await;
     rotating.write_password("second-s3cret");
     logged(&rotating.world, "\"credentials\":true").await;
+    some(&mut rotating.world, &mut ids).await;
+    let log = rotating.world.adapter.log().all();
+    let connected = log.iter().filter(|line| line.contains("broker: connected")).count();
+    assert_eq!(connected, 3, "connections that stand are left alone: {log:#?}");
     rotating.cut(&place).await;
     logged(&rotating.world, "CONNECTION_FORCED").await;
     rotating.world.adapter.ready().await;
