@@ -52,6 +52,9 @@ pub enum Error {
     /// The configuration does not do. It was checked, so this is not expected.
     #[error("the configuration cannot be used: {0}")]
     Config(#[from] Faults),
+    /// The configuration names no organisation any more.
+    #[error("the configuration names no organisation any more; to remove the last one, stop the adapter")]
+    NoOrganizations,
     /// A port cannot be listened on.
     #[error("cannot listen on {0}")]
     Listen(SocketAddr, #[source] std::io::Error),

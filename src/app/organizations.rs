@@ -160,10 +160,8 @@ impl Watch {
         };
         let faults = match &error {
             Error::Config(faults) => faults.to_string().replace('\n', "; "),
-            error => format!(
-                "{error}: {}",
-                std::error::Error::source(error).map_or_else(String::new, ToString::to_string)
-            ),
+            error => std::error::Error::source(error)
+                .map_or_else(|| error.to_string(), |source| format!("{error}: {source}")),
         };
         if told.faults.as_ref() != Some(&faults) {
             warn!(faults, "the changed configuration is at fault; what held before it still holds");
@@ -183,18 +181,23 @@ impl Watch {
             warn!(keys, "keys have changed that take effect after a restart only");
         }
         told.restart = restart;
+        if config.organizations.is_empty() && !self.config.organizations.is_empty() {
+            // More likely a file that was emptied by mistake than a service that nobody is to use.
+            return Err(Error::NoOrganizations);
+        }
         let next = self.config.following(config);
-        self.follow_broker(&next);
         let changes = Changes::between(&self.config.organizations, &next.organizations);
         if changes.is_none() && next.default_organization == self.config.default_organization {
+            self.follow_broker(&next);
             self.config = next;
             return Ok(());
         }
         let renewed = next.organizations.iter().filter(|(name, now)| {
-            self.config.organizations.get(*name).is_none_or(|before| !before.is_same(now))
+            self.config.organizations.get(*name).is_none_or(|before| !before.has_same_credentials(now))
         });
         let renewed = renewed.filter_map(|(_, organization)| organization.organization_id().ok()).collect();
         apply(&next, &renewed, &self.upstream, &self.archiver)?;
+        self.follow_broker(&next);
         self.config = next;
         info!(
             added = changes.added,

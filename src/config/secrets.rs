@@ -56,7 +56,7 @@ fn has_password(text: &str) -> bool {
     Url::parse(text).is_ok_and(|url| url.password().is_some())
 }
 
-/// The secret files that are named.
+/// The files that are named and read: secrets, and certificate authorities.
 pub(super) fn files(config: &Config) -> impl Iterator<Item = &Path> {
     let organizations = config.organizations.values();
     let files =
@@ -65,7 +65,7 @@ pub(super) fn files(config: &Config) -> impl Iterator<Item = &Path> {
         .amqp
         .iter()
         .flat_map(|amqp| [&amqp.password_file, &amqp.ca_file, &amqp.certificate_file, &amqp.key_file]);
-    files.chain(broker).filter_map(|file| file.as_deref())
+    files.chain(broker).chain([&config.upstream.ca_file]).filter_map(|file| file.as_deref())
 }
 
 /// Reads the secret files that are named, and moves credentials out of the broker's address.

@@ -94,6 +94,17 @@ impl Organization {
             && text(&self.token) == text(&other.token)
     }
 
+    /// Whether `other` proves itself in the same way at the same place: what was learnt of the one is true of the other.
+    #[must_use]
+    pub fn has_same_credentials(&self, other: &Self) -> bool {
+        let bare = |organization: &Self| Self {
+            in_flight_max: None,
+            requests_per_second: None,
+            ..organization.clone()
+        };
+        bare(self).is_same(&bare(other))
+    }
+
     /// The organisation's id.
     ///
     /// # Errors

@@ -12,20 +12,17 @@ pub struct Drift {
 /// The greatest length of a field's name that is kept, in characters.
 pub const FIELD_LENGTH_MAX: usize = 64;
 
-/// Stands for a name that is left out, since it looks like an e-mail address.
+/// Stands for a name that is left out, since it is none that an API gives to a field: it may be somebody's data.
 const FIELD_REDACTED: &str = "[redacted]";
 
 impl Drift {
-    /// A difference in a field. Its name comes from the other side, so it is cut and cleaned.
+    /// A difference in a field. Its name comes from the other side, so it is told only if it looks like one.
     #[must_use]
     pub fn new(field: &str, kind: DriftKind) -> Self {
-        let visible = |c: char| if c.is_ascii_graphic() { c } else { '_' };
-        let field = if field.contains('@') {
-            FIELD_REDACTED.to_owned()
-        } else {
-            field.chars().take(FIELD_LENGTH_MAX).map(visible).collect()
-        };
-        Self { field, kind }
+        let is_part = |c: char| c.is_ascii_alphanumeric() || "_-.[]*".contains(c);
+        let is_name = !field.starts_with(|c: char| c.is_ascii_digit()) && field.chars().all(is_part);
+        let shown = if is_name { field } else { FIELD_REDACTED };
+        Self { field: shown.chars().take(FIELD_LENGTH_MAX).collect(), kind }
     }
 
     /// A difference of the body as a whole.
@@ -81,11 +78,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_others_are_cut_and_cleaned() {
+    fn only_what_looks_like_a_name_is_told() {
         let field = |name: &str| Drift::new(name, DriftKind::UnknownField).field;
         assert_eq!(field("risk_band"), "risk_band");
-        assert_eq!(field("a b\n\u{e9}\u{202e}"), "a_b___");
-        assert_eq!(field(&"\u{1f600}".repeat(100)), "_".repeat(FIELD_LENGTH_MAX));
-        assert_eq!(field("jane@example.com"), FIELD_REDACTED);
+        assert_eq!(field("guest.address[0].zip-code"), "guest.address[0].zip-code");
+        assert_eq!(field(&"x".repeat(100)), "x".repeat(FIELD_LENGTH_MAX));
+        for data in ["jane@example.com", "Jane Doe, +49 170 1234567", "491701234567", "a\n", "\u{1f600}"] {
+            assert_eq!(field(data), FIELD_REDACTED, "{data}");
+        }
     }
 }

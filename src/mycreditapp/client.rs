@@ -114,8 +114,12 @@ impl Upstream for MyCreditApp {
         self.tokens.is_ready(requester)
     }
 
-    fn authorize(&self, requester: OrganizationId) -> BoxFuture<'_, Result<Authorization, Unauthorized>> {
-        self.tokens.authorize(requester).boxed()
+    fn authorize(
+        &self,
+        requester: OrganizationId,
+        anew: bool,
+    ) -> BoxFuture<'_, Result<Authorization, Unauthorized>> {
+        self.tokens.authorize(requester, anew).boxed()
     }
 
     fn refuse(&self, requester: OrganizationId, authorization: &Authorization) {

@@ -83,8 +83,8 @@ impl Tokens {
         Ok(())
     }
 
-    /// A good token, from the cache if there is one.
-    pub(super) async fn authorize(&self, requester: OrganizationId) -> Fetched {
+    /// A good token, from the cache if there is one. With `anew` it is asked for at once also after failures.
+    pub(super) async fn authorize(&self, requester: OrganizationId, anew: bool) -> Fetched {
         loop {
             let mut fetch = {
                 let member = self.member(requester).ok_or(Unauthorized::NotConfigured)?;
@@ -95,6 +95,11 @@ impl Tokens {
                             self.fetch(&mut slot, &member);
                         }
                         return Ok(authorization);
+                    }
+                    Held::Paused(Unauthorized::Unavailable { .. } | Unauthorized::Unreachable { .. })
+                        if anew =>
+                    {
+                        self.fetch(&mut slot, &member)
                     }
                     Held::Paused(why) => return Err(why),
                     Held::Empty => self.fetch(&mut slot, &member),

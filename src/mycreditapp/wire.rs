@@ -28,6 +28,9 @@ pub const TOKEN_LENGTH_MAX: usize = 16 * 1024;
 /// still too long, the API refuses the token and it is replaced.
 const LIFETIME_ASSUMED: Duration = Duration::from_secs(60);
 
+/// A lifetime shorter than this, in seconds, is no use to anybody.
+const LIFETIME_MIN: f64 = 1.0;
+
 /// The longest lifetime that is believed.
 const LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -98,20 +101,55 @@ pub fn bearer(token: &str) -> Option<HeaderValue> {
 ///
 /// A token of a few characters is none that anybody gives out, and would be found everywhere.
 pub fn without(body: Vec<u8>, header: &[u8]) -> Vec<u8> {
-    const STAND_IN: &[u8] = b"(token)";
     const TOKEN_LENGTH_MIN: usize = 5;
     let token = header.strip_prefix(SCHEME.as_bytes()).unwrap_or(header);
+    let Some(token) = str::from_utf8(token).ok().filter(|token| token.len() >= TOKEN_LENGTH_MIN) else {
+        return body;
+    };
+    // JSON can write the same text in many ways, each of them with a backslash.
+    let body = if body.contains(&b'\\') { without_in_json(body, token) } else { body };
+    without_bytes(body, token.as_bytes())
+}
+
+const STAND_IN: &str = "(token)";
+
+fn without_in_json(body: Vec<u8>, token: &str) -> Vec<u8> {
+    let Ok(mut value) = serde_json::from_slice::<Value>(&body) else { return body };
+    if replace(&mut value, token) { serde_json::to_vec(&value).unwrap_or_default() } else { body }
+}
+
+/// Takes the token out of every text, names of fields included. Yields whether there was one. The depth is bounded by the
+/// parser's.
+fn replace(value: &mut Value, token: &str) -> bool {
+    match value {
+        Value::String(text) if text.contains(token) => {
+            *text = text.replace(token, STAND_IN);
+            true
+        }
+        Value::Array(items) => items.iter_mut().fold(false, |found, item| replace(item, token) | found),
+        Value::Object(fields) => {
+            let mut found = fields.values_mut().fold(false, |found, field| replace(field, token) | found);
+            if fields.keys().any(|name| name.contains(token)) {
+                found = true;
+                let renamed = std::mem::take(fields).into_iter();
+                *fields = renamed.map(|(name, field)| (name.replace(token, STAND_IN), field)).collect();
+            }
+            found
+        }
+        _ => false,
+    }
+}
+
+fn without_bytes(body: Vec<u8>, token: &[u8]) -> Vec<u8> {
     let found = |from: usize| {
         let rest = body.get(from..)?;
         rest.windows(token.len()).position(|window| window == token).map(|at| from + at)
     };
     let (mut shown, mut from) = (Vec::new(), 0);
-    if token.len() >= TOKEN_LENGTH_MIN {
-        while let Some(at) = found(from) {
-            shown.extend_from_slice(&body[from..at]);
-            shown.extend_from_slice(STAND_IN);
-            from = at + token.len();
-        }
+    while let Some(at) = found(from) {
+        shown.extend_from_slice(&body[from..at]);
+        shown.extend_from_slice(STAND_IN.as_bytes());
+        from = at + token.len();
     }
     if from == 0 {
         return body;
@@ -128,7 +166,7 @@ fn lifetime(expires_in: &Value) -> Duration {
     };
     match seconds {
         // Infinity and what does not fit a Duration are far above the maximum as well.
-        Some(seconds) if seconds > 0.0 => {
+        Some(seconds) if seconds >= LIFETIME_MIN => {
             Duration::try_from_secs_f64(seconds).unwrap_or(LIFETIME_MAX).min(LIFETIME_MAX)
         }
         _ => LIFETIME_ASSUMED,
@@ -178,6 +216,8 @@ mod tests {
             (json!(300.0), 300),
             (json!(0), 60),
             (json!(-5), 60),
+            (json!(0.001), 60),
+            (json!(1), 1),
             (json!(null), 60),
             (json!("soon"), 60),
             (json!([]), 60),
@@ -194,6 +234,13 @@ mod tests {
     fn a_token_that_is_quoted_is_taken_out() {
         let read = |body: &str| String::from_utf8(without(body.into(), b"Bearer a.b.c")).unwrap();
         assert_eq!(read(r#"{"msg": "a.b.c, Bearer a.b.c"}"#), r#"{"msg": "(token), Bearer (token)"}"#);
+        // However JSON writes it, in values and in names.
+        let escaped = r#"{"\u0061.b.c": ["x a\u002eb.c"], "n": "a.b\u002Ec", "plain": 1}"#;
+        assert_eq!(read(escaped), r#"{"(token)":["x (token)"],"n":"(token)","plain":1}"#);
+        let slashes =
+            String::from_utf8(without(br#"{"msg": "to\/ke\/n"}"#.to_vec(), b"Bearer to/ke/n")).unwrap();
+        assert_eq!(slashes, r#"{"msg":"(token)"}"#);
+        assert_eq!(read(r#"{"line": "a\nb"}"#), r#"{"line": "a\nb"}"#, "nothing else is touched");
         for plain in ["", "a.b", "{}"] {
             assert_eq!(read(plain), plain);
         }

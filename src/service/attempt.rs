@@ -27,6 +27,8 @@ pub(super) struct Attempts {
     pub(super) sent: u32,
     pub(super) maybe_applied: bool,
     pub(super) unanswered_at: Option<Instant>,
+    /// Whether a token was refused and another one got.
+    pub(super) token_renewed: bool,
 }
 
 impl Shared {
@@ -41,7 +43,6 @@ impl Shared {
     ) -> (Verdict, Attempts) {
         let deadline = self.attempts_end(job, record, asked);
         let mut attempts = Attempts::default();
-        let mut token_renewed = false;
         let mut last = None;
         let mut retry_wait = None;
         loop {
@@ -67,10 +68,10 @@ impl Shared {
             let Verdict::Transient { token_refused, .. } = verdict else { break (verdict, attempts) };
             if token_refused && let Some(authorization) = authorization {
                 self.upstream.refuse(record.command.requester, &authorization);
-                if token_renewed || self.draining.is_cancelled() || Instant::now() > deadline {
+                if attempts.token_renewed || self.draining.is_cancelled() || Instant::now() > deadline {
                     break (verdict, attempts);
                 }
-                token_renewed = true;
+                attempts.token_renewed = true;
                 retry_wait = Some(Waited { duration: Duration::ZERO, reason: "token_refused" });
                 last = Some(verdict);
                 continue;
@@ -149,11 +150,11 @@ impl Shared {
     ) -> (Reply, Option<Authorization>) {
         attempts.tries += 1;
         let (requester, connection) = (patch.requester, patch.connection);
-        let authorization = match timeout_at(deadline, self.upstream.authorize(requester)).await {
+        let anew = pass.is_try() || self.gate.asks_anew(requester);
+        let authorization = match timeout_at(deadline, self.upstream.authorize(requester, anew)).await {
             Ok(Ok(authorization)) => authorization,
             Ok(Err(why)) => {
-                drop(pass);
-                self.gate.refuse(requester, &why);
+                pass.refuse(&why);
                 return (Reply::Unauthorized(why), None);
             }
             Err(_) => return (Reply::Unauthorized(Unauthorized::Unavailable { retry_after: None }), None),
@@ -166,7 +167,7 @@ impl Shared {
         }
         attempts.sent += 1;
         let reply = request.await;
-        if let Some(heard) = Heard::of(&reply) {
+        if let Some(heard) = Heard::of(&reply, attempts.token_renewed) {
             pass.tell(connection, sent_at.elapsed(), heard);
         }
         (reply, Some(authorization))

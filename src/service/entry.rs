@@ -148,6 +148,12 @@ impl Shared {
     /// Its requester has as much under way as it may while it has reached a limit of its own, or fails.
     fn enter_beyond_share(&self, acceptance: Acceptance) -> Result<Accepting, Refusal> {
         let text = "too many commands of this requester organisation are under way";
+        if acceptance.door == Door::Amqp
+            && let Some(closed) = self.gate.closed(acceptance.command.requester)
+        {
+            let put_off = PutOff { delay: closed.remaining(), keeps_place: false, refusal: closed.refusal() };
+            return Ok(self.accept_unowned(Acceptance { put_off: Some(put_off), ..acceptance }));
+        }
         if acceptance.door == Door::Amqp && self.gate.is_strained(acceptance.command.requester) {
             let delay = self.settings.deferral.deferral(1, None, rand::random());
             let refusal = Refusal::new(Reason::RequesterPaused, text).retry_after(delay);

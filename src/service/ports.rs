@@ -269,11 +269,17 @@ pub trait Upstream: Send + Sync + 'static {
     /// Whether [`Self::authorize`] would yield a token at once, neither waiting nor failing.
     fn is_ready(&self, requester: OrganizationId) -> bool;
 
-    /// Gets a token, from the cache if there is a good one. May wait, so it is done before the claim is checked.
+    /// Gets a token, from the cache if there is a good one. May wait, so it is done before the claim is checked. With `anew`
+    /// one is asked for also during the rest that follows failures: the request is the one that tries whether the upstream
+    /// is back, or it has come back since.
     ///
     /// # Errors
     /// Why there is none.
-    fn authorize(&self, requester: OrganizationId) -> BoxFuture<'_, Result<Authorization, Unauthorized>>;
+    fn authorize(
+        &self,
+        requester: OrganizationId,
+        anew: bool,
+    ) -> BoxFuture<'_, Result<Authorization, Unauthorized>>;
 
     /// Drops a token that the upstream refused, unless a newer one has taken its place.
     fn refuse(&self, requester: OrganizationId, authorization: &Authorization);

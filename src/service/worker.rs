@@ -179,8 +179,10 @@ impl Shared {
     ) -> Result<Pass, Turned> {
         let mut told = None;
         if self.gate.closed(requester).is_none()
+            // The one that tries gets its token once it has its pass: one at a time.
+            && !self.gate.is_trying(requester)
             && !self.upstream.is_ready(requester)
-            && let Err(why) = self.upstream.authorize(requester).await
+            && let Err(why) = self.upstream.authorize(requester, self.gate.asks_anew(requester)).await
         {
             self.gate.refuse(requester, &why);
             told = reply::refusal(&Reply::Unauthorized(why));
@@ -251,7 +253,8 @@ impl Shared {
     /// Ends a claim with what is known.
     async fn end(&self, job: &Job, record: &CommandRecord, asked: Instant, ended: (Verdict, Attempts)) {
         let (verdict, attempts) = ended;
-        let hint = hint(&verdict);
+        // What was not sent was not asked to wait; how long there will be no token the gate knows, and when that changes.
+        let hint = hint(&verdict).filter(|_| attempts.sent > 0);
         let closed = self.gate.closed(job.requester);
         let defer_delay = match &closed {
             // When it may go on is known, and what was told of it is no guess.

@@ -79,7 +79,11 @@ impl Upstream for Applying {
         true
     }
 
-    fn authorize(&self, requester: OrganizationId) -> BoxFuture<'_, Result<Authorization, Unauthorized>> {
+    fn authorize(
+        &self,
+        requester: OrganizationId,
+        _: bool,
+    ) -> BoxFuture<'_, Result<Authorization, Unauthorized>> {
         let header = http::HeaderValue::from_static("Bearer token");
         async move {
             self.may_panic(Place::Authorize, requester);

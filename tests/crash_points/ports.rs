@@ -203,7 +203,7 @@ impl Upstream for Gated<()> {
         true
     }
 
-    fn authorize(&self, _: OrganizationId) -> BoxFuture<'_, Result<Authorization, Unauthorized>> {
+    fn authorize(&self, _: OrganizationId, _: bool) -> BoxFuture<'_, Result<Authorization, Unauthorized>> {
         async move {
             let way = self.gate.approach(Effect::Token);
             if matches!(way, Way::Free(Some(_))) {

@@ -7,7 +7,7 @@ use tonic::Code;
 use uuid::Uuid;
 
 use crate::support::{
-    Client, LASTING, Sent, call, command, command_when, events_of, is_final, is_told, journal_when,
+    Client, LASTING, Sent, call, command, command_when, events_of, is_final, is_told, journal_when, keys,
     most_at_once, nothing_is_left, part_when, patches, publish, refused_for, start, succeeded,
 };
 
@@ -183,5 +183,29 @@ async fn messages_wait_in_the_queue_while_connections_are_refused_and_are_done_a
     one_event_each(&mut world, &client, &all).await;
     let sent = patches(&world.upstream.simulator.journal()).len() - before;
     assert!(sent <= all.len(), "{sent} PATCHes of {} commands", all.len());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_outage_in_which_there_is_no_token_is_one_like_others_and_ends_with_it() {
+    // What a try waits for is the API, and not the end of a rest after failed token requests.
+    let rest = "upstream.token_delay_base = \"4m\"\nupstream.token_delay_max = \"4m\"\n";
+    let mut world = start(1, rest).await;
+    let organizations = world.upstream.organizations.clone();
+    let client = world.client().await;
+    world.upstream.simulator.pause_listening().await.unwrap();
+    let (key, refusal) = refused_for(&client, &organizations, "UPSTREAM_PAUSED").await;
+    is_told(&refusal, Code::Unavailable, "UPSTREAM_PAUSED");
+    assert_eq!(command(&client, &organizations[0], &key).await, None);
+
+    let sent = Sent::many(&organizations[0], "waiting", 40);
+    publish(&world, &sent).await;
+    stopped(&world).await;
+    // One now and then tries.
+    world.broker.depth_when(&world.names.commands, |depth| depth >= 35).await;
+    world.upstream.simulator.resume_listening().await.unwrap();
+    succeeded(&client, &sent, None).await;
+    events_of(&mut world, keys(&sent)).await;
+    nothing_is_left(&world).await;
     world.end().await;
 }

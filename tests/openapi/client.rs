@@ -81,7 +81,7 @@ async fn requests_are_as_the_document_has_them() {
     })
     .unwrap();
     for archived in [true, false] {
-        let authorization = upstream.authorize(requester).await.unwrap();
+        let authorization = upstream.authorize(requester, false).await.unwrap();
         let connection = Connection { target: requester, guest };
         let patch = Patch {
             requester,

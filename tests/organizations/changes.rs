@@ -56,6 +56,21 @@ async fn a_rotated_secret_gets_a_token_at_once_and_no_call_fails_meanwhile() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_revoked_under_many_calls_fails_none_of_them() {
+    let world = World::start(PROGRAM, QUICK).await;
+    let client = world.client().await;
+    let call = async |key: &str| {
+        client.clone().archive_guest_connection(world.upstream.archive(Uuid::new_v4(), key)).await.unwrap();
+    };
+    call("before").await;
+    world.upstream.simulator.revoke_tokens();
+    let keys: Vec<_> = (0..16).map(|number| format!("k-{number}")).collect();
+    futures::future::join_all(keys.iter().map(|key| call(key))).await;
+    assert_eq!(tokens(&world, world.upstream.requester), 2, "one request for all of them");
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_rotated_static_token_is_used_at_once() {
     let world = World::arranged(PROGRAM, |setup| {
         let token = harness::adapter::secret_file(setup.directory(), "token", "first.token");

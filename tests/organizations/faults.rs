@@ -47,6 +47,11 @@ async fn a_broken_file_keeps_what_held_before_says_so_once_and_mends() {
                 rotate(&world, "client_secret", harness::CLIENT_SECRET);
             }),
         ),
+        (
+            "names no organisation any more",
+            Box::new(|| std::fs::write(&config, "").unwrap()),
+            Box::new(|| world.setup.write()),
+        ),
         ("chmod 600", Box::new(|| set_mode(0o644)), Box::new(|| set_mode(0o600))),
     ];
     for (number, (told, breaks, mends)) in cases.iter().enumerate() {

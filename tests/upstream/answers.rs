@@ -14,7 +14,7 @@ use crate::peer::{REQUESTER, answer, next, organization, patch, request, serve, 
 const BODY: &str = r#"{"archived": true}"#;
 
 async fn send(upstream: &MyCreditApp) -> Reply {
-    let authorization = upstream.authorize(organization(REQUESTER)).await.unwrap();
+    let authorization = upstream.authorize(organization(REQUESTER), false).await.unwrap();
     upstream.patch(patch(), authorization).await
 }
 

@@ -66,7 +66,7 @@ async fn serve(death: Death) -> (SocketAddr, mpsc::UnboundedReceiver<usize>, mps
 }
 
 async fn send(upstream: &MyCreditApp) -> Reply {
-    let authorization = upstream.authorize(organization(REQUESTER)).await.unwrap();
+    let authorization = upstream.authorize(organization(REQUESTER), false).await.unwrap();
     upstream.patch(patch(), authorization).await
 }
 

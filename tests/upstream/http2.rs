@@ -162,7 +162,7 @@ async fn serve(
 }
 
 async fn send(upstream: &MyCreditApp) -> Reply {
-    let authorization = upstream.authorize(organization(REQUESTER)).await.unwrap();
+    let authorization = upstream.authorize(organization(REQUESTER), false).await.unwrap();
     upstream.patch(patch(), authorization).await
 }
 

@@ -59,7 +59,7 @@ fn named(port: u16) -> Settings {
 }
 
 async fn send(upstream: &MyCreditApp) -> Reply {
-    let authorization = upstream.authorize(organization(REQUESTER)).await.unwrap();
+    let authorization = upstream.authorize(organization(REQUESTER), false).await.unwrap();
     upstream.patch(patch(), authorization).await
 }
 

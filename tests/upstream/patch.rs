@@ -23,7 +23,7 @@ use crate::peer::{
 };
 
 async fn send(upstream: &MyCreditApp) -> Reply {
-    let authorization = upstream.authorize(organization(REQUESTER)).await.unwrap();
+    let authorization = upstream.authorize(organization(REQUESTER), false).await.unwrap();
     let started = Instant::now();
     let reply = upstream.patch(patch(), authorization).await;
     assert!(started.elapsed() < Duration::from_millis(1500), "the attempt timeout holds for everything");
@@ -240,7 +240,7 @@ async fn an_attempt_is_a_client_span() {
             .await;
     let upstream = with_static_token(address);
     for resend_count in 0..3 {
-        let authorization = upstream.authorize(organization(REQUESTER)).await.unwrap();
+        let authorization = upstream.authorize(organization(REQUESTER), false).await.unwrap();
         upstream.patch(Patch { resend_count, ..patch() }, authorization).await;
     }
     let spans = spans.0.lock().unwrap();

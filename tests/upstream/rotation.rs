@@ -13,7 +13,7 @@ use crate::peer::{
 };
 
 async fn authorize(upstream: &MyCreditApp) -> Result<Authorization, Unauthorized> {
-    upstream.authorize(organization(REQUESTER)).await
+    upstream.authorize(organization(REQUESTER), false).await
 }
 
 fn static_token(token: &str) -> Credentials {
@@ -54,7 +54,7 @@ async fn an_organisation_that_stays_keeps_its_token_and_another_joins() {
     upstream.replace(both).unwrap();
     assert_eq!(authorize(&upstream).await.unwrap().serial, before.serial);
     assert!(upstream.knows(other) && upstream.is_ready(other));
-    assert_eq!(upstream.authorize(other).await.unwrap().header, "Bearer other.jwt");
+    assert_eq!(upstream.authorize(other, false).await.unwrap().header, "Bearer other.jwt");
     assert!(requests.try_recv().is_err());
 }
 

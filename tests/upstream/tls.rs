@@ -148,7 +148,7 @@ async fn an_authority_of_ones_own_is_trusted_beside_the_systems() {
     let authority = Authority::new();
     let address = serve(authority.server("127.0.0.1", &[b"http/1.1"])).await;
     let upstream = MyCreditApp::new(secure(address, &authority)).unwrap();
-    let authorization = upstream.authorize(organization(REQUESTER)).await.unwrap();
+    let authorization = upstream.authorize(organization(REQUESTER), false).await.unwrap();
     let reply = upstream.patch(patch(), authorization).await;
     assert!(matches!(&reply, Reply::Answered(answer) if answer.status == 200), "{reply:?}");
 }
@@ -158,7 +158,7 @@ async fn each_failure_of_tls_is_told_from_the_others() {
     let authority = Authority::new();
     for (obstacle, address) in insecure(&authority).await {
         let upstream = MyCreditApp::new(secure(address, &authority)).unwrap();
-        let authorization = upstream.authorize(organization(REQUESTER)).await.unwrap();
+        let authorization = upstream.authorize(organization(REQUESTER), false).await.unwrap();
         let reply = upstream.patch(patch(), authorization).await;
         match obstacle {
             // One that hangs up in the midst may be anything.

@@ -24,7 +24,7 @@ async fn upstream(
 }
 
 async fn authorize(upstream: &MyCreditApp) -> Result<Authorization, Unauthorized> {
-    upstream.authorize(organization(REQUESTER)).await
+    upstream.authorize(organization(REQUESTER), false).await
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn a_waiter_that_goes_away_takes_nothing_with_it() {
 async fn who_is_not_configured_is_told_so() {
     let (upstream, mut requests) = upstream(|_| Some(token("t", 3600))).await;
     assert!(upstream.knows(organization(REQUESTER)) && !upstream.knows(organization(GUEST)));
-    let stranger = upstream.authorize(organization(GUEST)).await;
+    let stranger = upstream.authorize(organization(GUEST), false).await;
     assert!(matches!(stranger, Err(Unauthorized::NotConfigured)));
     assert!(requests.try_recv().is_err());
 }
@@ -265,10 +265,10 @@ async fn many_organisations_of_one_failing_endpoint_ask_once_each() {
     let settings = Settings { organizations: configured.collect(), ..settings(address, api_client()) };
     let upstream = MyCreditApp::new(settings).unwrap();
     let callers = organizations.iter().flat_map(|id| std::iter::repeat_n(*id, 10));
-    let calls = callers.map(|id| upstream.authorize(id));
+    let calls = callers.map(|id| upstream.authorize(id, false));
     assert!(join_all(calls).await.iter().all(Result::is_err));
     for id in &organizations {
-        assert!(upstream.authorize(*id).await.is_err(), "it pauses");
+        assert!(upstream.authorize(*id, false).await.is_err(), "it pauses");
     }
     let mut secrets = std::collections::HashSet::new();
     for _ in &organizations {

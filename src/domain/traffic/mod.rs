@@ -28,8 +28,11 @@ pub enum Heard {
         /// And for none within this time.
         retry_after: Option<Duration>,
     },
-    /// It does not accept the credentials.
-    Unauthorized,
+    /// It does not accept the token.
+    Unauthorized {
+        /// Whether the command had had another one refused just before: then it is the credentials that are not accepted.
+        is_renewed: bool,
+    },
     /// It could not do its work, or said nothing.
     Failed {
         /// And asks for no more within this time.
@@ -40,12 +43,13 @@ pub enum Heard {
 }
 
 impl Heard {
-    /// What `reply` tells of the upstream. Nothing if there was no request.
+    /// What `reply` tells of the upstream. Nothing if there was no request. `is_renewed` is that of
+    /// [`Self::Unauthorized`].
     #[must_use]
-    pub const fn of(reply: &Reply) -> Option<Self> {
+    pub const fn of(reply: &Reply, is_renewed: bool) -> Option<Self> {
         match reply {
             Reply::Answered(Answer { status, retry_after, .. }) => Some(match status {
-                401 => Self::Unauthorized,
+                401 => Self::Unauthorized { is_renewed },
                 429 => Self::Limited { retry_after: *retry_after },
                 407 => Self::Failed { retry_after: None, is_general: true },
                 ..200 | 408 | 500.. => Self::Failed { retry_after: *retry_after, is_general: false },

@@ -190,7 +190,9 @@ impl Pace {
             (Some(rate), Some(learnt)) => {
                 let is_again = now.saturating_sub(learnt.since) < AGAIN;
                 self.cuts = if is_again { self.cuts + 1 } else { 0 };
-                (rate.min(served.max(rate / 2.0)), if is_again { CUT_AGAIN } else { CUT })
+                // What was served in a second in which the machine stood still says little.
+                let lately = self.served_within(now, MEMORY_SHORT) / MEMORY_SHORT.as_secs_f64();
+                (rate.min(served.max(lately).max(rate / 2.0)), if is_again { CUT_AGAIN } else { CUT })
             }
             _ => (served.max(self.served_within(now, MEMORY_SHORT) / MEMORY_SHORT.as_secs_f64()), CUT),
         };

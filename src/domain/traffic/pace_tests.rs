@@ -164,6 +164,24 @@ fn a_limit_that_was_raised_is_found_within_two_minutes() {
 }
 
 #[test]
+fn a_refusal_after_a_standstill_does_not_halve_the_rate() {
+    let mut pace = Pace::default();
+    let at = |ms: u64| Duration::from_millis(ms);
+    let serve = |pace: &mut Pace, from: u64, until: u64| {
+        (from..until).step_by(20).for_each(|ms| pace.serve(at(ms)));
+    };
+    for second in [1_000, 5_000] {
+        serve(&mut pace, second - 1_000, second);
+        pace.limit(at(second), at(second), None);
+    }
+    serve(&mut pace, 6_000, 9_200);
+    let before = pace.rate(at(9_900)).expect("a rate");
+    pace.limit(at(9_900), at(9_900), None);
+    let after = pace.rate(at(10_000)).expect("a rate");
+    assert!(after > 0.6 * before, "{before} {after}");
+}
+
+#[test]
 fn what_was_begun_before_the_cut_does_not_cut_again() {
     let mut pace = Pace::default();
     (0..50).for_each(|n| pace.serve(Duration::from_millis(n)));

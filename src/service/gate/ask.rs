@@ -23,7 +23,19 @@ impl State {
             .map(|until| (Why::Paused, Reason::UpstreamRateLimited, until));
         let broken =
             until(requester.breaker.admission(now), now).map(|until| (Why::Broken, requester.cause, until));
-        down.or(broken).or(paused)
+        let is_trying = upstream.breaker.admission(now) == Admission::Try;
+        let without_token = requester
+            .token
+            .rests_until(now)
+            .filter(|_| !is_trying)
+            .map(|until| (Why::Broken, requester.cause, until));
+        down.or(broken).or(without_token).or(paused)
+    }
+
+    pub(super) fn is_trying(&self, id: OrganizationId, now: Moment) -> bool {
+        let requester = self.requesters.get(&id);
+        let upstream = requester.and_then(|requester| self.upstreams.get(&requester.upstream));
+        upstream.is_some_and(|upstream| upstream.breaker.admission(now) == Admission::Try)
     }
 
     pub(super) fn closed(&self, id: OrganizationId, now: Moment) -> Option<Closed> {
@@ -102,7 +114,7 @@ impl State {
     pub(super) fn condition(&self, now: Moment) -> Condition {
         let down = self.upstreams.iter().filter(|(_, upstream)| !upstream.breaker.is_closed());
         let closed = self.requesters.iter().filter(|(_, requester)| {
-            !requester.breaker.is_closed() || requester.paused_until.is_some_and(|until| until > now)
+            !requester.breaker.is_closed() || requester.rests_until(now, false).is_some()
         });
         Condition {
             down: down.map(|(name, _)| name.to_string()).take(NAMED_MAX).collect(),

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::domain::error::Reason;
+use crate::domain::obstacle::Obstacle;
 use crate::domain::traffic::Moment;
 
 const MS: Duration = Duration::from_millis(1);
@@ -29,7 +30,6 @@ fn organization(upstream: &str) -> Organization {
 }
 
 const FAILED: Heard = Heard::Failed { retry_after: None, is_general: false };
-
 type Turn = Receiver<Result<(Ticket, Option<&'static str>), Closed>>;
 
 /// The gate's state, with a clock that goes on by hand.
@@ -124,6 +124,11 @@ impl Bench {
         closed.expect("it closes")
     }
 
+    fn no_token(&mut self, n: u128, why: &Unauthorized) {
+        self.state.unauthorized(Ticket::untracked(id(n), self.now), why, self.now, 1.0);
+        self.pump();
+    }
+
     fn instant(&self, ms: u64) -> Instant {
         self.epoch + self.now + Duration::from_millis(ms)
     }
@@ -197,9 +202,64 @@ fn a_single_organisation_is_the_upstream() {
     assert_eq!((closed.why, closed.is_everyone), (Why::Down, true));
     // What it answers about credentials is no failure of the upstream.
     let mut bench = Bench::new(1);
-    (0..5).for_each(|_| assert!(bench.send(1, Heard::Unauthorized)));
+    (0..5).for_each(|_| assert!(bench.send(1, Heard::Unauthorized { is_renewed: true })));
     assert!(bench.closed(1).is_some_and(|closed| closed.why == Why::Broken && !closed.is_everyone));
     assert_eq!(bench.state.unavailable(bench.now), None);
+}
+
+#[test]
+fn a_try_of_one_that_is_removed_or_moves_away_is_another_s() {
+    for stays_elsewhere in [false, true] {
+        let mut bench = Bench::new(2);
+        (0..10).take_while(|n| bench.send(1 + n % 2, FAILED)).count();
+        bench.advance(4_000);
+        let lost = bench.try_enter(1).expect("a try");
+        assert!(bench.closed(2).is_some(), "one tries at a time");
+        let mut organizations = HashMap::from([(id(2), organization("a"))]);
+        if stays_elsewhere {
+            organizations.insert(id(1), organization("b"));
+        }
+        bench.configure(&organizations, &[]);
+        let found = bench.try_enter(2).expect("a try");
+        // What became of the lost one says nothing of anybody any more.
+        bench.tell(lost, FAILED);
+        bench.tell(found, Heard::Served);
+        assert_eq!((bench.closed(1), bench.closed(2)), (None, None));
+    }
+}
+
+#[test]
+fn an_old_token_that_is_refused_closes_nothing() {
+    let mut bench = Bench::new(2);
+    let under_way = bench.take(1);
+    assert!(under_way.len() > 5);
+    under_way.into_iter().for_each(|t| bench.tell(t, Heard::Unauthorized { is_renewed: false }));
+    assert_eq!(bench.closed(1), None);
+    (0..5).for_each(|_| assert!(bench.send(1, Heard::Unauthorized { is_renewed: true })));
+    assert!(bench.closed(1).is_some_and(|closed| closed.why == Why::Broken));
+}
+
+#[test]
+fn without_a_token_and_without_a_sign_of_life_the_upstream_is_down_and_a_try_asks_at_once() {
+    let why =
+        Unauthorized::Unreachable { obstacle: Obstacle::Connect, retry_after: Some(Duration::from_secs(60)) };
+    for count in [1, 2] {
+        let mut bench = Bench::new(count);
+        bench.no_token(1, &why);
+        assert!(bench.closed(1).is_some_and(|closed| closed.why == Why::Down && closed.is_everyone));
+        bench.advance(4_000);
+        assert_eq!(bench.closed(1), None, "it may try, though no token is asked for otherwise");
+        let ticket = bench.try_enter(1).expect("a try");
+        assert!(ticket.tries_upstream);
+        bench.tell(ticket, Heard::Served);
+        assert!(bench.state.condition(bench.now).down.is_empty());
+    }
+    // Beside others that are served it is its own affair, and said once however many waited for the token.
+    let mut bench = Bench::new(2);
+    bench.send(2, Heard::Served);
+    (0..20).for_each(|_| bench.no_token(1, &why));
+    assert!(bench.closed(1).is_some_and(|closed| closed.why == Why::Broken));
+    assert_eq!(bench.closed(2), None);
 }
 
 #[test]
@@ -328,7 +388,7 @@ fn limits_that_are_configured_are_kept() {
 #[test]
 fn other_credentials_make_it_forget_that_it_failed() {
     let mut bench = Bench::new(2);
-    bench.state.unauthorized(id(1), &Unauthorized::Refused, bench.now, 1.0);
+    bench.no_token(1, &Unauthorized::Refused);
     assert!(bench.closed(1).is_some_and(|closed| closed.cause == Reason::UpstreamUnauthenticated));
     let organizations = HashMap::from([(id(1), organization("a")), (id(2), organization("a"))]);
     bench.configure(&organizations, &[]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::requester::Requester;
+use super::requester::{Requester, Token};
 use super::state::State;
 use super::{Ticket, Told};
 use crate::domain::command::OrganizationId;
@@ -31,25 +31,48 @@ const RAMP_LAST: usize = 64;
 impl State {
     /// A request was not sent.
     pub(super) fn give_back(&mut self, ticket: Ticket, now: Moment) {
+        if !self.is_current(ticket) {
+            return;
+        }
         self.release(ticket);
-        if let Some((requester, upstream)) = self.pair(ticket.requester) {
+        if let Some((requester, _)) = self.pair(ticket.requester) {
             if ticket.tries_requester {
                 requester.breaker.give_back(now);
             }
             if ticket.tries_upstream {
-                upstream.breaker.give_back(now);
-                self.list_all(ticket.requester);
+                let name = Arc::clone(&requester.upstream);
+                self.give_back_try(&name, now);
             }
         }
         self.list(ticket.requester);
     }
 
+    /// Someone else may try whether an upstream is back.
+    pub(super) fn give_back_try(&mut self, name: &Arc<str>, now: Moment) {
+        let Some(upstream) = self.upstreams.get_mut(name) else { return };
+        upstream.breaker.give_back(now);
+        for id in self.requesters_of(name) {
+            self.list(id);
+        }
+        self.grants.is_changed = true;
+    }
+
+    /// Whether the requester is still the one that the ticket was given to. What becomes of another's says nothing of it.
+    fn is_current(&self, ticket: Ticket) -> bool {
+        self.requesters.get(&ticket.requester).is_some_and(|found| found.incarnation == ticket.incarnation)
+    }
+
     /// A request ended.
     pub(super) fn hear(&mut self, told: Told, now: Moment, jitter: f64) {
         let Told { ticket, connection, latency, heard } = told;
+        if !self.is_current(ticket) {
+            return;
+        }
         self.release(ticket);
         let id = ticket.requester;
         let Some((requester, upstream)) = self.pair(id) else { return };
+        // It was sent, so there was a token.
+        requester.token = Token::Usual;
         let is_general = matches!(heard, Heard::Failed { is_general: true, .. });
         if !is_general {
             upstream.concurrency.note(now, id, latency, heard.is_pressure());
@@ -68,7 +91,14 @@ impl State {
                 let own = requester.breaker.succeed(now, ticket.tries_requester);
                 (own, upstream.breaker.succeed(now, ticket.tries_upstream))
             }
-            Heard::Unauthorized => {
+            // An old token says nothing of the credentials: the next attempt, with another one, does.
+            Heard::Unauthorized { is_renewed: false } => {
+                if ticket.tries_requester {
+                    requester.breaker.give_back(now);
+                }
+                (None, upstream.breaker.succeed(now, ticket.tries_upstream))
+            }
+            Heard::Unauthorized { is_renewed: true } => {
                 requester.cause = Reason::UpstreamUnauthenticated;
                 let failure = Failure {
                     source: id,
@@ -87,24 +117,46 @@ impl State {
         self.changed(id, own, all, now);
     }
 
-    /// There is no token for a requester.
-    pub(super) fn unauthorized(&mut self, id: OrganizationId, why: &Unauthorized, now: Moment, jitter: f64) {
-        let Some((requester, _)) = self.pair(id) else { return };
-        let (failed, wait) = match why {
+    /// There is no token for a requester. Without one it can send nothing, so its breaker opens at once; that of the upstream
+    /// does if there is nobody else who could tell whether the upstream is there.
+    pub(super) fn unauthorized(&mut self, ticket: Ticket, why: &Unauthorized, now: Moment, jitter: f64) {
+        let id = ticket.requester;
+        let Some((requester, upstream)) = self.pair(id) else { return };
+        let (is_general, wait) = match why {
             Unauthorized::NotConfigured | Unauthorized::Refused => {
                 requester.cause = Reason::UpstreamUnauthenticated;
                 let own = requester.breaker.trip(now, jitter);
-                return self.changed(id, own, None, now);
+                // The upstream answers, so it is there.
+                let all = upstream.breaker.succeed(now, ticket.tries_upstream);
+                return self.changed(id, own, all, now);
             }
             Unauthorized::Unavailable { retry_after } => (false, *retry_after),
             Unauthorized::Unreachable { retry_after, .. } => (true, *retry_after),
         };
+        // Everyone who waited for one request tells the same.
+        let rests_until = requester.token.rests_until(now);
+        let is_known = rests_until.is_some();
         // Its own back-off says when a token is asked for again.
-        requester.paused_until = requester.paused_until.max(Some(now + wait.unwrap_or_default()));
-        requester.cause = Reason::UpstreamUnavailable;
-        let failure = Failure { source: id, connection: None, is_general: failed, retry_after: None };
-        let ticket = Ticket { requester: id, granted: now, tries_upstream: false, tries_requester: false };
-        let (own, all) = self.fail(ticket, failure, now, jitter);
+        let until = now + wait.unwrap_or_default();
+        requester.token = Token::RestsUntil(rests_until.map_or(until, |known| known.max(until)));
+        let cause = if is_general { Reason::UpstreamUnreachable } else { Reason::UpstreamUnavailable };
+        let failure = Failure { source: id, connection: None, is_general, retry_after: None };
+        let is_alone = upstream.requesters < 2 || (is_general && upstream.throughput.rate(now) <= 0.0);
+        let all = match (ticket.tries_upstream, is_known) {
+            (true, _) => upstream.breaker.fail(now, failure, true, jitter),
+            (false, true) => None,
+            (false, false) if is_alone && upstream.breaker.is_closed() => upstream.breaker.trip(now, jitter),
+            (false, false) => upstream.breaker.fail(now, failure, false, jitter),
+        };
+        if all.is_some() {
+            upstream.cause = cause;
+        }
+        let own = if upstream.breaker.is_closed() { requester.breaker.trip(now, jitter) } else { None };
+        if own.is_some() {
+            requester.cause = cause;
+        } else if ticket.tries_requester {
+            requester.breaker.give_back(now);
+        }
         self.turn_away(id, now);
         self.changed(id, own, all, now);
     }
@@ -198,12 +250,20 @@ impl State {
         upstream.ramp = Some(Ramp::new(upstream.rate_before, now));
         info!(?outage, "the upstream is back");
         for id in self.requesters_of(&name) {
+            if let Some(requester) = self.requesters.get_mut(&id)
+                && requester.token.rests_until(now).is_some()
+            {
+                requester.token = Token::AskAnew;
+            }
             self.reopen(id);
         }
     }
 
-    fn release(&mut self, ticket: Ticket) {
-        if let Some((requester, upstream)) = self.pair(ticket.requester) {
+    pub(super) fn release(&mut self, ticket: Ticket) {
+        if self.is_current(ticket)
+            && let Some((requester, upstream)) = self.pair(ticket.requester)
+        {
+            requester.is_trying &= !ticket.tries_upstream;
             requester.in_flight = requester.in_flight.saturating_sub(1);
             upstream.in_flight = upstream.in_flight.saturating_sub(1);
         }
@@ -212,16 +272,6 @@ impl State {
     fn requesters_of(&self, upstream: &Arc<str>) -> Vec<OrganizationId> {
         let of = self.requesters.iter().filter(|(_, requester)| requester.upstream == *upstream);
         of.map(|(id, _)| *id).collect()
-    }
-
-    /// Looks again at everyone who waits for the upstream of `id`.
-    fn list_all(&mut self, id: OrganizationId) {
-        let Some(name) = self.requesters.get(&id).map(|requester| Arc::clone(&requester.upstream)) else {
-            return;
-        };
-        for id in self.requesters_of(&name) {
-            self.list(id);
-        }
     }
 
     fn pair(&mut self, id: OrganizationId) -> Option<(&mut Requester, &mut super::state::Upstream)> {

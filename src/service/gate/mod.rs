@@ -32,6 +32,7 @@ use crate::domain::retry::Backoff;
 use crate::domain::traffic::{Heard, Moment};
 use crate::service::ports::Waited;
 pub use closed::{Closed, Patience, Why};
+use requester::Token;
 use state::{Grants, State};
 
 /// How long the result of a try may take, for want of knowledge.
@@ -128,6 +129,8 @@ pub struct Pass {
 #[derive(Debug, Clone, Copy)]
 struct Ticket {
     requester: OrganizationId,
+    /// Which of all requesters that ever had this id: one that was removed, or moved to another upstream, is another.
+    incarnation: u64,
     granted: Moment,
     /// It tries whether the upstream, or the requester, is served again.
     tries_upstream: bool,
@@ -146,7 +149,7 @@ struct Told {
 impl Ticket {
     /// One that nothing is learnt from.
     const fn untracked(requester: OrganizationId, granted: Moment) -> Self {
-        Self { requester, granted, tries_upstream: false, tries_requester: false }
+        Self { requester, incarnation: 0, granted, tries_upstream: false, tries_requester: false }
     }
 }
 
@@ -258,6 +261,20 @@ impl Gate {
         std::mem::take(&mut self.inner.lock().reopened)
     }
 
+    /// Whether the next request would try whether the upstream is back.
+    #[must_use]
+    pub fn is_trying(&self, requester: OrganizationId) -> bool {
+        let now = self.inner.now();
+        self.inner.lock().is_trying(requester, now)
+    }
+
+    /// Whether a token is to be asked for however often that failed before: the upstream has come back since.
+    #[must_use]
+    pub fn asks_anew(&self, requester: OrganizationId) -> bool {
+        let state = self.inner.lock();
+        state.requesters.get(&requester).is_some_and(|requester| requester.token == Token::AskAnew)
+    }
+
     /// Whether a retry may be made now: no more than a share of what succeeds, and a few besides.
     #[must_use]
     pub fn may_retry(&self, requester: OrganizationId) -> bool {
@@ -267,7 +284,7 @@ impl Gate {
     /// There is no token for a requester.
     pub fn refuse(&self, requester: OrganizationId, why: &Unauthorized) {
         let jitter = rand::random();
-        self.change(|state, now| state.unauthorized(requester, why, now, jitter));
+        self.change(|state, now| state.unauthorized(Ticket::untracked(requester, now), why, now, jitter));
     }
 
     /// Resolves when commands can be taken in: there is a requester that may send. While everyone may only try, it is left to
@@ -391,6 +408,22 @@ impl Drop for Leaving<'_> {
 }
 
 impl Pass {
+    /// Whether the request tries whether the upstream is back.
+    #[must_use]
+    pub const fn is_try(&self) -> bool {
+        self.ticket.tries_upstream
+    }
+
+    /// The request was not sent: there is no token for it.
+    pub fn refuse(mut self, why: &Unauthorized) {
+        self.is_told = true;
+        let (ticket, jitter) = (self.ticket, rand::random());
+        self.inner.change(|state, now| {
+            state.release(ticket);
+            state.unauthorized(ticket, why, now, jitter);
+        });
+    }
+
     /// The request, which was about `connection`, ended after `latency` and told this.
     pub fn tell(mut self, connection: Connection, latency: Duration, heard: Heard) {
         self.is_told = true;

@@ -33,15 +33,39 @@ pub(super) struct Waiter {
     pub(super) reason: Option<&'static str>,
 }
 
+/// What is known of a requester's token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Token {
+    /// Nothing stands in the way of having one.
+    Usual,
+    /// None was to be had. It is not asked for before, unless to try whether the upstream is back.
+    RestsUntil(Moment),
+    /// None was to be had, but the upstream has come back since: it is asked for anew.
+    AskAnew,
+}
+
+impl Token {
+    pub(super) fn rests_until(self, now: Moment) -> Option<Moment> {
+        match self {
+            Self::RestsUntil(until) => Some(until).filter(|until| *until > now),
+            Self::Usual | Self::AskAnew => None,
+        }
+    }
+}
+
 /// A requester organisation.
 pub(super) struct Requester {
     pub(super) upstream: Arc<str>,
+    pub(super) incarnation: u64,
+    /// Whether one of its requests tries whether the upstream is back.
+    pub(super) is_trying: bool,
     pub(super) configured: Option<Organization>,
     pub(super) in_flight: usize,
     pub(super) breaker: Breaker,
     /// The last failure.
     pub(super) cause: Reason,
     pub(super) paused_until: Option<Moment>,
+    pub(super) token: Token,
     pub(super) pace: Pace,
     /// Requests that may be under way after a time without any, until it is as many as usual.
     pub(super) ramp: Option<usize>,
@@ -61,16 +85,24 @@ pub(super) struct Requester {
 }
 
 impl Requester {
-    pub(super) fn new(upstream: Arc<str>, configured: Option<Organization>, settings: &Settings) -> Self {
+    pub(super) fn new(
+        upstream: Arc<str>,
+        incarnation: u64,
+        configured: Option<Organization>,
+        settings: &Settings,
+    ) -> Self {
         #[allow(clippy::cast_possible_truncation, reason = "a share from 0 to 1")]
         let share = settings.retry_share as f32;
         let mut requester = Self {
             upstream,
+            incarnation,
+            is_trying: false,
             configured: None,
             in_flight: 0,
             breaker: Breaker::new(terms(settings)),
             cause: Reason::UpstreamUnavailable,
             paused_until: None,
+            token: Token::Usual,
             pace: Pace::default(),
             ramp: None,
             down_since: None,
@@ -100,6 +132,14 @@ impl Requester {
         self.breaker.reset();
         self.down_since = None;
         self.paused_until = None;
+        self.token = Token::Usual;
+    }
+
+    /// Until when nothing is to be sent: it was asked to wait, or there is no token. One that tries whether the upstream is
+    /// back asks for a token as well.
+    pub(super) fn rests_until(&self, now: Moment, tries_upstream: bool) -> Option<Moment> {
+        let token_until = self.token.rests_until(now).filter(|_| !tries_upstream);
+        self.paused_until.max(token_until).filter(|until| *until > now)
     }
 
     pub(super) fn in_flight_max(&self) -> usize {

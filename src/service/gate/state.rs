@@ -55,6 +55,7 @@ pub(super) struct State {
     /// When to look again, and at whom.
     looks: BinaryHeap<Reverse<(Moment, OrganizationId)>>,
     place_next: u64,
+    incarnation_last: u64,
 }
 
 /// What is to be told once the lock is let go.
@@ -117,6 +118,7 @@ impl State {
             epoch,
             looks: BinaryHeap::new(),
             place_next: 0,
+            incarnation_last: 0,
         }
     }
 
@@ -133,7 +135,7 @@ impl State {
         let gone: Vec<_> =
             self.requesters.iter().filter(|(id, known)| !stays(id, known)).map(|(id, _)| *id).collect();
         for id in gone {
-            self.remove(id);
+            self.remove(id, now);
         }
         for (id, organization) in organizations {
             let was_shut = self.requesters.contains_key(id) && self.shut(*id, now).is_some();
@@ -151,8 +153,12 @@ impl State {
     }
 
     /// Those who wait hear of it by the end of their channel.
-    fn remove(&mut self, id: OrganizationId) {
+    fn remove(&mut self, id: OrganizationId, now: Moment) {
         let Some(requester) = self.requesters.remove(&id) else { return };
+        if requester.is_trying {
+            // Nobody will tell what came of it.
+            self.give_back_try(&requester.upstream, now);
+        }
         let Some(upstream) = self.upstreams.get_mut(&requester.upstream) else { return };
         upstream.in_flight = upstream.in_flight.saturating_sub(requester.in_flight);
         upstream.count(upstream.requesters - 1, &self.settings);
@@ -165,12 +171,13 @@ impl State {
 
     /// Enters a requester, with the limits that are configured or with none.
     fn enter(&mut self, id: OrganizationId, configured: Option<&Organization>) -> &mut Requester {
-        let (settings, upstreams) = (&self.settings, &mut self.upstreams);
+        let (settings, upstreams, last) = (&self.settings, &mut self.upstreams, &mut self.incarnation_last);
         self.requesters.entry(id).or_insert_with(|| {
             let name: Arc<str> = configured.map_or("", |organization| organization.upstream.as_str()).into();
             let upstream = upstreams.entry(Arc::clone(&name)).or_insert_with(|| Upstream::new(settings));
             upstream.count(upstream.requesters + 1, settings);
-            Requester::new(name, configured.cloned(), settings)
+            *last += 1;
+            Requester::new(name, *last, configured.cloned(), settings)
         })
     }
 
@@ -312,7 +319,7 @@ impl State {
         let Some(requester) = self.requesters.get_mut(&id) else { return Err(Obstacle::Own) };
         let Some(upstream) = self.upstreams.get_mut(&requester.upstream) else { return Err(Obstacle::Own) };
         let tries_upstream = tries(upstream.breaker.admission(now))?;
-        if let Some(until) = requester.paused_until.filter(|until| *until > now) {
+        if let Some(until) = requester.rests_until(now, tries_upstream) {
             return Err(Obstacle::Until(until, "pause"));
         }
         let tries_requester = tries(requester.breaker.admission(now))?;
@@ -347,13 +354,15 @@ impl State {
         requester.pace.begin(now);
         requester.in_flight += 1;
         upstream.in_flight += 1;
+        requester.is_trying = tries_upstream;
         if tries_upstream {
             upstream.breaker.begin_try();
         }
         if tries_requester {
             requester.breaker.begin_try();
         }
-        Ok(Ticket { requester: id, granted: now, tries_upstream, tries_requester })
+        let incarnation = requester.incarnation;
+        Ok(Ticket { requester: id, incarnation, granted: now, tries_upstream, tries_requester })
     }
 
     pub(super) fn may_retry(&self, id: OrganizationId) -> bool {

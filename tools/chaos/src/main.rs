@@ -74,7 +74,7 @@ struct Citizen {
     #[arg(long, default_value_t = 15)]
     door_seconds: u64,
     /// The messages of that backlog.
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 60_000)]
     waiting: usize,
     /// Where the figures are written.
     #[arg(long, default_value = "target/citizen.json")]
