@@ -378,6 +378,8 @@ fn the_example_works_once_its_marks_are_taken_away() {
         .into_iter()
         .fold(text, |text, file| text.replace(file, &authorities));
     let text = text.replace("tls/key.pem", &key);
+    // Certificates are for an encrypted connection.
+    let text = text.replace("amqp://", "amqps://");
     let config = place.load(&text, &[]).unwrap();
     assert!(config.amqp.is_some() && config.organizations.len() == 1);
     assert!(config.principals.len() == 1);

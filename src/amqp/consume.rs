@@ -50,6 +50,8 @@ enum Stop {
     Shutdown,
     /// Nothing can be taken for now.
     Suspended(Refusal),
+    /// It goes on at once, as another user.
+    Outdated,
     /// Something is wrong; what was prefetched goes back.
     Fault(String),
 }
@@ -96,7 +98,7 @@ impl Consumer {
             session.close(self.settings.grace).await;
             let wait = async {
                 match stop {
-                    Stop::Shutdown => {}
+                    Stop::Shutdown | Stop::Outdated => {}
                     Stop::Fault(reason) => link.fault(reason).await,
                     Stop::Suspended(refusal) => self.suspend(&refusal).await,
                 }
@@ -143,6 +145,7 @@ impl Consumer {
         match &stop {
             Stop::Shutdown => self.part.set(Condition::NotReady("shutting down".to_owned())),
             Stop::Suspended(refusal) => self.part.set(suspended(refusal)),
+            Stop::Outdated => tracing::info!("amqp: consuming goes on as another user"),
             Stop::Fault(reason) => self.part.set(Condition::NotReady(reason.clone())),
         }
         if session.is_connected() && channel.status().connected() {
@@ -202,6 +205,7 @@ impl Consumer {
                         self.part.set(Condition::NotReady(reason));
                     }
                     News::Unblocked => self.part.set(Condition::Ready),
+                    News::Outdated => return Stop::Outdated,
                 },
                 Some(ended) = works.join_next() => match ended {
                     Ok(Ending::Settled) => {}

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
+use super::access::Sender;
 use super::decode::{Decoded, Rules, decode};
 use super::lane::Purpose;
 use super::publish::BrokerPublisher;
@@ -21,7 +22,6 @@ use super::render::{Publishing, render};
 use super::settings::Settings;
 use super::settle::{Settlement, refused, settlement};
 use super::{dead_letter, properties, spans};
-use crate::domain::access::AskedBy;
 use crate::domain::command::Command;
 use crate::domain::error::{Reason, Refusal};
 use crate::domain::message::{Message, Reply};
@@ -94,21 +94,21 @@ impl Desk {
             self.counts.panics.fetch_add(1, Ordering::Relaxed);
             Err(Refusal::new(Reason::Internal, "the message could not be read, by a fault of the adapter"))
         });
-        let sender = match &read {
-            Ok((_, decoded)) => decoded.trace.clone(),
+        let trace = match &read {
+            Ok((_, decoded, _)) => decoded.trace.clone(),
             Err(_) => properties::trace(&delivery.properties),
         };
-        let span = spans::process(&self.settings, &delivery, &sender);
-        let trace = spans::context_of(&span, &sender);
+        let span = spans::process(&self.settings, &delivery, &trace);
+        let trace = spans::context_of(&span, &trace);
         let work = Work { desk: Arc::clone(self), delivery, span: span.clone(), trace, hold_until };
-        let (command, decoded) = match read {
+        let (command, decoded, sender) = match read {
             Ok(read) => read,
             Err(refusal) => return Ok(work.refuse(refusal).instrument(span).boxed()),
         };
         let submission = Submission {
             command: command.clone(),
             door: Door::Amqp,
-            asked_by: AskedBy::default(),
+            asked_by: sender.asked_by(),
             trace: work.trace.clone(),
             correlation_id: decoded.correlation_id,
             reply: decoded.reply,
@@ -125,7 +125,9 @@ impl Desk {
         Ok(work.finish(command, answer).instrument(span).boxed())
     }
 
-    fn read(&self, delivery: &Delivery) -> Result<(Command, Decoded), Refusal> {
+    /// Reads a message. Who sent it comes first: a stranger does not even learn what is wrong with it.
+    fn read(&self, delivery: &Delivery) -> Result<(Command, Decoded, Sender), Refusal> {
+        let sender = self.settings.access.borrow().senders.sender(&delivery.properties)?;
         let rules = Rules {
             body_length_max: self.settings.body_length_max,
             accept_without_key: self.settings.accept_without_key,
@@ -133,7 +135,8 @@ impl Desk {
         let mut decoded = decode(&delivery.properties, &delivery.data, &rules, Uuid::now_v7())?;
         decoded.draft.default_requester(self.archiver.default_requester());
         let command = decoded.command(self.archiver.now(), self.archiver.retention())?;
-        Ok((command, decoded))
+        sender.permit(&command)?;
+        Ok((command, decoded, sender))
     }
 }
 

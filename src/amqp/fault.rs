@@ -3,23 +3,31 @@
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::{Error, ErrorKind};
 
-use super::settings::Settings;
+use super::access::Credentials;
+use super::settings::Address;
+use super::tls;
 
 /// Why there is no connection.
 #[must_use]
-pub fn connecting(settings: &Settings, error: &Error) -> String {
-    let address = &settings.address;
+pub fn connecting(address: &Address, credentials: &Credentials, error: &Error) -> String {
     let place = format!("{}:{}", address.host, address.port);
+    let user = if credentials.external {
+        "the client certificate's user".to_owned()
+    } else {
+        format!("user \"{}\"", credentials.username)
+    };
+    if let ErrorKind::IOError(error) = error.kind()
+        && let Some(error) = tls::error(error)
+    {
+        return format!("no connection to the broker at {place}: {}", tls::text(error, address, credentials));
+    }
     match amqp_kind(error) {
         Some(AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)) => {
-            format!("the broker at {place} refused the credentials of user \"{}\"", settings.username)
+            format!("the broker at {place} refused the credentials of {user}")
         }
         Some(AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED)) => {
             let vhost = &address.vhost;
-            format!(
-                "the broker at {place} does not let user \"{}\" into vhost \"{vhost}\"",
-                settings.username
-            )
+            format!("the broker at {place} does not let {user} into vhost \"{vhost}\"")
         }
         _ => format!("no connection to the broker at {place}: {}", text(error)),
     }

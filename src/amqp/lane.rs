@@ -39,6 +39,13 @@ enum State {
     Down(String),
 }
 
+/// Why a connection is used no more.
+enum End {
+    /// Another user is to be connected.
+    Outdated,
+    Fault(String),
+}
+
 /// A lane.
 #[derive(Debug)]
 pub struct Lane {
@@ -153,7 +160,14 @@ impl Lane {
     /// Keeps the lane up until `shutdown`.
     pub async fn keep(&self, mut link: Link, shutdown: CancellationToken) {
         while let Some(mut session) = shutdown.run_until_cancelled(link.connect()).await {
-            let reason = shutdown.run_until_cancelled(self.serve(&link, &mut session)).await;
+            let reason = match shutdown.run_until_cancelled(self.serve(&link, &mut session)).await {
+                None => None,
+                Some(End::Fault(reason)) => Some(reason),
+                Some(End::Outdated) => {
+                    self.retire(session).await;
+                    continue;
+                }
+            };
             self.down(reason.as_deref().unwrap_or("shutting down"));
             self.slot().take();
             link.ended(session.since());
@@ -167,19 +181,30 @@ impl Lane {
         self.down("shutting down");
     }
 
+    /// Ends a connection between two rounds, unless one takes too long or waits for a channel itself.
+    async fn retire(&self, session: Session) {
+        let turn = timeout(self.settings.grace, self.turn.lock()).await;
+        self.down("another user is being connected");
+        self.slot().take();
+        drop(turn);
+        session.close(self.settings.grace).await;
+    }
+
     /// Opens channels on a connection for as long as it lasts. Yields why it ended.
-    async fn serve(&self, link: &Link, session: &mut Session) -> String {
+    async fn serve(&self, link: &Link, session: &mut Session) -> End {
         loop {
             // lapin writes nothing on a blocked connection, so opening a channel would only time out.
             while session.is_blocked() {
                 self.down("the broker has blocked the connection");
-                if let News::Ended(reason) = session.news().await {
-                    return reason;
+                match session.news().await {
+                    News::Ended(reason) => return End::Fault(reason),
+                    News::Outdated => return End::Outdated,
+                    News::Blocked(_) | News::Unblocked => {}
                 }
             }
             match self.open(session).await {
                 Ok(channel) => *self.slot() = Some(channel),
-                Err(reason) => return reason,
+                Err(reason) => return End::Fault(reason),
             }
             self.up(link);
             let mut look_at = Instant::now() + self.settings.check_interval;
@@ -190,13 +215,14 @@ impl Lane {
                     () = sleep_until(look_at) => {
                         look_at = Instant::now() + self.settings.check_interval;
                         if !session.is_blocked() && let Err(reason) = self.look(session).await {
-                            return reason;
+                            return End::Fault(reason);
                         }
                         continue;
                     }
                 };
                 match news {
-                    News::Ended(reason) => return reason,
+                    News::Ended(reason) => return End::Fault(reason),
+                    News::Outdated => return End::Outdated,
                     News::Blocked(reason) => {
                         let reason = format!("the broker has blocked the connection: {reason}");
                         tracing::warn!(purpose = ?self.purpose, reason, "broker: blocked");

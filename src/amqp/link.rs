@@ -9,9 +9,11 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use lapin::{Channel, Connection, ConnectionProperties, Event};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::access::Access;
 use super::settings::Settings;
 use super::{fault, transport};
 use crate::service::readiness::{Condition, Part};
@@ -32,6 +34,7 @@ pub struct Link {
     purpose: &'static str,
     part: Part,
     failures: u32,
+    access: watch::Receiver<Arc<Access>>,
 }
 
 /// A connection and its news.
@@ -41,6 +44,9 @@ pub struct Session {
     /// The last error that was told; one of a channel alone may be told here too.
     last_error: Option<String>,
     since: Instant,
+    /// With what the connection was made.
+    login: Arc<Access>,
+    access: watch::Receiver<Arc<Access>>,
     /// Ends the connection for good, whatever the broker does, when this is dropped.
     _end: DropGuard,
 }
@@ -52,6 +58,8 @@ pub enum News {
     Blocked(String),
     /// It takes messages again.
     Unblocked,
+    /// Another user is to be connected in its place.
+    Outdated,
     /// It is gone.
     Ended(String),
 }
@@ -60,7 +68,8 @@ impl Link {
     /// `purpose` is shown by the broker, `part` tells of the connection's condition.
     #[must_use]
     pub fn new(settings: Arc<Settings>, purpose: &'static str, part: Part) -> Self {
-        Self { settings, purpose, part, failures: 0 }
+        let access = settings.access.clone();
+        Self { settings, purpose, part, failures: 0, access }
     }
 
     /// The part whose condition this is.
@@ -85,7 +94,11 @@ impl Link {
         let delay = self.settings.backoff.deferral(self.failures, None, rand::random());
         tracing::warn!(purpose = self.purpose, reason, ?delay, "broker: not available");
         self.part.set(Condition::NotReady(reason));
-        tokio::time::sleep(delay).await;
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            // With other credentials it may be otherwise.
+            () = changed(&mut self.access) => self.failures = 0,
+        }
     }
 
     /// Takes note that a session has ended: if it was a good one, the faults before it do not count any more.
@@ -95,22 +108,24 @@ impl Link {
         }
     }
 
-    async fn attempt(&self) -> Result<Session, String> {
+    async fn attempt(&mut self) -> Result<Session, String> {
+        let access = self.access.borrow_and_update().clone();
         let settings = &self.settings;
         let name = format!("{} {}", settings.connection_name, self.purpose);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         // Dropped on the way out of here, it ends whatever has come to be of a connection that is not wanted any more.
         let cut = CancellationToken::new();
         let end = cut.clone().drop_guard();
+        let encrypting = Arc::clone(&access);
         let connecting = Box::pin(Connection::connector(
-            settings.uri(),
+            settings.uri(&access.credentials),
             transport::runtime(),
-            async move |uri, _| Ok(transport::connect(uri, cut.clone()).await?),
+            async move |uri, _| Ok(transport::connect(uri, &encrypting.credentials, cut.clone()).await?),
             properties,
         ));
         let connection = match timeout(settings.connect_timeout, connecting).await {
             Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return Err(fault::connecting(settings, &error)),
+            Ok(Err(error)) => return Err(fault::connecting(&settings.address, &access.credentials, &error)),
             Err(_) => {
                 let address = &settings.address;
                 let patience = settings.connect_timeout;
@@ -122,7 +137,15 @@ impl Link {
         };
         let events = connection.events_listener().boxed();
         tracing::info!(purpose = self.purpose, "broker: connected");
-        Ok(Session { connection, events, last_error: None, since: Instant::now(), _end: end })
+        Ok(Session {
+            connection,
+            events,
+            last_error: None,
+            since: Instant::now(),
+            login: access,
+            access: self.access.clone(),
+            _end: end,
+        })
     }
 }
 
@@ -160,6 +183,7 @@ impl Session {
         loop {
             let event = tokio::select! {
                 event = self.events.next() => event,
+                () = outdated(&self.login, &mut self.access) => return News::Outdated,
                 _ = look.tick() => {
                     if self.is_connected() { continue }
                     return News::Ended(self.end_reason().await);
@@ -199,6 +223,22 @@ impl Session {
     /// Says good-bye, within `patience`, and ends the connection.
     pub async fn close(self, patience: Duration) {
         let _ = timeout(patience, self.connection.close(200, "OK".into())).await;
+    }
+}
+
+/// Resolves when something has changed that was not looked at yet.
+async fn changed(access: &mut watch::Receiver<Arc<Access>>) {
+    if access.changed().await.is_err() {
+        // Nobody is left who could change it.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Resolves when another user is to connect than that of `login`.
+async fn outdated(login: &Access, access: &mut watch::Receiver<Arc<Access>>) {
+    let is_other = |access: &Arc<Access>| !access.credentials.is_same_user(&login.credentials);
+    if access.wait_for(is_other).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -1,8 +1,10 @@
 //! The RabbitMQ door and the publisher.
 //!
 //! - [`settings`]: what can be set
+//! - [`access`]: as whom the adapter connects, and whom it lets in
 //! - [`link`]: a connection, made again for ever; [`fault`]: what went wrong, in words for operators
-//! - [`transport`]: a connection's bytes; [`mend`]: frames that could not be read otherwise
+//! - [`transport`]: a connection's bytes; [`mend`]: frames that could not be read otherwise; [`tls`]: why it
+//!   cannot be encrypted
 //! - [`topology`]: exchanges, queues and bindings
 //! - [`properties`]: reading and writing message properties
 //! - [`decode`]: a message as a command; its formats are [`json`], [`protobuf`] and [`cloudevents`]
@@ -13,6 +15,7 @@
 //! - [`publish`]: the publisher; [`lane`]: one channel for it; [`round`]: a batch and its confirms
 //! - [`spans`]: traces by the messaging conventions
 
+pub mod access;
 pub mod cloudevents;
 pub mod consume;
 pub mod dead_letter;
@@ -32,6 +35,7 @@ pub mod round;
 pub mod settings;
 pub mod settle;
 pub mod spans;
+pub mod tls;
 pub mod topology;
 pub mod transport;
 

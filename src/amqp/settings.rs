@@ -1,10 +1,13 @@
 //! What can be set.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
+use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism};
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::watch;
 
+use super::access::{Access, Credentials as Login};
 use crate::domain::retry::Backoff;
 use crate::wire::cloudevents::Origin;
 
@@ -13,10 +16,8 @@ use crate::wire::cloudevents::Origin;
 pub struct Settings {
     /// Where the broker is.
     pub address: Address,
-    /// Who connects.
-    pub username: String,
-    /// The password of `username`.
-    pub password: SecretString,
+    /// As whom to connect and whom to let in, as it is at present.
+    pub access: watch::Receiver<Arc<Access>>,
     /// The name that the broker shows of a connection; the connection's purpose is added.
     pub connection_name: String,
     /// Names of exchanges and queues.
@@ -133,10 +134,11 @@ impl Settings {
     /// The settings with their usual values.
     #[must_use]
     pub fn new(address: Address, username: String, password: SecretString, origin: Origin) -> Self {
+        let credentials = Login { username, password, ..Login::default() };
+        let access = Arc::new(Access { credentials, ..Access::default() });
         Self {
             address,
-            username,
-            password,
+            access: watch::Sender::new(access).subscribe(),
             connection_name: env!("CARGO_PKG_NAME").to_owned(),
             names: Names::default(),
             declare: true,
@@ -157,20 +159,21 @@ impl Settings {
     }
 
     /// What lapin connects to. Holds the password, so it must not be shown.
-    pub(super) fn uri(&self) -> AMQPUri {
+    pub(super) fn uri(&self, login: &Login) -> AMQPUri {
         let address = &self.address;
         AMQPUri {
             scheme: if address.encrypted { AMQPScheme::AMQPS } else { AMQPScheme::AMQP },
             authority: AMQPAuthority {
                 userinfo: AMQPUserInfo {
-                    username: self.username.clone(),
-                    password: self.password.expose_secret().to_owned(),
+                    username: login.username.clone(),
+                    password: login.password.expose_secret().to_owned(),
                 },
                 host: address.host.clone(),
                 port: address.port,
             },
             vhost: address.vhost.clone(),
             query: AMQPQueryString {
+                auth_mechanism: login.external.then_some(SASLMechanism::External),
                 heartbeat: Some(u16::try_from(self.heartbeat.as_secs()).unwrap_or(u16::MAX)),
                 ..AMQPQueryString::default()
             },
@@ -190,7 +193,8 @@ mod tests {
         let origin = Origin { source: "/adapter".into(), type_prefix: "com.example".into() };
         let settings = Settings::new(address, username, password, origin);
         assert!(!format!("{settings:?}").contains("s3cret"));
-        assert_eq!(settings.uri().authority.userinfo.password, "s3cret");
+        let access = settings.access.borrow();
+        assert_eq!(settings.uri(&access.credentials).authority.userinfo.password, "s3cret");
         assert!(Address::parse("amqp://broker/%2f?heartbeat=3").is_err());
         let fault = Address::parse("http://user:s3cret@broker/").expect_err("not AMQP");
         assert!(!fault.contains("s3cret"));

@@ -19,7 +19,9 @@ use lapin::tcp::AMQPUriTcpExt as _;
 use lapin::uri::AMQPUri;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::access::Credentials;
 use super::mend::Mender;
+use super::tls;
 
 /// How much is read at once.
 const PIECE_LENGTH: usize = 16 * 1024;
@@ -35,13 +37,17 @@ pub fn runtime() -> Runtime<Kit> {
     Runtime::new(RuntimeParts::new(Tokio::current(), Connecting(Tokio::current())))
 }
 
-/// Connects to the broker. Everything ends when `cut` is cancelled.
+/// Connects to the broker, encrypted if the address says so. Everything ends when `cut` is cancelled.
 ///
 /// # Errors
 /// As the system tells it.
-pub async fn connect(uri: AMQPUri, cut: CancellationToken) -> Result<AsyncTcpStream<Transport>> {
+pub async fn connect(
+    uri: AMQPUri,
+    credentials: &Credentials,
+    cut: CancellationToken,
+) -> Result<AsyncTcpStream<Transport>> {
     let runtime = Runtime::new(Tokio::current());
-    let connecting = uri.connect_async(&runtime);
+    let connecting = uri.connect_with_config_async(credentials.tls(), &runtime);
     let socket = cut.run_until_cancelled(connecting).await.unwrap_or_else(|| Err(ended()))?;
     Ok(AsyncTcpStream::Plain(Transport::new(socket, cut)))
 }
@@ -70,6 +76,15 @@ impl Transport {
             handed_on: 0,
             cut: Box::pin(cut.cancelled_owned()),
             is_cut: false,
+        }
+    }
+
+    /// Why the other side has ended TLS, if it said so. A server of TLS 1.3 looks at the client's certificate only when the
+    /// client may write already, whose writing then fails before the reason is read.
+    fn last_word(&mut self, context: &mut Context<'_>) -> Option<Error> {
+        match Pin::new(&mut self.socket).poll_read(context, &mut [0; 1]) {
+            Poll::Ready(Err(error)) if tls::error(&error).is_some() => Some(error),
+            _ => None,
         }
     }
 
@@ -110,7 +125,10 @@ impl AsyncWrite for Transport {
         if this.is_cut {
             return Poll::Ready(Err(ended()));
         }
-        Pin::new(&mut this.socket).poll_write(context, bytes)
+        match ready!(Pin::new(&mut this.socket).poll_write(context, bytes)) {
+            Ok(length) => Poll::Ready(Ok(length)),
+            Err(error) => Poll::Ready(Err(this.last_word(context).unwrap_or(error))),
+        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {

@@ -30,7 +30,7 @@ use crate::service::readiness::{Condition, Part, Readiness};
 use crate::service::relay::{Relay, Share};
 use crate::service::retention;
 use crate::store::sqlite::{self, SqliteStore};
-use crate::{admin, grpc, jwt, stdout};
+use crate::{admin, amqp, grpc, jwt, stdout};
 
 /// How often the store is asked whether it takes and gives data, for readiness.
 const STORE_PROBE_INTERVAL: Duration = Duration::from_secs(2);
@@ -111,7 +111,10 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     tasks.doors.spawn(async move {
         Ok(grpc::server::serve(grpc_settings, grpc_listener, calls, known, ready, door).await?)
     });
-    let publisher = open_publisher(&config, &archiver, &store, &readiness, &stops, &mut tasks)?;
+    let publisher: Arc<dyn Publisher> = match watch.broker(FLUSH_TIMEOUT)? {
+        Some(settings) => open_broker(settings, &archiver, &store, &readiness, &stops, &mut tasks),
+        None => Arc::new(stdout::LinePublisher::stdout(config.origin())),
+    };
 
     let parts = &mut tasks.parts;
     let (ready, stop) = (readiness.clone(), stops.admin.clone());
@@ -213,18 +216,15 @@ async fn done(part: impl Future<Output = ()>) -> Result<(), Error> {
     Ok(())
 }
 
-/// The publisher: the broker's, with the queue's door beside it, or standard output.
-fn open_publisher(
-    config: &Config,
+/// The broker's publisher, with the queue's door beside it.
+fn open_broker(
+    settings: amqp::Settings,
     archiver: &Archiver,
     store: &Arc<dyn Store>,
     readiness: &Readiness,
     stops: &Stops,
     tasks: &mut Tasks,
-) -> Result<Arc<dyn Publisher>, Error> {
-    let Some(settings) = config.amqp(FLUSH_TIMEOUT)? else {
-        return Ok(Arc::new(stdout::LinePublisher::stdout(config.origin())));
-    };
+) -> Arc<dyn Publisher> {
     let settings = Arc::new(settings);
     let publisher = BrokerPublisher::new(settings.clone(), readiness);
     let (links, stop) = (publisher.clone(), stops.broker.clone());
@@ -240,7 +240,7 @@ fn open_publisher(
     });
     let consumer = Consumer::new(settings, archiver.clone(), publisher.clone(), readiness, resume);
     tasks.doors.spawn(done(consumer.run(stops.doors.clone())));
-    Ok(Arc::new(publisher))
+    Arc::new(publisher)
 }
 
 /// Resolves when the store takes data.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge};
-use secrecy::ExposeSecret as _;
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use super::Error;
 use super::callers::Door;
 use super::files::Files;
+use crate::amqp::{self, access::Access};
 use crate::config::sections::Organization;
 use crate::config::{Config, Faults, Source};
 use crate::domain::command::OrganizationId;
@@ -50,7 +51,24 @@ pub(super) struct Watch {
     archiver: Archiver,
     door: Door,
     part: Part,
+    /// As whom to connect to the broker, and whom to let in by it.
+    broker: watch::Sender<Arc<Access>>,
 }
+
+/// Keys that are followed, besides all those of organisations and principals.
+const FOLLOWED: [&str; 11] = [
+    "organizations",
+    "default_organization",
+    "principals",
+    "amqp.username",
+    "amqp.password_file",
+    "amqp.sasl",
+    "amqp.ca_file",
+    "amqp.certificate_file",
+    "amqp.key_file",
+    "amqp.identify",
+    "amqp.principal",
+];
 
 /// What was said last, so that it is not said again.
 #[derive(Default)]
@@ -95,7 +113,15 @@ impl Watch {
         readiness: &Readiness,
     ) -> Result<Self, Error> {
         apply(config, &HashSet::new(), &upstream, &archiver, &door)?;
-        Ok(Self { config: config.clone(), upstream, archiver, door, part: readiness.part("organizations") })
+        let broker = watch::Sender::new(Arc::new(config.broker_access()));
+        let part = readiness.part("organizations");
+        Ok(Self { config: config.clone(), upstream, archiver, door, part, broker })
+    }
+
+    /// What the broker's door and publisher are given, if there is one; what is followed comes to them by itself.
+    pub(super) fn broker(&self, flush_timeout: Duration) -> Result<Option<amqp::Settings>, Faults> {
+        let settings = self.config.amqp(flush_timeout)?;
+        Ok(settings.map(|settings| amqp::Settings { access: self.broker.subscribe(), ..settings }))
     }
 
     /// Looks at the files of `source` until `stop`. The first look finds what changed since the start.
@@ -165,21 +191,24 @@ impl Watch {
             // More likely a file that was emptied by mistake than a service that nobody is to use.
             return Err(Error::NoOrganizations);
         }
-        let changes = Changes::between(&self.config.organizations, &config.organizations);
+        let next = self.config.following(config);
+        let changes = Changes::between(&self.config.organizations, &next.organizations);
         let is_same_for_callers =
-            config.principals == self.config.principals && keys(&config) == keys(&self.config);
+            next.principals == self.config.principals && keys(&next) == keys(&self.config);
         if changes.is_none()
-            && config.default_organization == self.config.default_organization
+            && next.default_organization == self.config.default_organization
             && is_same_for_callers
         {
+            self.follow_broker(&next);
+            self.config = next;
             return Ok(());
         }
-        let next = self.next(config);
         let renewed = next.organizations.iter().filter(|(name, now)| {
             self.config.organizations.get(*name).is_none_or(|before| !before.has_same_credentials(now))
         });
         let renewed = renewed.filter_map(|(_, organization)| organization.organization_id().ok()).collect();
         apply(&next, &renewed, &self.upstream, &self.archiver, &self.door)?;
+        self.follow_broker(&next);
         self.config = next;
         info!(
             added = changes.added,
@@ -194,19 +223,16 @@ impl Watch {
         Ok(())
     }
 
-    /// What holds now, with what takes effect at once from the `new` one.
-    fn next(&self, new: Config) -> Config {
-        let mut next = Config {
-            organizations: new.organizations,
-            default_organization: new.default_organization,
-            principals: new.principals,
-            ..self.config.clone()
-        };
-        let keys = new.jwt.and_then(|jwt| jwt.keys);
-        if let (Some(jwt), Some(keys)) = (&mut next.jwt, keys) {
-            jwt.keys = Some(keys);
+    fn follow_broker(&self, next: &Config) {
+        let access = next.broker_access();
+        let before = self.broker.borrow().clone();
+        if access == *before {
+            return;
         }
-        next
+        let (credentials, senders) =
+            (access.credentials != before.credentials, access.senders != before.senders);
+        info!(credentials, senders, "the access to the broker, or by it, has changed");
+        self.broker.send_replace(Arc::new(access));
     }
 }
 
@@ -248,22 +274,15 @@ fn needing_restart(old: &Config, new: &Config) -> BTreeSet<String> {
     if let (Ok(old), Ok(new)) = (serde_json::to_value(old), serde_json::to_value(new)) {
         differing("", &old, &new, &mut keys);
     }
-    let password = |config: &Config| {
-        let password = config.amqp.as_ref()?.password.as_ref()?;
-        Some(password.expose_secret().to_owned())
-    };
     if new.principals.is_empty() && !old.principals.is_empty() {
         // Until then nobody is let in, rather than everybody.
         keys.insert("principals".to_owned());
-    }
-    if password(old) != password(new) {
-        keys.insert("amqp.password".to_owned());
     }
     keys
 }
 
 fn differing(at: &str, old: &serde_json::Value, new: &serde_json::Value, keys: &mut BTreeSet<String>) {
-    if old == new || ["organizations", "default_organization", "principals"].contains(&at) {
+    if old == new || FOLLOWED.contains(&at) {
         return;
     }
     match (old.as_object(), new.as_object()) {

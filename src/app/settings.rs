@@ -1,11 +1,13 @@
 //! What the parts are given of the configuration, for those parts that the configuration must not know.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
 
-use crate::config::sections::{EventMode, WhenUnroutable};
+use crate::amqp::access::{Access, Credentials, Senders};
+use crate::config::sections::{Amqp, EventMode, Identify, Sasl, WhenUnroutable};
 use crate::config::{Config, Fault, Faults};
 use crate::domain::command::OrganizationId;
 use crate::domain::lifecycle::Terms;
@@ -151,8 +153,7 @@ impl Config {
         let Some(amqp) = &self.amqp else { return Ok(None) };
         let fault = |key: &str, message: String| Faults(vec![Fault { key: key.to_owned(), message }]);
         let (address, _) = amqp::Address::parse(&amqp.uri).map_err(|rule| fault("amqp.uri", rule))?;
-        let password =
-            amqp.password().ok_or_else(|| fault("amqp.password_file", "is required".to_owned()))?;
+        let password = amqp.password().unwrap_or_default();
         let usual = amqp::Settings::new(address, amqp.username.clone(), password, self.origin());
         Ok(Some(amqp::Settings {
             names: amqp::Names {
@@ -179,6 +180,59 @@ impl Config {
             },
             ..usual
         }))
+    }
+
+    /// As whom to connect to the broker, and whom to let in by it.
+    pub(super) fn broker_access(&self) -> Access {
+        let Some(amqp) = &self.amqp else { return Access::default() };
+        let unnamed = amqp.principal.as_ref().and_then(|name| self.principal(name)).map(Arc::new);
+        Access {
+            credentials: Credentials {
+                username: amqp.username.clone(),
+                password: amqp.password().unwrap_or_default(),
+                external: amqp.sasl == Sasl::External,
+                authorities: amqp.pem.ca.clone(),
+                certificate: amqp.pem.certificate.clone().zip(amqp.pem.key.clone()),
+            },
+            senders: Senders {
+                policy: Arc::new(self.policy()),
+                by_user_id: amqp.identify == Identify::UserId,
+                unnamed,
+            },
+        }
+    }
+
+    /// This configuration with what is followed of another: organisations, principals, the broker's credentials and its
+    /// senders.
+    pub(super) fn following(&self, new: Self) -> Self {
+        let amqp = match (&self.amqp, new.amqp) {
+            (Some(old), Some(new)) => Some(Amqp {
+                username: new.username,
+                password_file: new.password_file,
+                password: new.password,
+                sasl: new.sasl,
+                ca_file: new.ca_file,
+                certificate_file: new.certificate_file,
+                key_file: new.key_file,
+                pem: new.pem,
+                identify: new.identify,
+                principal: new.principal,
+                ..old.clone()
+            }),
+            (old, _) => old.clone(),
+        };
+        let mut jwt = self.jwt.clone();
+        if let (Some(jwt), Some(keys)) = (&mut jwt, new.jwt.and_then(|jwt| jwt.keys)) {
+            jwt.keys = Some(keys);
+        }
+        Self {
+            organizations: new.organizations,
+            default_organization: new.default_organization,
+            principals: new.principals,
+            jwt,
+            amqp,
+            ..self.clone()
+        }
     }
 
     pub(super) fn origin(&self) -> Origin {

@@ -4,13 +4,17 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::config::Config;
+use crate::config::sections::Sasl;
 
 /// The configuration in a few lines.
 pub(super) fn summary(config: &Config, file: Option<&Path>) -> String {
     let file = file.map_or_else(|| "none".to_owned(), |file| file.display().to_string());
     let broker = config.amqp.as_ref().map_or_else(
         || "none; events go to standard output".to_owned(),
-        |amqp| format!("{} as {}", amqp.uri, amqp.username),
+        |amqp| match amqp.sasl {
+            Sasl::Plain => format!("{} as {}", amqp.uri, amqp.username),
+            Sasl::External => format!("{} by client certificate", amqp.uri),
+        },
     );
     let collector = config.telemetry.otlp_endpoint.as_deref().unwrap_or("none");
     let mut text = format!(

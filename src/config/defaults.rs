@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::sections::{
-    Admin, Amqp, Config, EventMode, Events, Grpc, Limits, Principal, Relay, Shutdown, Store, Telemetry,
-    Upstream, WhenUnroutable,
+    Admin, Amqp, Config, EventMode, Events, Grpc, Identify, Limits, Pem, Principal, Relay, Sasl, Shutdown,
+    Store, Telemetry, Upstream, WhenUnroutable,
 };
 use crate::domain::access::Method;
 use crate::telemetry::Format;
@@ -130,6 +130,13 @@ impl Default for Amqp {
             username: Self::DEFAULT_USER.to_owned(),
             password_file: None,
             password: None,
+            sasl: Sasl::Plain,
+            ca_file: None,
+            certificate_file: None,
+            key_file: None,
+            pem: Pem::default(),
+            identify: Identify::None,
+            principal: None,
             declare: true,
             prefetch: 256,
             commands_exchange: "guest-connections.commands".to_owned(),

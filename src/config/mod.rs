@@ -9,10 +9,12 @@
 //! - [`principals`](self): who may ask, and the rules for that
 //! - [`jwt`](self): bearer tokens, and the rules for them
 //! - [`doors`](self): the locks of the gRPC door
+//! - [`broker`](self): the section of the broker, and rules for its credentials and the senders of messages
 //! - [`secrets`](self): secrets by files of their own or by the environment
 //! - [`reference`]: the example file and the table of keys, made of the doc comments
 
 mod admin;
+mod broker;
 mod defaults;
 mod doors;
 mod fault;

@@ -63,7 +63,7 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
     let mut known = HashMap::new();
     for (name, principal) in &config.principals {
         let key = format!("principals.{name}");
-        let mut is_known = false;
+        let mut is_known = config.is_unnamed_sender(name);
         for (list, identity) in principal.identities() {
             is_known = true;
             let text = match &identity {
@@ -82,7 +82,7 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
             }
         }
         if !is_known {
-            let rule = "must have `certificate_names`, `jwt_subjects` or `amqp_users`: nobody could be it";
+            let rule = "must have `certificate_names`, `jwt_subjects` or `amqp_users`, or be `amqp.principal`: nobody could be it";
             faults.push(key.clone(), rule);
         }
         grants(config, &key, principal, faults);

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::fault::Faults;
 use super::sections::{Amqp, Config, Organization};
-use super::{admin, doors, jwt, principals};
+use super::{admin, broker, doors, jwt, principals};
 use crate::mycreditapp::roots;
 use crate::mycreditapp::wire::TOKEN_LENGTH_MAX;
 use crate::telemetry;
@@ -37,6 +37,7 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
     if let Some(amqp) = &config.amqp {
         self::amqp(amqp, faults);
     }
+    broker::check(config, faults);
     events(config, faults);
     self::telemetry(config, faults);
 }
@@ -282,9 +283,6 @@ fn credentials(key: &str, organization: &Organization, faults: &mut Faults) {
 
 fn amqp(amqp: &Amqp, faults: &mut Faults) {
     address("amqp.uri", &amqp.uri, &["amqp", "amqps"], faults);
-    if amqp.password().is_none() && amqp.password_file.is_none() {
-        faults.push("amqp.password_file", format!("must be given for the user `{}`", amqp.username));
-    }
     let heartbeat = amqp.heartbeat;
     if heartbeat.subsec_nanos() != 0 || !(1..=HEARTBEAT_MAX_SECONDS).contains(&heartbeat.as_secs()) {
         let rule = format!("must be whole seconds, from 1s to {HEARTBEAT_MAX_SECONDS}s");

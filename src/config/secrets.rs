@@ -1,5 +1,6 @@
 //! Secrets come by files of their own or by the environment, and are shown nowhere.
 
+use std::fs::Metadata;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -60,10 +61,13 @@ pub(super) fn files(config: &Config) -> impl Iterator<Item = &Path> {
     let organizations = config.organizations.values();
     let files =
         organizations.flat_map(|organization| [&organization.client_secret_file, &organization.token_file]);
-    let password = config.amqp.as_ref().map(|amqp| &amqp.password_file);
+    let broker = config
+        .amqp
+        .iter()
+        .flat_map(|amqp| [&amqp.password_file, &amqp.ca_file, &amqp.certificate_file, &amqp.key_file]);
     let keys = config.jwt.as_ref().map(|jwt| &jwt.keys_file);
     let others = [&config.upstream.ca_file, &config.admin.token_file];
-    files.chain(password).chain(keys).chain(others).filter_map(|file| file.as_deref())
+    files.chain(broker).chain(keys).chain(others).filter_map(|file| file.as_deref())
 }
 
 /// Reads the secret files that are named, and moves credentials out of the broker's address.
@@ -78,6 +82,24 @@ pub(super) fn resolve(config: &mut Config, faults: &mut Faults) {
     if let Some(amqp) = &mut config.amqp {
         take("amqp.password", amqp.password_file.as_ref(), &mut amqp.password, faults);
         split_uri(amqp);
+        read_pem(amqp, faults);
+    }
+}
+
+/// Reads the files for TLS. Whether they are any good is for the rules; those tell of a `ca_file` that cannot be read, too.
+fn read_pem(amqp: &mut Amqp, faults: &mut Faults) {
+    amqp.pem.ca = amqp.ca_file.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
+    if let Some(path) = &amqp.certificate_file {
+        match read_text(path) {
+            Ok(text) => amqp.pem.certificate = Some(text),
+            Err(message) => faults.push("amqp.certificate_file", message),
+        }
+    }
+    if let Some(path) = &amqp.key_file {
+        match read(path) {
+            Ok(text) => amqp.pem.key = Some(text),
+            Err(message) => faults.push("amqp.key_file", message),
+        }
     }
 }
 
@@ -112,27 +134,39 @@ fn take(key: &str, file: Option<&PathBuf>, secret: &mut Option<SecretString>, fa
     }
 }
 
-/// Reads a secret without the line end that editors leave.
+/// Reads a secret, which only its owner may be able to read.
 fn read(path: &Path) -> Result<SecretString, String> {
     let shown = path.display();
-    let unreadable = |error: std::io::Error| format!("`{shown}` cannot be read: {error}");
-    let metadata = std::fs::metadata(path).map_err(unreadable)?;
-    if !metadata.is_file() {
-        return Err(format!("`{shown}` is not a file"));
-    }
+    let metadata = metadata(path)?;
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(format!(
             "`{shown}` can be read by others (mode {mode:o}); mend it with `chmod 600 {shown}`"
         ));
     }
+    read_text(path).map(SecretString::from)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> String {
+    format!("`{}` cannot be read: {error}", path.display())
+}
+
+fn metadata(path: &Path) -> Result<Metadata, String> {
+    let metadata = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+    if metadata.is_file() { Ok(metadata) } else { Err(format!("`{}` is not a file", path.display())) }
+}
+
+/// Reads a text without the line end that editors leave.
+fn read_text(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let metadata = metadata(path)?;
     if metadata.len() > SECRET_LENGTH_MAX {
         return Err(format!("`{shown}` is larger than {SECRET_LENGTH_MAX} bytes"));
     }
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
     let text = text.trim_end_matches(['\r', '\n']);
     if text.is_empty() {
         return Err(format!("`{shown}` is empty"));
     }
-    Ok(SecretString::from(text))
+    Ok(text.to_owned())
 }

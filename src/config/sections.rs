@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+pub use super::broker::{Amqp, Identify, Pem, Sasl};
 pub use super::jwt::Jwt;
 use crate::telemetry::Format;
 
@@ -271,72 +272,6 @@ pub struct Principal {
     /// Calls of it that are let in in a second, at most.
     #[schemars(example = 100.0)]
     pub requests_per_second: Option<f64>,
-}
-
-/// The RabbitMQ door.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Amqp {
-    /// The broker's address with the virtual host as its path; `%2f` is the virtual host `/`.
-    pub uri: String,
-    /// The user.
-    pub username: String,
-    /// The file with the password, readable by its owner alone. Without one the password is that of RabbitMQ's
-    /// default user.
-    #[schemars(example = "secrets/amqp_password")]
-    pub password_file: Option<PathBuf>,
-    /// The password itself. By environment only.
-    #[serde(skip_serializing)]
-    #[schemars(with = "Option<String>")]
-    pub password: Option<SecretString>,
-    /// Whether exchanges, queues and bindings are declared at start. Otherwise they must be there.
-    pub declare: bool,
-    /// Deliveries in hand, at most.
-    pub prefetch: u16,
-    /// The exchange that commands are published to.
-    pub commands_exchange: String,
-    /// The queue that commands are taken from.
-    pub commands_queue: String,
-    /// The exchange that dead letters are published to.
-    pub dead_letters_exchange: String,
-    /// The queue that keeps dead letters.
-    pub dead_letters_queue: String,
-    /// The exchange that events are published to.
-    pub events_exchange: String,
-    /// The largest body that is read, in bytes.
-    pub body_length_max: usize,
-    /// How long a delivery is held, at most, until its command is final or deferred. Its row is durable by then.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
-    pub delivery_hold: Duration,
-    /// How long connecting may take, and each step of opening a channel.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
-    pub connect_timeout: Duration,
-    /// The interval of heartbeats, in whole seconds, unless the broker wants a shorter one. A connection on which
-    /// nothing came for twice as long is given up.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
-    pub heartbeat: Duration,
-    /// How often it is looked whether exchanges, queues and bindings are still there; what is declared at start is then
-    /// declared again.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
-    pub check_interval: Duration,
-    /// How long the broker may take to confirm what was published.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
-    pub confirm_timeout: Duration,
-    /// Whether a message without an idempotency key is taken all the same, under a key of its own.
-    pub accept_without_key: bool,
-    /// The upper bound of the wait before the connection is first made again; it doubles from failure to failure.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
-    pub reconnect_delay_base: Duration,
-    /// The upper bound of every wait before the connection is made again.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
-    pub reconnect_delay_max: Duration,
 }
 
 /// The events that tell of outcomes.

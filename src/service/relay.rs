@@ -67,6 +67,8 @@ pub struct Relay {
     held: HashSet<Connection>,
     /// The same of messages without a place in a connection's order: dead letters, replies.
     held_alone: HashSet<i64>,
+    /// Why the broker refused one of them, if it did.
+    refusal: Option<String>,
     /// Some of what is held was not confirmed, which costs every try some time.
     has_stragglers: bool,
     /// Tries in a row that ended with stragglers, for the back-off.
@@ -101,6 +103,7 @@ impl Relay {
             seen: 0,
             held: HashSet::new(),
             held_alone: HashSet::new(),
+            refusal: None,
             has_stragglers: false,
             straggling: 0,
             holding: false,
@@ -119,6 +122,7 @@ impl Relay {
                 self.left_behind = false;
                 self.held.clear();
                 self.held_alone.clear();
+                self.refusal = None;
                 self.has_stragglers = false;
                 self.seen = 0;
             }
@@ -212,7 +216,10 @@ impl Relay {
                     confirmed.push(row.number);
                 }
                 Publication::Unroutable => self.hold(row, "no queue takes it"),
-                Publication::Refused(why) => self.hold(row, &why),
+                Publication::Refused(why) => {
+                    self.hold(row, &why);
+                    self.refusal = Some(why);
+                }
                 Publication::Failed(why) => {
                     // The broker answers others: it is this message's queue that is in trouble.
                     if !is_silent {
@@ -288,7 +295,9 @@ impl Relay {
             let text = format!(
                 "held, since the broker has no room, queue or confirm for them: events of {connections} connection(s)"
             );
-            Condition::Degraded(format!("{text}, {alone} other message(s)"))
+            // A permission that is missing is named here.
+            let refusal = self.refusal.as_ref().map(|why| format!("; refused: {why}")).unwrap_or_default();
+            Condition::Degraded(format!("{text}, {alone} other message(s){refusal}"))
         } else {
             Condition::Ready
         });

@@ -21,11 +21,23 @@ pub struct Node {
     uri: String,
     address: SocketAddr,
     pid: u32,
+    /// The folder with its certificates, and the port at which it speaks TLS.
+    tls: Option<(PathBuf, u16)>,
 }
 
 impl Node {
     /// Starts a new node, which takes some seconds.
     pub async fn start() -> Self {
+        Self::start_new(None).await
+    }
+
+    /// The same, listening with TLS too. `folder` holds ca.pem, certificate.pem and key.pem; clients need a certificate of
+    /// that authority.
+    pub async fn start_with_tls(folder: &Path) -> Self {
+        Self::start_new(Some((folder.to_owned(), 0))).await
+    }
+
+    async fn start_new(tls: Option<(PathBuf, u16)>) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("run-{}-{number}", std::process::id());
@@ -36,6 +48,7 @@ impl Node {
             uri: String::new(),
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             pid: 0,
+            tls,
         };
         node.up().await;
         node
@@ -62,6 +75,12 @@ impl Node {
         self.address
     }
 
+    /// The port at which it speaks TLS.
+    #[must_use]
+    pub fn tls_port(&self) -> u16 {
+        self.tls.as_ref().expect("a node that was started with TLS").1
+    }
+
     /// A client of it.
     pub async fn connect(&self) -> Broker {
         Broker::connect_to(&self.uri).await
@@ -79,6 +98,9 @@ impl Node {
         self.uri = variable("AMQP_URI");
         let port: u16 = variable("AMQP_PORT").parse().expect("a port");
         self.address.set_port(port);
+        if let Some((_, port)) = &mut self.tls {
+            *port = variable("AMQPS_PORT").parse().expect("a port");
+        }
         self.pid = variable("AMQP_PID").parse().expect("a process id");
     }
 
@@ -136,6 +158,9 @@ impl Node {
         command.args(arguments).stdin(Stdio::null());
         // The node ends with this process, even if that is killed.
         command.env("BROKER_NAME", &self.name).env("BROKER_OWNER", std::process::id().to_string());
+        if let Some((folder, _)) = &self.tls {
+            command.env("BROKER_TLS", folder);
+        }
         let output = command.output().await.expect("scripts/broker runs");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let faults = String::from_utf8_lossy(&output.stderr);
