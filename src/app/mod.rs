@@ -140,6 +140,18 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     }
 
     info!(grpc.listen = %grpc_address, admin.listen = %admin_address, "the adapter is started");
+    attend(&config, &archiver, store, &stops, tasks, shutdown).await
+}
+
+/// Waits for the end of the service, or of a part that should not have one, and takes everything down.
+async fn attend(
+    config: &Config,
+    archiver: &Archiver,
+    store: Arc<dyn Store>,
+    stops: &Stops,
+    mut tasks: Tasks,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     let failure = tokio::select! {
         () = shutdown.cancelled() => None,
         Some(ended) = tasks.doors.join_next() => failure(ended),
@@ -147,7 +159,7 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
         Some(ended) = tasks.relays.join_next() => failure(ended),
     };
     info!("the adapter drains");
-    drain(&config, &archiver, &stops, &mut tasks).await;
+    drain(config, archiver, stops, &mut tasks).await;
     if timeout(FLUSH_TIMEOUT, store.close()).await.is_err() {
         warn!("the store could not be closed in time");
     }
