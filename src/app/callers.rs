@@ -35,8 +35,7 @@ impl Door {
 
     /// Takes over principals and keys.
     pub(super) fn configure(&self, config: &Config) {
-        let rates = config.principals.iter();
-        let rates = rates.map(|(name, principal)| (name.as_str(), principal.requests_per_second));
+        let rates = config.callers().map(|(name, principal)| (name, principal.requests_per_second));
         self.callers.configure(config.policy(), rates);
         let keys = config.jwt.as_ref().and_then(|jwt| jwt.keys.clone());
         if let (Some(tokens), Some(keys)) = (&self.tokens, keys) {

@@ -274,7 +274,7 @@ fn needing_restart(old: &Config, new: &Config) -> BTreeSet<String> {
     if let (Ok(old), Ok(new)) = (serde_json::to_value(old), serde_json::to_value(new)) {
         differing("", &old, &new, &mut keys);
     }
-    if new.principals.is_empty() && !old.principals.is_empty() {
+    if new.callers().next().is_none() && old.callers().next().is_some() {
         // Until then nobody is let in, rather than everybody.
         keys.insert("principals".to_owned());
     }

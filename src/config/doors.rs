@@ -34,8 +34,10 @@ impl Config {
         if self.grpc.certificate_file.is_none() {
             lacks.push("TLS (`grpc.certificate_file` and `grpc.key_file`)");
         }
-        if self.principals.is_empty() {
-            lacks.push("callers that prove who they are (`principals`)");
+        if self.callers().next().is_none() {
+            lacks.push(
+                "callers that prove who they are (`principals` with `certificate_names` or `jwt_subjects`)",
+            );
         }
         (!lacks.is_empty()).then(|| lacks.join(" and "))
     }

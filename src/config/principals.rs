@@ -36,6 +36,15 @@ impl Config {
         }))
     }
 
+    /// Those who can prove who they are at the gRPC door. With one of them, everyone who calls has to.
+    pub fn callers(&self) -> impl Iterator<Item = (&str, &Principal)> {
+        let is_caller = |principal: &Principal| {
+            !principal.certificate_names.is_empty() || !principal.jwt_subjects.is_empty()
+        };
+        let principals = self.principals.iter().filter(move |(_, principal)| is_caller(principal));
+        principals.map(|(name, principal)| (name.as_str(), principal))
+    }
+
     /// A principal by its name under `principals`.
     #[must_use]
     pub fn principal(&self, name: &str) -> Option<access::Principal> {

@@ -38,7 +38,8 @@ pub struct Config {
     /// The organisations on whose behalf calls are made, under names of your choice. Each has an API client
     /// (`client_id` and a secret) or a token that was got elsewhere. Changes take effect without a restart.
     pub organizations: BTreeMap<String, Organization>,
-    /// Who may ask, under names of your choice. Without any, callers are not asked who they are. Changes take effect
+    /// Who may ask, under names of your choice. Once one can be known at the gRPC door (by `certificate_names` or
+    /// `jwt_subjects`), every caller there has to be; messages are asked by `amqp.identify`. Changes take effect
     /// without a restart; but if all are taken away, nobody is let in until there are some again, or a restart.
     pub principals: BTreeMap<String, Principal>,
     /// Bearer tokens of callers (JWT). Without this section none are taken.

@@ -62,6 +62,12 @@ async fn a_broken_file_keeps_what_held_before_says_so_once_and_mends() {
             !detail.contains("in-the-wrong-place") && !detail.contains(harness::CLIENT_SECRET),
             "{detail}"
         );
+        let metrics = world.adapter.metrics().await;
+        let refused = metrics.lines().find(|line| {
+            line.starts_with("adapter_organizations_reloads_total") && line.contains("result=\"refused\"")
+        });
+        let counted = refused.and_then(|line| line.rsplit(' ').next()).and_then(|count| count.parse().ok());
+        assert_eq!(counted, Some(number + 1), "{metrics}");
         let call = world.upstream.archive(Uuid::new_v4(), &format!("k-{number}"));
         client.archive_guest_connection(call).await.unwrap();
         mends();
