@@ -22,9 +22,6 @@ const COLLECTION: &str = "guest-connections";
 /// gives out is of no use, and asking on at once would only hammer it.
 const REFUSALS_MAX: u32 = 2;
 
-/// The longest wait that a token endpoint is believed: it may be back before, and until then nothing is sent.
-const HINT_MAX: Duration = Duration::from_secs(60);
-
 /// Serials of one member's tokens lie within so many bits; the member's number stands above.
 const SERIAL_BITS: u32 = 32;
 
@@ -268,7 +265,7 @@ impl Slot {
     pub fn rest(&mut self, why: Unauthorized, now: Instant, settings: &Settings) -> Unauthorized {
         self.failures = self.failures.saturating_add(1);
         let hint = match &why {
-            Unauthorized::Unavailable { retry_after } => retry_after.map(|wait| wait.min(HINT_MAX)),
+            Unauthorized::Unavailable { retry_after } => *retry_after,
             _ => None,
         };
         let delay = settings.token_backoff.deferral(self.failures, hint, rand::random());
