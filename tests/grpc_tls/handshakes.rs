@@ -1,8 +1,12 @@
 //! Who gets in, and who does not.
 
+use guest_connection_adapter::proto::guest_connection_service_client::GuestConnectionServiceClient;
+use guest_connection_adapter::proto::{GetCommandRequest, get_command_request::Lookup};
 use harness::Upstream;
 use harness::tls::{Authority, SERVER, TlsClient, secured};
 use rustls::version::{TLS12, TLS13};
+use tonic::Code;
+use uuid::Uuid;
 
 use crate::support::{BILLING, PROGRAM, Place, raw};
 
@@ -63,6 +67,31 @@ async fn a_client_certificate_must_be_there_good_and_of_the_right_authority() {
     }
     place.metric("adapter_grpc_connections_refused_total{reason=\"handshake\"}", |count| count >= 8.0).await;
     place.call(&TlsClient::new(&place.servers, Some(&own))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_s_name_says_who_calls_and_that_is_kept_with_the_command() {
+    let place = Place::start(true, &crate::support::billing()).await;
+    let client = async |name: &str| {
+        let own = place.clients.client(name);
+        let channel = TlsClient::new(&place.servers, Some(&own)).channel(place.adapter.grpc).await.unwrap();
+        GuestConnectionServiceClient::new(channel)
+    };
+    let mut known = client(BILLING).await;
+    let call = place.upstream.archive(Uuid::new_v4(), "known");
+    let answer = known.archive_guest_connection(call).await.unwrap().into_inner();
+    let lookup = Some(Lookup::CommandId(answer.command_id));
+    let command = known.get_command(GetCommandRequest { lookup }).await.unwrap().into_inner().command;
+    let asked_by = command.unwrap().asked_by.unwrap();
+    assert_eq!(asked_by.principal, "billing");
+    assert!(asked_by.address.starts_with("127.0.0.1:"), "{asked_by:?}");
+
+    let guest = Uuid::new_v4();
+    let call = place.upstream.archive(guest, "unknown");
+    let refusal =
+        client("spiffe://example.org/nobody").await.archive_guest_connection(call).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::Unauthenticated, "{refusal:?}");
+    assert_eq!(place.upstream.received(guest), 0);
 }
 
 #[tokio::test]
