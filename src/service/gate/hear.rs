@@ -126,9 +126,12 @@ impl State {
             Unauthorized::NotConfigured | Unauthorized::Refused => {
                 requester.cause = Reason::UpstreamUnauthenticated;
                 let own = requester.breaker.trip(now, jitter);
-                // The upstream answers, so it is there.
-                let all = upstream.breaker.succeed(now, ticket.tries_upstream);
-                return self.changed(id, own, all, now);
+                if ticket.tries_upstream {
+                    // That may have been known without asking the upstream.
+                    let name = Arc::clone(&requester.upstream);
+                    self.give_back_try(&name, now);
+                }
+                return self.changed(id, own, None, now);
             }
             Unauthorized::Unavailable { retry_after } => (false, *retry_after),
             Unauthorized::Unreachable { retry_after, .. } => (true, *retry_after),
