@@ -22,6 +22,8 @@ pub struct Index<'a> {
     keys_by_trace: HashMap<&'a str, &'a str>,
     /// PATCHes by guest, in order of arrival.
     pub patches: BTreeMap<Uuid, Vec<&'a Entry>>,
+    /// PATCHes by the organisation on whose behalf they were made, in order of arrival.
+    pub patches_by_requester: HashMap<Uuid, Vec<&'a Entry>>,
     /// Events by guest.
     pub events_by_guest: BTreeMap<Uuid, Vec<&'a EventSeen>>,
     /// Events by key.
@@ -45,6 +47,7 @@ impl<'a> Index<'a> {
         let mut index = Self {
             keys_by_trace: HashMap::new(),
             patches: BTreeMap::new(),
+            patches_by_requester: HashMap::new(),
             events_by_guest: BTreeMap::new(),
             events_by_key: HashMap::new(),
             letters_by_sending: HashMap::new(),
@@ -76,6 +79,9 @@ impl<'a> Index<'a> {
         for entry in history.journal.iter().filter(|entry| entry.endpoint == Endpoint::Patch) {
             if let Some(guest) = entry.guest {
                 index.patches.entry(guest).or_default().push(entry);
+            }
+            if let Some(requester) = entry.requester {
+                index.patches_by_requester.entry(requester).or_default().push(entry);
             }
         }
         index

@@ -295,17 +295,34 @@ fn a_command_that_waits_for_the_trouble_of_another_organization() {
     let late = |history: &mut History| command(history, "archive").finish_time = Some(at(2_000));
     found(check, late);
     // What is wrong with its own organisation, with all or with its own connection may hold it up.
-    let excused = |excuse: fn(&mut History)| {
+    let excused = |excuse: &dyn Fn(&mut History)| {
         let mut history = sound();
         late(&mut history);
         excuse(&mut history);
         assert!(broken(&history).is_empty());
     };
-    excused(|history| history.faults[0].organization = Some(REQUESTER));
-    excused(|history| {
+    excused(&|history| history.faults[0].organization = Some(REQUESTER));
+    excused(&|history| {
         let general = FaultSeen { organization: None, until: at(-1_000), ..history.faults[0].clone() };
         history.faults.push(FaultSeen { from: at(-2_000), ..general });
     });
-    excused(|history| history.journal[0].fault = Some("status".into()));
-    excused(|history| history.faults.clear());
+    excused(&|history| history.journal[0].fault = Some("status".into()));
+    excused(&|history| history.faults.clear());
+    // So may the pace of its own organisation, which was told to slow down, as long as that is sent for.
+    let sent = |history: &mut History, received_at: i64, status: u16| {
+        let mut entry = history.journal[2].clone();
+        (entry.received_at, entry.status) = (at(received_at), Some(status));
+        let place = history.journal.partition_point(|other| other.received_at <= entry.received_at);
+        history.journal.insert(place, entry);
+    };
+    excused(&|history| {
+        sent(history, -60_000, 429);
+        sent(history, 1_000, 404);
+    });
+    for entries in [vec![(-60_000, 429)], vec![(1_000, 404)], vec![(-80_000, 429), (1_000, 404)]] {
+        found(check, |history| {
+            late(history);
+            entries.iter().for_each(|(time, status)| sent(history, *time, *status));
+        });
+    }
 }
