@@ -209,3 +209,41 @@ async fn an_outage_in_which_there_is_no_token_is_one_like_others_and_ends_with_i
     nothing_is_left(&world).await;
     world.end().await;
 }
+
+#[tokio::test]
+async fn an_outage_that_goes_on_for_one_ends_for_the_others() {
+    let mut world = start(3, "").await;
+    let organizations = world.upstream.organizations.clone();
+    let [broken, others @ ..] = organizations.as_slice() else { panic!("three organisations") };
+    let client = world.client().await;
+    world.upstream.simulator.script(Rule::patch().status(503));
+    // Those of the one that is not served any more come first wherever commands wait: in the store,
+    let mut theirs = Sent::many(broken, "first", 6);
+    publish(&world, &theirs).await;
+    let of_others = |tag: &'static str, count| {
+        others
+            .iter()
+            .enumerate()
+            .flat_map(move |(number, of)| Sent::many(of, &format!("{tag}-{number}"), count))
+    };
+    let mut expected: Vec<_> = of_others("deferred", 6).collect();
+    publish(&world, &expected).await;
+    part_when(&world, "upstream", "degraded").await;
+    // and in the queue.
+    theirs.extend(Sent::many(broken, "head", 40));
+    publish(&world, &theirs[6..]).await;
+    expected.extend(of_others("tail", 20));
+    publish(&world, &expected[12..]).await;
+    stopped(&world).await;
+
+    world.upstream.simulator.clear_faults();
+    world.upstream.simulator.script(Rule::patch().requester(broken.id).status(500));
+    succeeded(&client, &expected, None).await;
+    assert!(theirs.iter().all(|sent| world.upstream.applied(sent.guest).is_empty()));
+    world.upstream.simulator.clear_faults();
+    let all: Vec<_> = theirs.into_iter().chain(expected).collect();
+    succeeded(&client, &all, None).await;
+    events_of(&mut world, keys(&all)).await;
+    nothing_is_left(&world).await;
+    world.end().await;
+}

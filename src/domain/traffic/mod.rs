@@ -4,11 +4,13 @@
 //! - [`concurrency`]: how many requests may be under way
 //! - [`pace`]: how many may be begun in a second
 //! - [`ramp`]: how many after an outage
+//! - [`turns`]: who tries whether an upstream is back
 
 pub mod breaker;
 pub mod concurrency;
 pub mod pace;
 pub mod ramp;
+pub mod turns;
 
 use std::time::Duration;
 

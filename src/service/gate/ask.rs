@@ -15,27 +15,28 @@ impl State {
     pub(super) fn shut(&self, id: OrganizationId, now: Moment) -> Option<(Why, Reason, Moment)> {
         let requester = self.requesters.get(&id)?;
         let upstream = self.upstreams.get(&requester.upstream)?;
-        let down =
-            until(upstream.breaker.admission(now), now).map(|until| (Why::Down, upstream.cause, until));
+        let closed = |admission, why, cause| until(admission, now).map(|until| (why, cause, until));
+        let down = closed(upstream.breaker.admission(now), Why::Down, upstream.cause);
+        // While it is for others to try, nothing has changed for this one.
+        let yields = closed(upstream.admission(id, now), Why::Down, upstream.cause);
         let paused = requester
             .paused_until
             .filter(|until| *until > now)
             .map(|until| (Why::Paused, Reason::UpstreamRateLimited, until));
-        let broken =
-            until(requester.breaker.admission(now), now).map(|until| (Why::Broken, requester.cause, until));
-        let is_trying = upstream.breaker.admission(now) == Admission::Try;
+        let broken = closed(requester.breaker.admission(now), Why::Broken, requester.cause);
+        let is_trying = upstream.admission(id, now) == Admission::Try;
         let without_token = requester
             .token
             .rests_until(now)
             .filter(|_| !is_trying)
             .map(|until| (Why::Broken, requester.cause, until));
-        down.or(broken).or(without_token).or(paused)
+        down.or(broken).or(yields).or(without_token).or(paused)
     }
 
     pub(super) fn is_trying(&self, id: OrganizationId, now: Moment) -> bool {
         let requester = self.requesters.get(&id);
         let upstream = requester.and_then(|requester| self.upstreams.get(&requester.upstream));
-        upstream.is_some_and(|upstream| upstream.breaker.admission(now) == Admission::Try)
+        upstream.is_some_and(|upstream| upstream.admission(id, now) == Admission::Try)
     }
 
     pub(super) fn closed(&self, id: OrganizationId, now: Moment) -> Option<Closed> {
@@ -77,7 +78,7 @@ impl State {
         let is_constrained = self.is_constrained(id, now);
         let Some(requester) = self.requesters.get_mut(&id) else { return Appetite::Plenty };
         let Some(upstream) = self.upstreams.get_mut(&requester.upstream) else { return Appetite::Plenty };
-        let asked = if upstream.breaker.admission(now) == Admission::Try {
+        let asked = if upstream.admission(id, now) == Admission::Try {
             &mut upstream.asked_until
         } else if requester.breaker.admission(now) == Admission::Try {
             &mut requester.asked_until

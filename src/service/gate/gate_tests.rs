@@ -7,6 +7,9 @@ use super::*;
 use crate::domain::error::Reason;
 use crate::domain::traffic::Moment;
 
+#[path = "turns_tests.rs"]
+mod turns;
+
 #[path = "token_tests.rs"]
 mod tokens;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::requester::{Requester, Token};
-use super::state::State;
+use super::state::{State, Upstream};
 use super::{Ticket, Told};
 use crate::domain::command::OrganizationId;
 use crate::domain::error::Reason;
@@ -146,7 +146,7 @@ impl State {
         let failure = Failure { source: id, connection: None, is_general, retry_after: None };
         let is_alone = upstream.requesters < 2 || (is_general && upstream.throughput.rate(now) <= 0.0);
         let all = match (ticket.tries_upstream, is_known) {
-            (true, _) => upstream.breaker.fail(now, failure, true, jitter),
+            (true, _) => upstream.fail_try(failure, now, jitter),
             (false, true) => None,
             (false, false) if is_alone && upstream.breaker.is_closed() => upstream.breaker.trip(now, jitter),
             (false, false) => upstream.breaker.fail(now, failure, false, jitter),
@@ -154,11 +154,16 @@ impl State {
         if all.is_some() {
             upstream.cause = cause;
         }
-        let own = if upstream.breaker.is_closed() { requester.breaker.trip(now, jitter) } else { None };
+        let is_its_own = upstream.breaker.is_closed() || (ticket.tries_upstream && all.is_none());
+        let own = if is_its_own { requester.breaker.trip(now, jitter) } else { None };
         if own.is_some() {
             requester.cause = cause;
         } else if ticket.tries_requester {
             requester.breaker.give_back(now);
+        }
+        if ticket.tries_upstream && all.is_none() {
+            let name = Arc::clone(&requester.upstream);
+            self.give_back_try(&name, now);
         }
         self.turn_away(id, now);
         self.changed(id, own, all, now);
@@ -176,22 +181,33 @@ impl State {
         let Some((requester, upstream)) = self.pair(failure.source) else { return (None, None) };
         let cause =
             if failure.is_general { Reason::UpstreamUnreachable } else { Reason::UpstreamUnavailable };
-        let counts = requester.breaker.is_closed() || failure.is_general || ticket.tries_upstream;
-        let all =
-            if counts { upstream.breaker.fail(now, failure, ticket.tries_upstream, jitter) } else { None };
-        let own = if all.is_none() && upstream.breaker.is_closed() && upstream.requesters > 1 {
+        let counts = requester.breaker.is_closed() || failure.is_general;
+        let all = match (ticket.tries_upstream, counts) {
+            (true, _) => upstream.fail_try(failure, now, jitter),
+            (false, true) => upstream.breaker.fail(now, failure, false, jitter),
+            (false, false) => None,
+        };
+        let own = if all.is_some() || upstream.requesters < 2 {
+            None
+        } else if ticket.tries_upstream {
+            requester.breaker.trip(now, jitter)
+        } else if upstream.breaker.is_closed() {
             requester.breaker.fail(now, failure, ticket.tries_requester, jitter)
         } else {
-            if ticket.tries_requester {
-                requester.breaker.give_back(now);
-            }
             None
         };
+        if ticket.tries_requester {
+            // Unless that has opened it again.
+            requester.breaker.give_back(now);
+        }
         if own.is_some() {
             requester.cause = cause;
         }
         if all.is_some() {
             upstream.cause = cause;
+        } else if ticket.tries_upstream {
+            let name = Arc::clone(&requester.upstream);
+            self.give_back_try(&name, now);
         }
         (own, all)
     }
@@ -249,6 +265,7 @@ impl State {
         let Some((requester, upstream)) = self.pair(id) else { return };
         let name = Arc::clone(&requester.upstream);
         let outage = upstream.down_since.take().map(|since| now.saturating_sub(since));
+        upstream.turns.clear();
         upstream.concurrency.restart();
         upstream.ramp = Some(Ramp::new(upstream.rate_before, now));
         info!(?outage, "the upstream is back");
@@ -277,10 +294,23 @@ impl State {
         of.map(|(id, _)| *id).collect()
     }
 
-    fn pair(&mut self, id: OrganizationId) -> Option<(&mut Requester, &mut super::state::Upstream)> {
+    fn pair(&mut self, id: OrganizationId) -> Option<(&mut Requester, &mut Upstream)> {
         let requester = self.requesters.get_mut(&id)?;
         let upstream = self.upstreams.get_mut(&requester.upstream)?;
         Some((requester, upstream))
+    }
+}
+
+impl Upstream {
+    /// A try failed. Nothing if that tells of its requester alone: then others may try at once.
+    fn fail_try(&mut self, failure: Failure, now: Moment, jitter: f64) -> Option<Change> {
+        if failure.is_general {
+            self.turns.interrupt();
+        } else if self.turns.fail(failure.source) && self.requesters > 1 {
+            self.breaker.give_back(now);
+            return None;
+        }
+        self.breaker.fail(now, failure, true, jitter)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::domain::traffic::Moment;
 use crate::domain::traffic::breaker::{Admission, Breaker, Terms};
 use crate::domain::traffic::concurrency::Concurrency;
 use crate::domain::traffic::ramp::{Ramp, Throughput};
+use crate::domain::traffic::turns::Turns;
 
 /// The share of what may be under way that one of several requesters may have, as a divisor.
 const SHARE_DIVISOR: usize = 2;
@@ -25,6 +26,8 @@ const STRAINED_DIVISOR: usize = 4;
 /// An upstream: a base URL and what is known of what stands behind it.
 pub(super) struct Upstream {
     pub(super) breaker: Breaker,
+    /// Who has tried since it failed.
+    pub(super) turns: Turns,
     pub(super) cause: Reason,
     pub(super) concurrency: Concurrency,
     pub(super) in_flight: usize,
@@ -85,6 +88,7 @@ impl Upstream {
     fn new(settings: &Settings) -> Self {
         Self {
             breaker: Breaker::new(terms(settings)),
+            turns: Turns::default(),
             cause: Reason::UpstreamUnavailable,
             concurrency: Concurrency::new(settings.concurrency_max),
             in_flight: 0,
@@ -95,6 +99,17 @@ impl Upstream {
             ramp: None,
             listed: VecDeque::new(),
             asked_until: None,
+        }
+    }
+
+    /// What one of its requesters may send. A try is left to those whose turn it is.
+    pub(super) fn admission(&self, id: OrganizationId, now: Moment) -> Admission {
+        match (self.breaker.admission(now), self.breaker.tries_at()) {
+            (Admission::Try, Some(since)) => {
+                let until = since + self.turns.wait(id, self.requesters);
+                if until > now { Admission::Nothing(Some(until)) } else { Admission::Try }
+            }
+            (admission, _) => admission,
         }
     }
 
@@ -164,6 +179,7 @@ impl State {
         upstream.count(upstream.requesters - 1, &self.settings);
         upstream.listed.retain(|listed| *listed != id);
         upstream.concurrency.forget(id);
+        upstream.turns.forget(id);
         if upstream.requesters == 0 {
             self.upstreams.remove(&requester.upstream);
         }
@@ -318,7 +334,7 @@ impl State {
     fn grant(&mut self, id: OrganizationId, now: Moment) -> Result<Ticket, Obstacle> {
         let Some(requester) = self.requesters.get_mut(&id) else { return Err(Obstacle::Own) };
         let Some(upstream) = self.upstreams.get_mut(&requester.upstream) else { return Err(Obstacle::Own) };
-        let tries_upstream = tries(upstream.breaker.admission(now))?;
+        let tries_upstream = tries(upstream.admission(id, now))?;
         if let Some(until) = requester.rests_until(now, tries_upstream) {
             return Err(Obstacle::Until(until, "pause"));
         }

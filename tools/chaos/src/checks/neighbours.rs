@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::iter;
 
 use chrono::TimeDelta;
+use simulator::Entry;
 use uuid::Uuid;
 
 use super::index::Owner;
@@ -33,12 +34,12 @@ fn requesters(history: &History) -> HashMap<&str, Uuid> {
 #[must_use]
 pub fn others_do_not_wait(history: &History, index: &Index<'_>) -> Checked {
     let mut checked = Checked::new("one organisation's trouble holds up no other");
-    let requesters = requesters(history);
+    let (requesters, troubles) = (requesters(history), troubles(history));
     for command in history.commands.values() {
         let Some(requester) = requesters.get(command.key.as_str()).copied() else { continue };
         // That it ends is another check's.
         let Some(finish) = command.finish_time.filter(|_| command.state.is_final()) else { continue };
-        if !beside_trouble(history, command, requester) || met_a_fault(index, command) {
+        if !beside_trouble(&troubles, command, requester) || met_a_fault(index, command) {
             continue;
         }
         let took = finish - command.accept_time;
@@ -50,16 +51,47 @@ pub fn others_do_not_wait(history: &History, index: &Index<'_>) -> Checked {
     checked
 }
 
+/// What went wrong, when, and for whom; for all if for nobody.
+struct Trouble {
+    from: Time,
+    until: Time,
+    organization: Option<Uuid>,
+}
+
+/// The faults, and the requests that met one which had been waiting for them: what hangs holds a place up.
+fn troubles(history: &History) -> Vec<Trouble> {
+    let faults = history.faults.iter().map(|fault| {
+        let FaultSeen { from, until, organization, .. } = *fault;
+        Trouble { from, until, organization }
+    });
+    let mut troubles: Vec<_> = faults.collect();
+    let is_known = |entry: &Entry| {
+        troubles.iter().any(|trouble| {
+            let is_meant = trouble.organization.is_some() && trouble.organization == entry.requester;
+            is_meant && (trouble.from..=trouble.until).contains(&entry.received_at)
+        })
+    };
+    let met = history.journal.iter().filter(|entry| entry.fault.is_some() && !is_known(entry));
+    let met = met.map(|entry| {
+        let from = entry.received_at;
+        Trouble { from, until: entry.ended_at.unwrap_or(from), organization: None }
+    });
+    let met: Vec<_> = met.collect();
+    troubles.extend(met);
+    troubles
+}
+
 /// Whether another organisation fared badly in the first moments of a command's life, and nothing else was wrong then
 /// or shortly before.
-fn beside_trouble(history: &History, command: &CommandSeen, requester: Uuid) -> bool {
+fn beside_trouble(troubles: &[Trouble], command: &CommandSeen, requester: Uuid) -> bool {
     let accept = command.accept_time;
-    let overlaps = |fault: &&FaultSeen| {
-        let lasted = fault.until - fault.from;
-        fault.from <= accept + PROMPT && fault.until + AFTERMATH + lasted * DRAIN >= accept
+    let overlaps = |trouble: &&Trouble| {
+        let lasted = trouble.until - trouble.from;
+        trouble.from <= accept + PROMPT && trouble.until + AFTERMATH + lasted * DRAIN >= accept
     };
-    let mut faults = history.faults.iter().filter(overlaps).peekable();
-    faults.peek().is_some() && faults.all(|fault| fault.organization.is_some_and(|other| other != requester))
+    let mut troubles = troubles.iter().filter(overlaps).peekable();
+    let is_of_another = |trouble: &Trouble| trouble.organization.is_some_and(|other| other != requester);
+    troubles.peek().is_some() && troubles.all(is_of_another)
 }
 
 /// Whether an organisation was told to slow down not long ago, and is sent for all the time from `accept` to `finish`: a command
