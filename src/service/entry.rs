@@ -79,14 +79,15 @@ impl Shared {
         if let Some(closed) = self.gate.closed(requester).filter(|closed| !patience.bears(closed, asked)) {
             return self.enter_closed(acceptance, closed).map(|accepted| entry(None, accepted));
         }
-        if self.gate.is_constrained(requester) && self.load.is_beyond_share(requester, door.into()) {
+        let is_constrained = self.gate.is_constrained(requester);
+        if is_constrained && self.load.is_beyond_share(requester, door.into()) {
             return self.enter_beyond_share(acceptance).map(|accepted| entry(None, accepted));
         }
         // What the store holds for this lane came first.
         let hold = if door == Door::Amqp && self.lanes.has_more(connection) {
             None
         } else {
-            self.load.hold(requester, door, message_length)
+            self.load.hold(requester, door, message_length, is_constrained)
         };
         let Some(hold) = hold else {
             return self

@@ -17,7 +17,8 @@ const COMMAND_LENGTH_MIN: usize = 2_048;
 /// The part of what may be held, as a divisor, that messages leave to calls: those wait for an answer.
 const CALLS_DIVISOR: usize = 4;
 
-/// The part, as a divisor, that one requester may have which has reached a limit of its own, or fails.
+/// The part, as a divisor, that one requester may have which is constrained: it has reached a limit of its own, or fails.
+/// As much is kept from all of those together.
 const SHARE_DIVISOR: usize = 4;
 
 /// Bounds of what is held.
@@ -57,31 +58,39 @@ impl From<Door> for Way {
     }
 }
 
-/// How many commands of each requester are under way, by [`Way`].
-type Counts = Arc<Mutex<HashMap<OrganizationId, [usize; 3]>>>;
+/// How many commands are under way.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Those of each requester, by [`Way`].
+    of: HashMap<OrganizationId, [usize; 3]>,
+    /// Those whose requester was constrained when they came.
+    constrained: [usize; 3],
+}
 
 /// A command under way of a requester. Dropping it takes it out of the count.
 #[derive(Debug)]
 pub struct Counted {
-    counts: Counts,
+    counts: Arc<Mutex<Counts>>,
     requester: OrganizationId,
     way: Way,
+    is_constrained: bool,
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         let mut counts = lock(&self.counts);
-        if let Some(count) = counts.get_mut(&self.requester) {
+        counts.constrained[self.way as usize] -= usize::from(self.is_constrained);
+        if let Some(count) = counts.of.get_mut(&self.requester) {
             count[self.way as usize] -= 1;
             if *count == [0; 3] {
-                counts.remove(&self.requester);
+                counts.of.remove(&self.requester);
             }
         }
     }
 }
 
 /// Each change is complete before the lock is let go, so a poisoned lock guards sound data.
-fn lock(counts: &Counts) -> MutexGuard<'_, HashMap<OrganizationId, [usize; 3]>> {
+fn lock(counts: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
     counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -91,7 +100,7 @@ pub struct Load {
     limits: Limits,
     commands: Arc<Semaphore>,
     units: Arc<Semaphore>,
-    counts: Counts,
+    counts: Arc<Mutex<Counts>>,
     freed: Arc<Notify>,
     /// Whether the store's backlog is as long as it may be, or was and has not shrunk enough since.
     backlog_is_full: watch::Sender<bool>,
@@ -124,7 +133,7 @@ impl Load {
         Self {
             commands: Arc::new(Semaphore::new(limits.commands_max.min(Semaphore::MAX_PERMITS))),
             units: Arc::new(Semaphore::new((limits.bytes_max / UNIT_LENGTH).min(Semaphore::MAX_PERMITS))),
-            counts: Counts::default(),
+            counts: Arc::default(),
             freed: Arc::default(),
             backlog_is_full: watch::Sender::new(false),
             limits,
@@ -133,26 +142,35 @@ impl Load {
 
     /// Room for one more command of `requester`, whose message has `length` bytes; nothing if there is none.
     #[must_use]
-    pub fn hold(&self, requester: OrganizationId, door: Door, length: usize) -> Option<Hold> {
+    pub fn hold(
+        &self,
+        requester: OrganizationId,
+        door: Door,
+        length: usize,
+        is_constrained: bool,
+    ) -> Option<Hold> {
         if door == Door::Amqp && self.commands.available_permits() <= self.reserve() {
             return None;
         }
         let units = u32::try_from(length.max(COMMAND_LENGTH_MIN).div_ceil(UNIT_LENGTH)).ok()?;
         let command = self.commands.clone().try_acquire_owned().ok()?;
         let units = self.units.clone().try_acquire_many_owned(units).ok()?;
-        let counted = self.count(requester, door.into());
+        let counted = self.count(requester, door.into(), is_constrained);
         let wake = Wake(Arc::clone(&self.freed));
         Some(Hold { _command: command, _units: units, _counted: counted, _wake: wake })
     }
 
     /// Counts a command of `requester` for as long as the answer is kept.
     #[must_use]
-    pub fn count(&self, requester: OrganizationId, way: Way) -> Counted {
-        lock(&self.counts).entry(requester).or_default()[way as usize] += 1;
-        Counted { counts: Arc::clone(&self.counts), requester, way }
+    pub fn count(&self, requester: OrganizationId, way: Way, is_constrained: bool) -> Counted {
+        let mut counts = lock(&self.counts);
+        counts.of.entry(requester).or_default()[way as usize] += 1;
+        counts.constrained[way as usize] += usize::from(is_constrained);
+        Counted { counts: Arc::clone(&self.counts), requester, way, is_constrained }
     }
 
-    /// Whether a requester has a quarter or more of what may be under way by this way.
+    /// Whether a constrained requester has a quarter or more of what may be under way by this way, or all of those together
+    /// leave no more than a quarter. Of very little a message gets nothing: it can wait in the store.
     #[must_use]
     pub fn is_beyond_share(&self, requester: OrganizationId, way: Way) -> bool {
         let Limits { commands_max, calls_max, messages_max, recovered_max, .. } = self.limits;
@@ -161,8 +179,11 @@ impl Load {
             Way::Message => messages_max.min(commands_max - self.reserve()),
             Way::Recovered => recovered_max,
         };
-        let held = lock(&self.counts).get(&requester).map_or(0, |count| count[way as usize]);
-        held >= all.div_ceil(SHARE_DIVISOR)
+        let share = if way == Way::Message { all / SHARE_DIVISOR } else { all.div_ceil(SHARE_DIVISOR) };
+        let left = if all > 1 { all.div_ceil(SHARE_DIVISOR) } else { 0 };
+        let counts = lock(&self.counts);
+        let held = counts.of.get(&requester).map_or(0, |count| count[way as usize]);
+        held >= share || counts.constrained[way as usize] + left >= all
     }
 
     /// Places that messages leave to calls.
@@ -237,7 +258,7 @@ mod tests {
     }
 
     fn hold(load: &Load, length: usize) -> Option<Hold> {
-        load.hold(requester(1), Door::Amqp, length)
+        load.hold(requester(1), Door::Amqp, length, false)
     }
 
     #[test]
@@ -249,7 +270,7 @@ mod tests {
         let mut room = Box::pin(load.room());
         assert!(room.as_mut().now_or_never().is_none());
         // Who waits for room holds nothing.
-        let calls: Vec<_> = std::iter::from_fn(|| load.hold(requester(1), Door::Grpc, 0)).collect();
+        let calls: Vec<_> = std::iter::from_fn(|| load.hold(requester(1), Door::Grpc, 0, false)).collect();
         assert_eq!(calls.len(), 2);
         drop(calls);
         assert!(load.room().now_or_never().is_none());
@@ -268,7 +289,32 @@ mod tests {
         assert!(!load.is_beyond_share(requester(2), Way::Message));
         drop((first, second));
         assert!(!load.is_beyond_share(requester(1), Way::Message));
-        assert!(lock(&load.counts).is_empty());
+        assert!(lock(&load.counts).of.is_empty());
+    }
+
+    #[test]
+    fn constrained_requesters_together_leave_a_quarter_to_others() {
+        let load = Load::new(limits(100, 1 << 20));
+        let take = |n| load.count(requester(n), Way::Recovered, true);
+        let held: Vec<_> =
+            (1..10).take_while(|n| !load.is_beyond_share(requester(*n), Way::Recovered)).map(take).collect();
+        assert_eq!(held.len(), 6, "of eight");
+        // Those that are not constrained do not count.
+        let _other = load.count(requester(20), Way::Recovered, false);
+        drop(held);
+        assert!(!load.is_beyond_share(requester(1), Way::Recovered));
+        assert_eq!(lock(&load.counts).constrained, [0; 3]);
+    }
+
+    #[test]
+    fn of_very_little_one_is_left_to_others() {
+        for (messages_max, recovered_max) in [(1, 2), (3, 1)] {
+            let load = Load::new(Limits { messages_max, recovered_max, ..limits(8, 1 << 20) });
+            assert!(load.is_beyond_share(requester(1), Way::Message), "it waits in the store");
+            assert!(!load.is_beyond_share(requester(1), Way::Recovered), "from where it is taken up");
+            let _held = load.count(requester(1), Way::Recovered, true);
+            assert!(load.is_beyond_share(requester(2), Way::Recovered));
+        }
     }
 
     #[test]

@@ -112,8 +112,9 @@ impl Menu<'_> {
             Appetite::One => *appetite = Appetite::Later,
             Appetite::Plenty | Appetite::Share => {}
         }
+        let is_constrained = *appetite == Appetite::Share;
         let Ok(permit) = self.room.clone().try_acquire_owned() else { return Serving::Full };
-        Serving::Yes(permit, self.shared.load.count(requester, Way::Recovered))
+        Serving::Yes(permit, self.shared.load.count(requester, Way::Recovered, is_constrained))
     }
 
     /// Takes up every due command that finds a place, those that are longest due first. Lines in which one is due are
@@ -166,7 +167,7 @@ impl Menu<'_> {
                 Serving::Yes(permit, counted) => (Some(permit), counted),
                 // It leaves the line when its turn has come, since those of others stand behind it.
                 Serving::Closed(closed) if !closed.is_everyone => {
-                    (None, shared.load.count(due.requester, Way::Recovered))
+                    (None, shared.load.count(due.requester, Way::Recovered, true))
                 }
                 Serving::Later | Serving::Closed(_) | Serving::Full => return Ok(false),
             };

@@ -1,8 +1,9 @@
 //! How many requests may be begun in a second, learnt from refusals.
 //!
 //! Nobody documents a limit, so there is none until the first 429. Then the rate is what was served in the last second,
-//! less a little; it comes back to where it was refused, lingers there, and goes beyond it only after a while, on the
-//! curve of CUBIC (RFC 9438), which spends most of its time just below the limit that it knows.
+//! less a little; it comes back to where it was refused on the curve of CUBIC (RFC 9438), which spends most of its time just
+//! below the limit that it knows, and lingers there. If nothing is refused then the limit is higher, or gone, and the rate
+//! doubles and doubles: a limit that was learnt in a bad moment must not hold an organisation up for long.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -33,9 +34,14 @@ const EDGE_MAX: Duration = Duration::from_secs(5);
 /// The longest such pause.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// The curve's steepness, in shares of the known limit per cubic second: about 17 s until it is reached again, 13 s more until
-/// it is exceeded by 2 %, a little more than a minute until it is tripled.
+/// The curve's steepness, in shares of the known limit per cubic second: about 17 s until it is reached again.
 const STEEPNESS: f64 = 1e-5;
+
+/// Seconds at the known limit, once it is reached again.
+const LINGER: f64 = 8.0;
+
+/// Seconds in which the rate doubles after that.
+const DOUBLING_LATER: f64 = 5.0;
 
 /// Seconds in which a rate doubles that was learnt from a first refusal alone.
 const DOUBLING: f64 = 3.0;
@@ -124,8 +130,10 @@ impl Pace {
             let rate = learnt.limit * learnt.cut * (elapsed / DOUBLING).exp2();
             return Some(rate.clamp(RATE_MIN, RATE_MAX));
         }
-        let back_after = ((1.0 - learnt.cut) / STEEPNESS).cbrt();
-        let rate = learnt.limit * (1.0 + STEEPNESS * (elapsed - back_after).powi(3));
+        let after_return = elapsed - ((1.0 - learnt.cut) / STEEPNESS).cbrt();
+        let back = 1.0 + STEEPNESS * after_return.min(0.0).powi(3);
+        let beyond = ((after_return - LINGER).max(0.0) / DOUBLING_LATER).exp2();
+        let rate = learnt.limit * back * beyond;
         Some(rate.clamp(RATE_MIN, RATE_MAX))
     }
 

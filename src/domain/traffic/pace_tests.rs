@@ -150,7 +150,7 @@ fn without_a_refusal_there_is_no_limit() {
 }
 
 #[test]
-fn a_limit_that_was_raised_is_found_within_two_minutes() {
+fn a_limit_that_was_raised_is_found_within_a_minute() {
     let mut pace = Pace::default();
     for second in [1_u64, 3] {
         let at = |ms: u64| Duration::from_millis(1000 * second + ms);
@@ -160,7 +160,7 @@ fn a_limit_that_was_raised_is_found_within_two_minutes() {
     let rate = |seconds: u64| pace.rate(Duration::from_secs(3 + seconds)).expect("a rate");
     let start = rate(0);
     assert!(rate(14) < 1.3 * start, "it lingers: {start} {}", rate(14));
-    assert!(rate(120) > 4.0 * start, "{start} {}", rate(120));
+    assert!(rate(60) > 8.0 * start, "{start} {}", rate(60));
 }
 
 #[test]

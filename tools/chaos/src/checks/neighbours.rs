@@ -22,8 +22,8 @@ const AFTERMATH: TimeDelta = TimeDelta::seconds(4);
 const DRAIN: i32 = 2;
 
 /// For how long after a 429 an organisation may be sent for slowly: the pace that it was told is given up by and by, and no
-/// faster, since nothing tells when a limit is gone. After this time it is three times as high.
-const PACED: TimeDelta = TimeDelta::seconds(75);
+/// faster, since nothing tells when a limit is gone. After this time it is eight times as high at least.
+const PACED: TimeDelta = TimeDelta::seconds(55);
 
 fn requesters(history: &History) -> HashMap<&str, Uuid> {
     history.wishes.iter().map(|wish| (wish.key.as_str(), wish.requester)).collect()

@@ -330,10 +330,10 @@ fn a_command_that_waits_for_the_trouble_of_another_organization() {
         history.journal.insert(place, entry);
     };
     excused(&|history| {
-        sent(history, -60_000, 429);
+        sent(history, -50_000, 429);
         sent(history, 1_000, 404);
     });
-    for entries in [vec![(-60_000, 429)], vec![(1_000, 404)], vec![(-80_000, 429), (1_000, 404)]] {
+    for entries in [vec![(-50_000, 429)], vec![(1_000, 404)], vec![(-60_000, 429), (1_000, 404)]] {
         found(check, |history| {
             late(history);
             entries.iter().for_each(|(time, status)| sent(history, *time, *status));
