@@ -165,9 +165,9 @@ impl Menu<'_> {
             }
             let place = match self.serve(due.requester) {
                 Serving::Yes(permit, counted) => (Some(permit), counted),
-                // It leaves the line when its turn has come, since those of others stand behind it.
+                // It leaves the line when its turn has come, since those of others stand behind it. It takes nobody's place.
                 Serving::Closed(closed) if !closed.is_everyone => {
-                    (None, shared.load.count(due.requester, Way::Recovered, true))
+                    (None, shared.load.count(due.requester, Way::Recovered, false))
                 }
                 Serving::Later | Serving::Closed(_) | Serving::Full => return Ok(false),
             };

@@ -25,6 +25,10 @@ const DRAIN: i32 = 2;
 /// faster, since nothing tells when a limit is gone. After this time it is eight times as high at least.
 const PACED: TimeDelta = TimeDelta::seconds(55);
 
+/// For how long nothing may be sent for an organisation that is sent for slowly: once in a second is the least, and a command
+/// that waits in the store may be found a second later.
+const PACED_GAP: TimeDelta = TimeDelta::seconds(3);
+
 fn requesters(history: &History) -> HashMap<&str, Uuid> {
     history.wishes.iter().map(|wish| (wish.key.as_str(), wish.requester)).collect()
 }
@@ -103,7 +107,7 @@ fn goes_at_its_pace(index: &Index<'_>, requester: Uuid, accept: Time, finish: Ti
         patches[until(accept - PACED)..until(finish)].iter().any(|entry| entry.status == Some(429));
     let meanwhile = patches[until(accept)..until(finish)].iter().map(|entry| entry.received_at);
     let times: Vec<_> = iter::once(accept).chain(meanwhile).chain(iter::once(finish)).collect();
-    is_limited && times.windows(2).all(|pair| pair[1] - pair[0] <= PROMPT)
+    is_limited && times.windows(2).all(|pair| pair[1] - pair[0] <= PACED_GAP)
 }
 
 /// Whether a PATCH of the command's connection met a scripted fault not long before.

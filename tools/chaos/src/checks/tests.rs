@@ -292,7 +292,7 @@ fn a_dead_letter_that_the_upstream_did_not_ask_for() {
 #[test]
 fn a_command_that_waits_for_the_trouble_of_another_organization() {
     let check = "one organisation's trouble holds up no other";
-    let late = |history: &mut History| command(history, "archive").finish_time = Some(at(2_000));
+    let late = |history: &mut History| command(history, "archive").finish_time = Some(at(4_000));
     found(check, late);
     // What is wrong with its own organisation, with all or with its own connection may hold it up.
     let excused = |excuse: &dyn Fn(&mut History)| {
@@ -331,9 +331,9 @@ fn a_command_that_waits_for_the_trouble_of_another_organization() {
     };
     excused(&|history| {
         sent(history, -50_000, 429);
-        sent(history, 1_000, 404);
+        sent(history, 2_000, 404);
     });
-    for entries in [vec![(-50_000, 429)], vec![(1_000, 404)], vec![(-60_000, 429), (1_000, 404)]] {
+    for entries in [vec![(-50_000, 429)], vec![(2_000, 404)], vec![(-60_000, 429), (2_000, 404)]] {
         found(check, |history| {
             late(history);
             entries.iter().for_each(|(time, status)| sent(history, *time, *status));
