@@ -24,6 +24,8 @@ pub struct Index<'a> {
     pub patches: BTreeMap<Uuid, Vec<&'a Entry>>,
     /// PATCHes by the organisation on whose behalf they were made, in order of arrival.
     pub patches_by_requester: HashMap<Uuid, Vec<&'a Entry>>,
+    /// All PATCHes, in order of arrival.
+    pub sent: Vec<&'a Entry>,
     /// Events by guest.
     pub events_by_guest: BTreeMap<Uuid, Vec<&'a EventSeen>>,
     /// Events by key.
@@ -48,6 +50,7 @@ impl<'a> Index<'a> {
             keys_by_trace: HashMap::new(),
             patches: BTreeMap::new(),
             patches_by_requester: HashMap::new(),
+            sent: Vec::new(),
             events_by_guest: BTreeMap::new(),
             events_by_key: HashMap::new(),
             letters_by_sending: HashMap::new(),
@@ -77,6 +80,7 @@ impl<'a> Index<'a> {
             index.replies.entry(reply.sending).or_default().push(reply);
         }
         for entry in history.journal.iter().filter(|entry| entry.endpoint == Endpoint::Patch) {
+            index.sent.push(entry);
             if let Some(guest) = entry.guest {
                 index.patches.entry(guest).or_default().push(entry);
             }

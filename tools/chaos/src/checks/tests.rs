@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use uuid::Uuid;
+
 use super::all;
 use super::story::{FIRST, OTHER, REQUESTER, SECOND, at, sound};
 use crate::history::{Answer, Door, FaultSeen, History, LetterSeen, ReplySeen, Sending, State, What};
@@ -324,7 +326,7 @@ fn a_command_that_waits_for_the_trouble_of_another_organization() {
     });
     // So may the pace of its own organisation, which was told to slow down, as long as that is sent for.
     let sent = |history: &mut History, received_at: i64, status: u16| {
-        let mut entry = history.journal[2].clone();
+        let mut entry = history.journal.iter().find(|entry| entry.guest == Some(SECOND)).unwrap().clone();
         (entry.received_at, entry.status) = (at(received_at), Some(status));
         let place = history.journal.partition_point(|other| other.received_at <= entry.received_at);
         history.journal.insert(place, entry);
@@ -332,6 +334,20 @@ fn a_command_that_waits_for_the_trouble_of_another_organization() {
     excused(&|history| {
         sent(history, -50_000, 429);
         sent(history, 2_000, 404);
+    });
+    // So may the rest of a queue that is worked off, unless the other one takes most of what is sent.
+    let busy = |history: &mut History, requester: Uuid| {
+        for number in 0..80 {
+            sent(history, number * 50, 404);
+        }
+        for entry in history.journal.iter_mut().filter(|entry| entry.guest == Some(SECOND)) {
+            entry.requester = Some(requester);
+        }
+    };
+    excused(&|history| busy(history, REQUESTER));
+    found(check, |history| {
+        late(history);
+        busy(history, OTHER);
     });
     for entries in [vec![(-50_000, 429)], vec![(2_000, 404)], vec![(-60_000, 429), (2_000, 404)]] {
         found(check, |history| {
