@@ -38,13 +38,13 @@ chaos: build ## disturb everything around the adapter for SECONDS (60) by a SEED
 citizen: build ## measure outages, isolation, pace and fairness against the simulator (about 20 min; not part of `make test`)
 	@$(binaries)/chaos citizen $(foreach part,$(PART),--part $(part))
 
-locks: build ## measure what TLS costs a call and a connection, side by side (not part of `make test`)
+locks: build ## measure what TLS and bearer tokens cost a call and a connection, side by side (not part of `make test`)
 	@$(binaries)/locks
 
 soak: build ## long and large runs, or one PART of them: drain, absence, alarm, deferral, hang (not part of `make test`)
 	@$(binaries)/chaos soak $(if $(PART),--part $(PART)) $(if $(MESSAGES),--messages $(MESSAGES))
 
-fuzz: ## feed both fuzz targets for SECONDS (60) each (installs nightly Rust and cargo-fuzz; not part of `make test`)
+fuzz: ## feed every fuzz target, or one TARGET, for SECONDS (60) each (installs nightly Rust and cargo-fuzz; not part of `make test`)
 	@scripts/fuzz $(or $(SECONDS),60)
 
 fmt: ## format the code

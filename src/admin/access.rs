@@ -1,13 +1,50 @@
 //! Who may ask for what at the admin door.
 
+use std::num::NonZeroU32;
+use std::time::Duration;
+
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::Counter;
 use secrecy::ExposeSecret as _;
 use subtle::ConstantTimeEq as _;
+use tracing::warn;
 
+use super::server::From;
 use super::{Door, Settings, refusal};
+use crate::telemetry::metrics::meter;
+
+/// Of refusals one is logged in this time, at most. All of them are counted.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Tells of requests that were refused.
+pub(super) struct Refusals {
+    count: Counter<u64>,
+    log: DefaultDirectRateLimiter,
+}
+
+impl Refusals {
+    pub(super) fn new() -> Self {
+        let count = meter()
+            .u64_counter("adapter.admin.refused")
+            .with_description("Requests to the admin door without its token that need it, by what was wrong.")
+            .build();
+        let quota = Quota::with_period(LOG_INTERVAL).unwrap_or(Quota::per_second(NonZeroU32::MIN));
+        Self { count, log: RateLimiter::direct(quota) }
+    }
+
+    fn note(&self, reason: &'static str, request: &Request) {
+        self.count.add(1, &[KeyValue::new("reason", reason)]);
+        if self.log.check().is_ok() {
+            let address = request.extensions().get::<From>().map(|From(address)| address.to_string());
+            warn!(reason, address, "a request to the admin door was refused");
+        }
+    }
+}
 
 /// Whether the caller has shown the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,12 +71,15 @@ pub(super) async fn guard(State(door): State<Door>, mut request: Request, next: 
         _ => settings.is_guarded,
     };
     if needs_token && settings.token.is_none() {
+        door.refusals.note("no_token_configured", &request);
         return refusal(
             StatusCode::FORBIDDEN,
             "nobody may do this: there is no admin token (admin.token_file or GCA_ADMIN__TOKEN)",
         );
     }
     if needs_token && !is_known {
+        let is_given = request.headers().contains_key(header::AUTHORIZATION);
+        door.refusals.note(if is_given { "token_wrong" } else { "token_missing" }, &request);
         let mut answer =
             refusal(StatusCode::UNAUTHORIZED, "show the admin token: Authorization: Bearer TOKEN");
         answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -29,6 +29,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::access::Refusals;
 use crate::service::custody::Custodian;
 use crate::service::readiness::Readiness;
 
@@ -52,6 +53,7 @@ struct Door {
     settings: Arc<Settings>,
     readiness: Readiness,
     custodian: Custodian,
+    refusals: Arc<Refusals>,
 }
 
 /// Serves until `shutdown`, without waiting for connections that stay open.
@@ -71,7 +73,8 @@ pub async fn serve(
              read metrics and health"
         );
     }
-    let door = Door { settings: Arc::new(settings), readiness, custodian };
+    let door =
+        Door { settings: Arc::new(settings), readiness, custodian, refusals: Arc::new(Refusals::new()) };
     tokio::select! {
         () = server::run(listener, router(door)) => {}
         () = shutdown.cancelled() => {}

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::files::Signature;
+use super::journal::Journal;
 use crate::config::{Config, Fault, Faults};
 use crate::grpc::incoming::PROTOCOL;
 use crate::service::readiness::{Condition, Part, Readiness};
@@ -60,11 +61,16 @@ pub(super) struct Certificate {
     interval: Duration,
     part: Part,
     metrics: Metrics,
+    journal: Journal,
 }
 
 impl Certificate {
     /// Reads the files, if `config` names some.
-    pub(super) fn begin(config: &Config, readiness: &Readiness) -> Result<Option<Self>, Faults> {
+    pub(super) fn begin(
+        config: &Config,
+        readiness: &Readiness,
+        journal: Journal,
+    ) -> Result<Option<Self>, Faults> {
         let Some(files) = config.grpc.tls() else { return Ok(None) };
         let seen = signatures(&files);
         let identity = files.read(PROTOCOL).map_err(|Error { message, .. }| {
@@ -78,6 +84,7 @@ impl Certificate {
             interval: config.organizations_check_interval.max(Duration::from_millis(1)),
             part: readiness.part("grpc.certificate"),
             metrics: Metrics::new(),
+            journal,
         };
         certificate.tell(SystemTime::now());
         Ok(Some(certificate))
@@ -116,6 +123,7 @@ impl Certificate {
         let result = match read {
             Ok(identity) => {
                 info!(expiry = identity.expiry_seconds(), "the files for TLS have changed and are taken");
+                self.journal.note([("grpc_certificate", "changed".to_owned())]);
                 self.current.send_replace(identity);
                 self.fault = None;
                 "applied"

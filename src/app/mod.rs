@@ -3,6 +3,7 @@
 mod callers;
 mod certificate;
 mod files;
+mod journal;
 mod organizations;
 mod settings;
 
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::certificate::Certificate;
+use self::journal::Journal;
 use self::organizations::Watch;
 use crate::amqp::consume::Resume;
 use crate::amqp::{BrokerPublisher, Consumer};
@@ -99,8 +101,11 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     let archiver = Archiver::new(config.service(), store.clone(), upstream.clone(), clock);
     let readiness = Readiness::default();
     let callers = callers::Door::new(&config)?;
-    let watch = Watch::begin(&config, upstream, archiver.clone(), callers.clone(), &readiness)?;
-    let certificate = Certificate::begin(&config, &readiness)?;
+    let custodian = Custodian::new(store.clone());
+    let journal = Journal::new(custodian.clone());
+    let watch =
+        Watch::begin(&config, upstream, archiver.clone(), callers.clone(), &readiness, journal.clone())?;
+    let certificate = Certificate::begin(&config, &readiness, journal)?;
     let grpc_listener = grpc_door(&config, grpc_listener, certificate.as_ref());
     let stops = Stops::default();
 
@@ -118,7 +123,7 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
 
     let parts = &mut tasks.parts;
     let (ready, stop) = (readiness.clone(), stops.admin.clone());
-    let (door, custodian) = (config.admin(), Custodian::new(store.clone()));
+    let door = config.admin();
     parts.spawn(async move {
         admin::serve(door, admin_listener, ready, custodian, stop).await.map_err(Error::Admin)
     });

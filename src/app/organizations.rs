@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use super::Error;
 use super::callers::Door;
 use super::files::Files;
+use super::journal::Journal;
 use crate::amqp::{self, access::Access};
 use crate::config::sections::Organization;
 use crate::config::{Config, Faults, Source};
@@ -53,6 +54,7 @@ pub(super) struct Watch {
     part: Part,
     /// As whom to connect to the broker, and whom to let in by it.
     broker: watch::Sender<Arc<Access>>,
+    journal: Journal,
 }
 
 /// Keys that are followed, besides all those of organisations and principals.
@@ -111,11 +113,12 @@ impl Watch {
         archiver: Archiver,
         door: Door,
         readiness: &Readiness,
+        journal: Journal,
     ) -> Result<Self, Error> {
         apply(config, &HashSet::new(), &upstream, &archiver, &door)?;
         let broker = watch::Sender::new(Arc::new(config.broker_access()));
         let part = readiness.part("organizations");
-        Ok(Self { config: config.clone(), upstream, archiver, door, part, broker })
+        Ok(Self { config: config.clone(), upstream, archiver, door, part, broker, journal })
     }
 
     /// What the broker's door and publisher are given, if there is one; what is followed comes to them by itself.
@@ -209,6 +212,10 @@ impl Watch {
         let renewed = renewed.filter_map(|(_, organization)| organization.organization_id().ok()).collect();
         apply(&next, &renewed, &self.upstream, &self.archiver, &self.door)?;
         self.follow_broker(&next);
+        let default = match &next.default_organization {
+            default if *default == self.config.default_organization => String::new(),
+            default => default.clone().unwrap_or_else(|| "none".to_owned()),
+        };
         self.config = next;
         info!(
             added = changes.added,
@@ -218,6 +225,14 @@ impl Watch {
             callers = !is_same_for_callers,
             "the organisations have changed"
         );
+        let callers = if is_same_for_callers { "" } else { "changed" };
+        self.journal.note([
+            ("organizations_added", changes.added),
+            ("organizations_changed", changes.changed),
+            ("organizations_removed", changes.removed),
+            ("default_organization", default),
+            ("principals", callers.to_owned()),
+        ]);
         metrics.reloaded("applied");
         metrics.configured(&self.config);
         Ok(())
@@ -232,6 +247,11 @@ impl Watch {
         let (credentials, senders) =
             (access.credentials != before.credentials, access.senders != before.senders);
         info!(credentials, senders, "the access to the broker, or by it, has changed");
+        let changed = |is_changed| if is_changed { "changed" } else { "" }.to_owned();
+        self.journal.note([
+            ("broker_credentials", changed(credentials)),
+            ("broker_senders", changed(senders)),
+        ]);
         self.broker.send_replace(Arc::new(access));
     }
 }

@@ -67,6 +67,15 @@ impl Custodian {
         Ok(forgotten)
     }
 
+    /// Records an act that is done already, and that nobody waits for.
+    ///
+    /// # Errors
+    /// The store does not take it.
+    pub async fn note(&self, act: Act) -> Result<(), StoreError> {
+        let number = self.store.begin_act(act).await?;
+        self.store.end_act(number, BTreeMap::new()).await
+    }
+
     /// The newest acts with numbers below `before`, the newest first.
     ///
     /// # Errors

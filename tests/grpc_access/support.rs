@@ -1,15 +1,10 @@
 //! Issuers of tokens, and an adapter that asks for them.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use guest_connection_adapter::proto;
 use guest_connection_adapter::proto::guest_connection_service_client::GuestConnectionServiceClient;
 use harness::adapter::{replace_file, secret_file};
+pub use harness::issuer::{AUDIENCE, ISSUER, Issuer, claims, claims_with, now, set};
 use harness::{Adapter, Organization, Setup, Upstream};
-use jsonwebtoken::jwk::Jwk;
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize};
-use serde_json::{Value, json};
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -17,78 +12,9 @@ use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_guest-connection-adapter");
-pub const ISSUER: &str = "https://idp.example.org/";
-pub const AUDIENCE: &str = "guest-connection-adapter";
 
 /// Below the adapter's directory.
 pub const KEYS: &str = "jwks.json";
-
-/// Someone who signs tokens with one key.
-pub struct Issuer {
-    pub kid: String,
-    pub algorithm: Algorithm,
-    pub pair: KeyPair,
-    key: EncodingKey,
-}
-
-impl Issuer {
-    pub fn rsa(kid: &str) -> Self {
-        let pair = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
-        let key = EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes()).unwrap();
-        Self { kid: kid.to_owned(), algorithm: Algorithm::RS256, pair, key }
-    }
-
-    pub fn ec(kid: &str) -> Self {
-        let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-        let key = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap();
-        Self { kid: kid.to_owned(), algorithm: Algorithm::ES256, pair, key }
-    }
-
-    /// Its public key as a member of a set.
-    pub fn jwk(&self) -> Value {
-        let mut jwk = Jwk::from_encoding_key(&self.key, self.algorithm).unwrap();
-        jwk.common.key_id = Some(self.kid.clone());
-        serde_json::to_value(jwk).unwrap()
-    }
-
-    pub fn header(&self) -> Header {
-        Header { kid: Some(self.kid.clone()), ..Header::new(self.algorithm) }
-    }
-
-    pub fn sign(&self, header: &Header, claims: &Value) -> String {
-        encode(header, claims, &self.key).unwrap()
-    }
-
-    /// A good token.
-    pub fn token(&self, subject: &str) -> String {
-        self.sign(&self.header(), &claims(subject))
-    }
-}
-
-pub fn set(issuers: &[&Issuer]) -> String {
-    json!({ "keys": issuers.iter().map(|issuer| issuer.jwk()).collect::<Vec<_>>() }).to_string()
-}
-
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
-}
-
-/// What a good token says.
-pub fn claims(subject: &str) -> Value {
-    json!({ "iss": ISSUER, "aud": AUDIENCE, "sub": subject, "iat": now(), "exp": now() + 600 })
-}
-
-/// Good claims but for some; null takes one out.
-pub fn claims_with(changes: &Value) -> Value {
-    let mut claims = claims("first");
-    for (name, value) in changes.as_object().unwrap() {
-        match value {
-            Value::Null => claims.as_object_mut().unwrap().remove(name),
-            value => claims.as_object_mut().unwrap().insert(name.clone(), value.clone()),
-        };
-    }
-    claims
-}
 
 pub type Client = GuestConnectionServiceClient<Channel>;
 

@@ -8,8 +8,8 @@ use guest_connection_adapter::proto::GetCommandRequest;
 use guest_connection_adapter::proto::guest_connection_service_client::GuestConnectionServiceClient;
 
 use crate::support::{
-    CONTINUATION, DATA, END_HEADERS, HEADERS, PING, PRIORITY, Place, RST_STREAM, Raw, SETTINGS,
-    WINDOW_UPDATE, call, frame, preface,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, Place, RST_STREAM, Raw, SETTINGS,
+    WINDOW_UPDATE, call, call_with, frame, preface,
 };
 
 /// Frames in one write.
@@ -132,4 +132,46 @@ async fn nonsense_is_hung_up_on() {
         raw.end().await;
         place.serves().await;
     }
+}
+
+#[tokio::test]
+async fn half_a_frame_holds_up_nobody() {
+    let place = Place::start("").await;
+    let whole = [preface(), frame(HEADERS, END_HEADERS, 1, &call())].concat();
+    let mut halves = Vec::new();
+    for count in 0..100 {
+        let mut raw = Raw::open_from(&format!("127.0.0.{}", 2 + count % 3), place.adapter.grpc).await;
+        // Cut within the frame's header, and at each place within what follows.
+        raw.say(&whole[..preface().len() + 1 + count % (9 + call().len() - 1)]).await;
+        halves.push(raw);
+    }
+    place.serves().await;
+    place.serves_anew().await;
+    assert!(halves.iter().all(|raw| !raw.is_closed()), "they have their time");
+}
+
+#[tokio::test]
+async fn line_ends_in_headers_are_refused_and_inject_nothing() {
+    let place = Place::start("").await;
+    let cases = [
+        ("x-note", "a"),
+        ("x-note", "a\r\nauthorization: Bearer injected"),
+        ("x-note", "a\nb"),
+        ("x-note", "a\0b"),
+        ("x-note\r\ninjected", "a"),
+        ("traceparent", "00-1\r\ninjected: 1"),
+        ("grpc-timeout", "1S\r\ninjected: 1"),
+    ];
+    for (name, value) in cases {
+        let mut raw = Raw::open(place.adapter.grpc).await;
+        let message = frame(DATA, END_STREAM, 1, &[0; 5]);
+        let said = [preface(), frame(HEADERS, END_HEADERS, 1, &call_with(name, value)), message].concat();
+        raw.say(&said).await;
+        let frames = raw.finish().await;
+        let is_answered = frames.iter().any(|(kind, ..)| *kind == HEADERS);
+        assert_eq!(is_answered, value == "a" && name == "x-note", "{name:?}: {value:?}: {frames:?}");
+        place.serves().await;
+    }
+    let (status, log) = place.adapter.terminate().await;
+    assert!(status.success() && !log.join("\n").contains("injected"), "{log:?}");
 }

@@ -24,6 +24,7 @@ pub const PING: u8 = 6;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
+pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -38,6 +39,11 @@ pub fn preface() -> Vec<u8> {
 
 /// The headers of a call, in HPACK without a table.
 pub fn call() -> Vec<u8> {
+    call_with("te", "trailers")
+}
+
+/// The same with another header at the end.
+pub fn call_with(name: &str, value: &str) -> Vec<u8> {
     let text = |name: &str, value: &str| {
         let part = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
         [vec![0], part(name), part(value)].concat()
@@ -47,7 +53,7 @@ pub fn call() -> Vec<u8> {
         text(":path", "/guestconnections.v1.GuestConnectionService/GetCommand"),
         text(":authority", "localhost"),
         text("content-type", "application/grpc"),
-        text("te", "trailers"),
+        text(name, value),
     ]
     .concat()
 }

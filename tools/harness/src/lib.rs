@@ -12,6 +12,7 @@ pub mod caller;
 pub mod collector;
 pub mod disk;
 pub mod http;
+pub mod issuer;
 pub mod node;
 pub mod organization;
 pub mod proxy;

@@ -1,4 +1,5 @@
-//! What the locks of the gRPC door cost, side by side in one run: a call and a handshake, plain, by TLS and by mutual TLS.
+//! What the locks of the gRPC door cost, side by side in one run: a call and a handshake, plain, by TLS, by mutual TLS
+//! and with bearer tokens.
 //!
 //! Each way has an adapter of its own; calls go round among them, so that whatever else the machine does falls on all alike. A
 //! call is `GetCommand` for a key that is not there: little else than the door. `cargo run --release -p harness --bin locks`
@@ -10,12 +11,14 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use guest_connection_adapter::proto::guest_connection_service_client::GuestConnectionServiceClient;
+use harness::adapter::secret_file;
+use harness::issuer::{AUDIENCE, ISSUER, Issuer, set};
 use harness::tls::{Authority, TlsClient, secured};
-use harness::{Adapter, Upstream};
+use harness::{Adapter, Setup, Upstream};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tonic::Code;
+use tonic::{Code, Request};
 use tonic::transport::Channel;
 
 /// Rounds, and calls of each way in one.
@@ -37,6 +40,8 @@ struct Way {
     adapter: Adapter,
     /// Nothing for plaintext.
     tls: Option<TlsClient>,
+    /// The bearer token that is shown with each call.
+    token: Option<String>,
     caller: GuestConnectionServiceClient<Channel>,
     /// What each call took.
     calls: Vec<Duration>,
@@ -50,11 +55,26 @@ impl Way {
             None => Channel::from_shared(format!("http://{}", adapter.grpc))?.connect().await?,
         };
         let caller = GuestConnectionServiceClient::new(channel);
-        Ok(Self { name, adapter, tls, caller, calls: Vec::new(), connections_per_second: 0.0 })
+        Ok(Self { name, adapter, tls, token: None, caller, calls: Vec::new(), connections_per_second: 0.0 })
+    }
+
+    /// The same with a token of `issuer`.
+    async fn with_token(name: &'static str, setup: Setup, tls: Option<TlsClient>, issuer: &Issuer) -> Outcome<Self> {
+        let keys = secret_file(setup.directory(), "jwks.json", &set(&[issuer]));
+        let lines = format!(
+            "jwt = {{ issuer = \"{ISSUER}\", audience = [\"{AUDIENCE}\"], keys_file = \"{}\" }}\n\
+             principals.token = {{ jwt_subjects = [\"locks\"], organizations = [\"*\"] }}",
+            keys.display()
+        );
+        let way = Self::open(name, setup.config(&lines).start_ready().await, tls).await?;
+        Ok(Self { token: Some(issuer.token("locks")), ..way })
     }
 
     async fn call(&mut self, upstream: &Upstream) -> Outcome<Duration> {
-        let request = upstream.organizations[0].lookup("nobody-sent-this");
+        let mut request = Request::new(upstream.organizations[0].lookup("nobody-sent-this"));
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse()?);
+        }
         let began = Instant::now();
         let answer = self.caller.get_command(request).await;
         let took = began.elapsed();
@@ -112,11 +132,15 @@ async fn main() -> Outcome {
         format!("principals.locks = {{ certificate_names = [\"{NAME}\"], organizations = [\"*\"] }}");
     let tls = secured(setup(), &authority.server(), None);
     let mutual = secured(setup(), &authority.server(), Some(&authority)).config(&principal);
+    let with_jwt = secured(setup(), &authority.server(), None);
     let mut ways = vec![
         Way::open("plaintext", setup().start_ready().await, None).await?,
         Way::open("TLS", tls.start_ready().await, Some(TlsClient::new(&authority, None))).await?,
         Way::open("mutual TLS", mutual.start_ready().await, Some(TlsClient::new(&authority, Some(&own))))
             .await?,
+        Way::with_token("JWT RS256", setup(), None, &Issuer::rsa("rsa")).await?,
+        Way::with_token("JWT ES256", setup(), None, &Issuer::ec("ec")).await?,
+        Way::with_token("TLS, RS256", with_jwt, Some(TlsClient::new(&authority, None)), &Issuer::rsa("rsa")).await?,
     ];
     for round in 0..=ROUNDS {
         for way in &mut ways {
