@@ -1,9 +1,17 @@
 //! Bodies go from the store and from what is still to be told; facts stay.
 
-use harness::{Broker, Names, Upstream};
+use futures::{StreamExt as _, stream};
+use harness::adapter::replace_file;
+use harness::{
+    Adapter, Broker, CLIENT_SECRET, DEADLINE, Names, Organization, Setup, Upstream, look_again,
+};
 use lapin::BasicProperties;
+use rusqlite::OpenFlags;
 use serde_json::json;
 use simulator::Rule;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::support::{
@@ -134,4 +142,96 @@ async fn acts_are_read_out_and_hold_no_person_and_no_secret() {
         }
     }
     assert!(!store_holds(&setup, TOKEN));
+}
+
+/// The acts that are recorded, the newest first, once there are `count` of them that are done.
+async fn acts_when(adapter: &Adapter, count: usize) -> Vec<serde_json::Value> {
+    let read = async {
+        loop {
+            let answer = request(adapter.admin, "GET /v1/audit", &[&bearer(TOKEN)], "").await;
+            let acts = answer.json()["acts"].as_array().cloned().unwrap_or_default();
+            if acts.iter().filter(|act| act["finish_time"].is_string()).count() >= count {
+                return acts;
+            }
+            look_again().await;
+        }
+    };
+    timeout(DEADLINE, read).await.expect("the acts")
+}
+
+#[tokio::test]
+async fn changes_of_files_are_acts_and_name_what_changed_alone() {
+    let upstream = Upstream::start().await;
+    let lines = "organizations_check_interval = \"50ms\"";
+    let setup = upstream.setup(PROGRAM).config(lines).env("GCA_ADMIN__TOKEN", TOKEN);
+    let adapter = setup.start_ready().await;
+    let other = Organization::numbered(1, Uuid::now_v7());
+    let more = setup.clone().organization(&other);
+    more.write();
+    let acts = acts_when(&adapter, 1).await;
+    assert_eq!((&acts[0]["actor"], &acts[0]["act"]), (&json!("files"), &json!("configure")));
+    assert_eq!(acts[0]["subject"], json!({ "organizations_added": other.name }));
+    replace_file(&more.directory().join(format!("{}_secret", other.name)), "rotated-s3cret");
+    let acts = acts_when(&adapter, 2).await;
+    assert_eq!(acts[0]["subject"], json!({ "organizations_changed": other.name }));
+    // A file at fault changes nothing, and is no act.
+    setup.clone().config("principals.x = 7").write();
+    adapter.log().wait_for(DEADLINE, "the changed configuration is at fault").await;
+    setup.write();
+    let acts = acts_when(&adapter, 3).await;
+    assert_eq!(acts.len(), 3, "{acts:?}");
+    assert_eq!(acts[0]["subject"], json!({ "organizations_removed": other.name }));
+    let text = serde_json::to_string(&acts).unwrap();
+    assert!(!text.contains("s3cret") && !text.contains(CLIENT_SECRET), "{text}");
+    adapter.kill().await;
+}
+
+/// How many commands still have the body that the API answered with.
+fn outcomes_left(setup: &Setup) -> usize {
+    let store = rusqlite::Connection::open_with_flags(setup.store(), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    store.busy_timeout(DEADLINE).unwrap();
+    let sql = "SELECT count(*) FROM commands WHERE outcome LIKE '%' || ?1 || '%'";
+    let count: i64 = store.query_row(sql, [MARKER], |row| row.get(0)).unwrap();
+    usize::try_from(count).unwrap()
+}
+
+#[tokio::test]
+async fn a_kill_in_the_midst_leaves_no_lie_and_the_next_one_ends_it() {
+    const GUESTS: usize = 600;
+    let upstream = Upstream::start().await;
+    let setup = upstream.setup(PROGRAM).env("GCA_ADMIN__TOKEN", TOKEN);
+    let adapter = setup.start_ready().await;
+    mark_bodies(&upstream);
+    let (client, requester) = (adapter.client().await, upstream.requester);
+    let calls = (0..GUESTS).map(|number| {
+        let (mut client, call) = (client.clone(), upstream.archive(Uuid::new_v4(), &format!("key-{number}")));
+        async move { client.archive_guest_connection(call).await.map(drop) }
+    });
+    let ended: Vec<_> = stream::iter(calls).buffer_unordered(32).collect().await;
+    assert!(ended.iter().all(Result::is_ok), "{ended:?}");
+    let body = json!({ "requester_organization_id": requester }).to_string();
+    let (address, authorization) = (adapter.admin, bearer(TOKEN));
+    // The act is begun and not over when the process is killed: its first step has been taken.
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let length = body.len();
+    let head = format!("POST /v1/forget HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n{authorization}\r\n\r\n");
+    stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    let begun = async {
+        while outcomes_left(&setup) == GUESTS {
+            look_again().await;
+        }
+    };
+    timeout(DEADLINE, begun).await.expect("something is erased");
+    adapter.kill().await;
+    let left = outcomes_left(&setup);
+    let adapter = setup.start_ready().await;
+    let answer = request(adapter.admin, "POST /v1/forget", &[&bearer(TOKEN)], &body).await;
+    assert_eq!(answer.json()["outcomes"], left, "the rest, and nothing twice");
+    gone_from_store(&setup, MARKER).await;
+    let acts = acts_when(&adapter, 1).await;
+    let is_done = |act: &serde_json::Value| act["finish_time"].is_string();
+    // The first one may have been over by the time of the kill; if not, it says so.
+    assert_eq!((acts.len(), is_done(&acts[0])), (2, true), "{acts:?}");
+    assert_eq!(is_done(&acts[1]), left == 0, "{acts:?}");
+    adapter.kill().await;
 }
