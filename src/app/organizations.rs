@@ -248,10 +248,8 @@ impl Watch {
             (access.credentials != before.credentials, access.senders != before.senders);
         info!(credentials, senders, "the access to the broker, or by it, has changed");
         let changed = |is_changed| if is_changed { "changed" } else { "" }.to_owned();
-        self.journal.note([
-            ("broker_credentials", changed(credentials)),
-            ("broker_senders", changed(senders)),
-        ]);
+        self.journal
+            .note([("broker_credentials", changed(credentials)), ("broker_senders", changed(senders))]);
         self.broker.send_replace(Arc::new(access));
     }
 }

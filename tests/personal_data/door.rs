@@ -31,7 +31,11 @@ async fn without_a_token_nobody_can_act() {
     // Each is counted, and told of in the log now and then.
     let metrics = adapter.metrics().await;
     assert!(metrics.contains("adapter_admin_refused_total{reason=\"no_token_configured\"} 9\n"), "{metrics}");
-    adapter.log().wait_for(DEADLINE, "a request to the admin door was refused").await;
+    adapter
+        .log()
+        .wait_for(DEADLINE, |line| line.contains("a request to the admin door was refused"))
+        .await
+        .expect("it is told");
 }
 
 #[tokio::test]

@@ -2,9 +2,7 @@
 
 use futures::{StreamExt as _, stream};
 use harness::adapter::replace_file;
-use harness::{
-    Adapter, Broker, CLIENT_SECRET, DEADLINE, Names, Organization, Setup, Upstream, look_again,
-};
+use harness::{Adapter, Broker, CLIENT_SECRET, DEADLINE, Names, Organization, Setup, Upstream, look_again};
 use lapin::BasicProperties;
 use rusqlite::OpenFlags;
 use serde_json::json;
@@ -176,7 +174,11 @@ async fn changes_of_files_are_acts_and_name_what_changed_alone() {
     assert_eq!(acts[0]["subject"], json!({ "organizations_changed": other.name }));
     // A file at fault changes nothing, and is no act.
     setup.clone().config("principals.x = 7").write();
-    adapter.log().wait_for(DEADLINE, "the changed configuration is at fault").await;
+    adapter
+        .log()
+        .wait_for(DEADLINE, |line| line.contains("the changed configuration is at fault"))
+        .await
+        .expect("it is told");
     setup.write();
     let acts = acts_when(&adapter, 3).await;
     assert_eq!(acts.len(), 3, "{acts:?}");
@@ -188,7 +190,8 @@ async fn changes_of_files_are_acts_and_name_what_changed_alone() {
 
 /// How many commands still have the body that the API answered with.
 fn outcomes_left(setup: &Setup) -> usize {
-    let store = rusqlite::Connection::open_with_flags(setup.store(), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let store =
+        rusqlite::Connection::open_with_flags(setup.store(), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     store.busy_timeout(DEADLINE).unwrap();
     let sql = "SELECT count(*) FROM commands WHERE outcome LIKE '%' || ?1 || '%'";
     let count: i64 = store.query_row(sql, [MARKER], |row| row.get(0)).unwrap();
@@ -214,7 +217,8 @@ async fn a_kill_in_the_midst_leaves_no_lie_and_the_next_one_ends_it() {
     // The act is begun and not over when the process is killed: its first step has been taken.
     let mut stream = TcpStream::connect(address).await.unwrap();
     let length = body.len();
-    let head = format!("POST /v1/forget HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n{authorization}\r\n\r\n");
+    let head =
+        format!("POST /v1/forget HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n{authorization}\r\n\r\n");
     stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
     let begun = async {
         while outcomes_left(&setup) == GUESTS {

@@ -18,8 +18,8 @@ use harness::{Adapter, Setup, Upstream};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tonic::{Code, Request};
 use tonic::transport::Channel;
+use tonic::{Code, Request};
 
 /// Rounds, and calls of each way in one.
 const ROUNDS: usize = 20;
@@ -59,7 +59,12 @@ impl Way {
     }
 
     /// The same with a token of `issuer`.
-    async fn with_token(name: &'static str, setup: Setup, tls: Option<TlsClient>, issuer: &Issuer) -> Outcome<Self> {
+    async fn with_token(
+        name: &'static str,
+        setup: Setup,
+        tls: Option<TlsClient>,
+        issuer: &Issuer,
+    ) -> Outcome<Self> {
         let keys = secret_file(setup.directory(), "jwks.json", &set(&[issuer]));
         let lines = format!(
             "jwt = {{ issuer = \"{ISSUER}\", audience = [\"{AUDIENCE}\"], keys_file = \"{}\" }}\n\
@@ -140,7 +145,8 @@ async fn main() -> Outcome {
             .await?,
         Way::with_token("JWT RS256", setup(), None, &Issuer::rsa("rsa")).await?,
         Way::with_token("JWT ES256", setup(), None, &Issuer::ec("ec")).await?,
-        Way::with_token("TLS, RS256", with_jwt, Some(TlsClient::new(&authority, None)), &Issuer::rsa("rsa")).await?,
+        Way::with_token("TLS, RS256", with_jwt, Some(TlsClient::new(&authority, None)), &Issuer::rsa("rsa"))
+            .await?,
     ];
     for round in 0..=ROUNDS {
         for way in &mut ways {
