@@ -14,7 +14,7 @@ use secrecy::ExposeSecret as _;
 use subtle::ConstantTimeEq as _;
 use tracing::warn;
 
-use super::server::From;
+use super::server::{From, Place};
 use super::{Door, Settings, refusal};
 use crate::telemetry::metrics::meter;
 
@@ -84,6 +84,9 @@ pub(super) async fn guard(State(door): State<Door>, mut request: Request, next: 
             refusal(StatusCode::UNAUTHORIZED, "show the admin token: Authorization: Bearer TOKEN");
         answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return answer;
+    }
+    if is_known && let Some(place) = request.extensions().get::<Place>() {
+        place.keep();
     }
     request.extensions_mut().insert(Known(is_known));
     next.run(request).await

@@ -1,8 +1,10 @@
 //! The connections of the admin door: few, and none for long.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::{Extension, Router};
@@ -10,11 +12,11 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
-/// Connections at once; others wait until one ends.
+/// Connections at once.
 const CONNECTIONS_MAX: usize = 64;
 
 /// The time for the head of a request, and for a connection to stay idle.
@@ -36,14 +38,37 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct From(pub(super) SocketAddr);
 
+/// A connection's place. One that has not shown the token gives way to others when there is none left.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Place(Arc<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    is_known: AtomicBool,
+    cut: CancellationToken,
+}
+
+impl Place {
+    /// The token was shown.
+    pub(super) fn keep(&self) {
+        self.0.is_known.store(true, Ordering::Relaxed);
+    }
+
+    fn is_kept(&self) -> bool {
+        self.0.is_known.load(Ordering::Relaxed)
+    }
+
+    /// Whether its connection has not ended.
+    fn is_held(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+}
+
 /// Serves for ever. Dropping it ends all connections.
 pub(super) async fn run(listener: TcpListener, router: Router) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut places: VecDeque<Place> = VecDeque::new();
     let mut connections = JoinSet::new();
     loop {
-        while connections.try_join_next().is_some() {}
-        // It is never closed.
-        let Ok(place) = places.clone().acquire_owned().await else { return };
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -54,7 +79,19 @@ pub(super) async fn run(listener: TcpListener, router: Router) {
                 continue;
             }
         };
-        let service = TowerToHyperService::new(router.clone().layer(Extension(From(address))));
+        while connections.try_join_next().is_some() {}
+        places.retain(Place::is_held);
+        if places.len() >= CONNECTIONS_MAX {
+            // Without one that can give way this one is closed.
+            let Some(oldest) = places.iter().position(|place| !place.is_kept()) else { continue };
+            if let Some(place) = places.remove(oldest) {
+                place.0.cut.cancel();
+            }
+        }
+        let place = Place::default();
+        places.push_back(place.clone());
+        let layers = (Extension(From(address)), Extension(place.clone()));
+        let service = TowerToHyperService::new(router.clone().layer(layers.0).layer(layers.1));
         connections.spawn(async move {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -63,8 +100,7 @@ pub(super) async fn run(listener: TcpListener, router: Router) {
                 .max_headers(HEADERS_MAX)
                 .serve_connection(TokioIo::new(stream), service);
             // How it ends is the caller's business.
-            let _ = timeout(CONNECTION_TIMEOUT, connection).await;
-            drop(place);
+            let _ = place.0.cut.run_until_cancelled(timeout(CONNECTION_TIMEOUT, connection)).await;
         });
     }
 }

@@ -135,7 +135,9 @@ impl Sender {
     #[must_use]
     pub fn asked_by(&self) -> AskedBy {
         let principal = self.principal.as_ref().map(|principal| principal.name.clone());
-        AskedBy { principal, address: self.user.clone() }
+        // Some name users after people's addresses.
+        let address = self.user.clone().filter(|user| !user.contains('@'));
+        AskedBy { principal, address }
     }
 }
 

@@ -40,6 +40,15 @@ fn a_user_is_who_the_policy_says() {
 }
 
 #[test]
+fn a_user_who_is_called_like_a_person_is_not_kept() {
+    let identity = Identity::AmqpUser("anna@example.org".to_owned());
+    let policy = Policy::new([(principal("billing"), vec![identity])]);
+    let senders = Senders { policy: Arc::new(policy), by_user_id: true, unnamed: None };
+    let kept = AskedBy { principal: Some("billing".to_owned()), address: None };
+    assert_eq!(asked_by(&senders, &from("anna@example.org")), Ok(kept));
+}
+
+#[test]
 fn who_names_no_user_is_the_unnamed_one_and_a_stranger_is_not() {
     let legacy = AskedBy { principal: Some("legacy".to_owned()), address: None };
     let named = senders(true, true);

@@ -195,7 +195,8 @@ impl Watch {
             return Err(Error::NoOrganizations);
         }
         let next = self.config.following(config);
-        let changes = Changes::between(&self.config.organizations, &next.organizations);
+        let changes = Changes::between(&self.config.organizations, &next.organizations, Organization::is_same);
+        let principals = Changes::between(&self.config.principals, &next.principals, PartialEq::eq);
         let is_same_for_callers =
             next.principals == self.config.principals && keys(&next) == keys(&self.config);
         if changes.is_none()
@@ -212,6 +213,7 @@ impl Watch {
         let renewed = renewed.filter_map(|(_, organization)| organization.organization_id().ok()).collect();
         apply(&next, &renewed, &self.upstream, &self.archiver, &self.door)?;
         self.follow_broker(&next);
+        let are_keys_changed = keys(&next) != keys(&self.config);
         let default = match &next.default_organization {
             default if *default == self.config.default_organization => String::new(),
             default => default.clone().unwrap_or_else(|| "none".to_owned()),
@@ -225,13 +227,15 @@ impl Watch {
             callers = !is_same_for_callers,
             "the organisations have changed"
         );
-        let callers = if is_same_for_callers { "" } else { "changed" };
         self.journal.note([
             ("organizations_added", changes.added),
             ("organizations_changed", changes.changed),
             ("organizations_removed", changes.removed),
             ("default_organization", default),
-            ("principals", callers.to_owned()),
+            ("principals_added", principals.added),
+            ("principals_changed", principals.changed),
+            ("principals_removed", principals.removed),
+            ("jwt_keys", changed(are_keys_changed)),
         ]);
         metrics.reloaded("applied");
         metrics.configured(&self.config);
@@ -247,9 +251,14 @@ impl Watch {
         let (credentials, senders) =
             (access.credentials != before.credentials, access.senders != before.senders);
         info!(credentials, senders, "the access to the broker, or by it, has changed");
-        let changed = |is_changed| if is_changed { "changed" } else { "" }.to_owned();
-        self.journal
-            .note([("broker_credentials", changed(credentials)), ("broker_senders", changed(senders))]);
+        // What principals may is recorded under their names.
+        let are_senders_changed = senders && next.principals == self.config.principals;
+        if credentials || are_senders_changed {
+            self.journal.note([
+                ("broker_credentials", changed(credentials)),
+                ("broker_senders", changed(are_senders_changed)),
+            ]);
+        }
         self.broker.send_replace(Arc::new(access));
     }
 }
@@ -259,24 +268,30 @@ fn keys(config: &Config) -> Option<&Keys> {
     config.jwt.as_ref()?.keys.as_ref()
 }
 
-/// Names of organisations, for the log.
+fn changed(is_changed: bool) -> String {
+    if is_changed { "changed" } else { "" }.to_owned()
+}
+
+/// Names of organisations or principals, for the log and the record of acts.
 struct Changes {
     added: String,
     changed: String,
     removed: String,
 }
 
-type Organizations = BTreeMap<String, Organization>;
-
 impl Changes {
-    fn between(old: &Organizations, new: &Organizations) -> Self {
-        let names = |of: &Organizations, wanted: &dyn Fn(&str, &Organization) -> bool| {
-            let names = of.iter().filter(|(name, organization)| wanted(name, organization));
+    fn between<T>(
+        old: &BTreeMap<String, T>,
+        new: &BTreeMap<String, T>,
+        is_same: impl Fn(&T, &T) -> bool,
+    ) -> Self {
+        let names = |of: &BTreeMap<String, T>, wanted: &dyn Fn(&str, &T) -> bool| {
+            let names = of.iter().filter(|(name, one)| wanted(name, one));
             names.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
         };
         Self {
             added: names(new, &|name, _| !old.contains_key(name)),
-            changed: names(new, &|name, now| old.get(name).is_some_and(|before| !before.is_same(now))),
+            changed: names(new, &|name, now| old.get(name).is_some_and(|before| !is_same(before, now))),
             removed: names(old, &|name, _| !new.contains_key(name)),
         }
     }

@@ -139,6 +139,12 @@ impl Config {
     pub(super) fn is_unnamed_sender(&self, name: &str) -> bool {
         self.amqp.as_ref().is_some_and(|amqp| amqp.principal.as_deref() == Some(name))
     }
+
+    /// Whether messages are obeyed whoever sends them.
+    #[must_use]
+    pub fn obeys_any_sender(&self) -> bool {
+        self.amqp.as_ref().is_some_and(|amqp| amqp.identify == Identify::None && amqp.principal.is_none())
+    }
 }
 
 /// Notes every rule that is broken.
@@ -152,6 +158,10 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
     let has_users = config.principals.values().any(|principal| !principal.amqp_users.is_empty());
     if amqp.identify == Identify::UserId && amqp.principal.is_none() && !has_users {
         let rule = "is `user_id`, but no principal has `amqp_users`: every message would be refused";
+        faults.push("amqp.identify", rule);
+    }
+    if amqp.identify != Identify::UserId && has_users {
+        let rule = "must be `user_id` where principals have `amqp_users`: else everyone who may publish is obeyed";
         faults.push("amqp.identify", rule);
     }
 }

@@ -67,11 +67,26 @@ impl Config {
     }
 }
 
+/// The longest name of a principal.
+const NAME_LENGTH_MAX: usize = 64;
+
+/// Whether a principal may be called so: no address of a person, and nothing that has to be escaped anywhere.
+fn is_name(name: &str) -> bool {
+    let is_good = |c: char| c.is_ascii_alphanumeric() || ['.', '_', '-'].contains(&c);
+    (1..=NAME_LENGTH_MAX).contains(&name.len()) && name.chars().all(is_good)
+}
+
 /// Notes every rule that the principals break.
 pub(super) fn check(config: &Config, faults: &mut Faults) {
     let mut known = HashMap::new();
     for (name, principal) in &config.principals {
         let key = format!("principals.{name}");
+        if !is_name(name) {
+            let rule = format!(
+                "must have a name of 1 to {NAME_LENGTH_MAX} letters, digits, `.`, `_` and `-`: it is kept with commands"
+            );
+            faults.push(key.clone(), rule);
+        }
         let mut is_known = config.is_unnamed_sender(name);
         for (list, identity) in principal.identities() {
             is_known = true;

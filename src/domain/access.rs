@@ -90,7 +90,7 @@ pub struct Principal {
     pub organizations: Scope,
     /// What.
     pub methods: BTreeSet<Method>,
-    /// How often, at most; calls and messages per second.
+    /// How often, at most; calls per second.
     pub requests_per_second: Option<f64>,
 }
 

@@ -153,7 +153,9 @@ impl Callers {
         let address = peer.and_then(|peer| peer.address).or_else(transport);
         let address = address.map(|address| address.to_string());
         let inner = &self.inner;
+        let give_proof = || peer.map_or((), |peer| peer.proof.give());
         if !inner.known.read().unwrap_or_else(PoisonError::into_inner).is_asking {
+            give_proof();
             return Ok(Caller { principal: None, asked_by: AskedBy { principal: None, address } });
         }
         let names = peer.map_or::<&[String], _>(&[], |peer| &peer.names);
@@ -165,6 +167,7 @@ impl Callers {
             }
             unauthenticated()
         })?;
+        give_proof();
         inner.pace(&principal)?;
         let asked_by = AskedBy { principal: Some(principal.name.clone()), address };
         Ok(Caller { principal: Some(principal), asked_by })

@@ -56,7 +56,7 @@ async fn who(callers: &Callers, authorization: Option<&str>, names: &[&str]) -> 
     let mut extensions = Extensions::new();
     let address: SocketAddr = ADDRESS.parse().expect("an address");
     let names = names.iter().map(|name| (*name).to_owned()).collect();
-    extensions.insert(Peer { address: Some(address), names });
+    extensions.insert(Peer { address: Some(address), names, ..Peer::default() });
     let caller = callers.identify(&headers, &extensions).await.map_err(|refusal| refusal.reason)?;
     assert_eq!(caller.asked_by.address.as_deref(), Some(ADDRESS));
     let name = caller.principal.expect("a principal").name.clone();

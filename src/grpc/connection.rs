@@ -1,5 +1,6 @@
 //! A connection of a caller, with or without TLS.
 
+use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,6 +8,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
 use super::guard::Guard;
@@ -17,6 +19,7 @@ use super::peer::Peer;
 pub struct Connection {
     stream: Stream,
     peer: Peer,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
     _place: Place,
 }
 
@@ -27,11 +30,16 @@ enum Stream {
 
 impl Connection {
     pub(super) fn plain(stream: Guard<TcpStream>, peer: Peer, place: Place) -> Self {
-        Self { stream: Stream::Plain(stream), peer, _place: place }
+        Self::new(Stream::Plain(stream), peer, place)
     }
 
     pub(super) fn secure(stream: Guard<TlsStream<TcpStream>>, peer: Peer, place: Place) -> Self {
-        Self { stream: Stream::Secure(Box::new(stream)), peer, _place: place }
+        Self::new(Stream::Secure(Box::new(stream)), peer, place)
+    }
+
+    fn new(stream: Stream, peer: Peer, place: Place) -> Self {
+        let cut = Box::pin(peer.proof.cut());
+        Self { stream, peer, cut, _place: place }
     }
 }
 
@@ -49,6 +57,9 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.cut.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "it has given way to another")));
+        }
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Stream::Secure(stream) => Pin::new(stream).poll_read(context, buffer),

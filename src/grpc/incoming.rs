@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::connection::Connection;
 use super::guard::Guard;
-use super::peer::Peer;
+use super::peer::{Claim, Peer, Proof};
 use crate::telemetry::metrics::meter;
 use crate::tls::{Identity, names};
 
@@ -99,6 +99,32 @@ struct Census {
 struct Counts {
     total: usize,
     addresses: HashMap<IpAddr, usize>,
+    /// Connections by their age, of which some have ended or are proved since.
+    unproved: VecDeque<Claim>,
+}
+
+impl Counts {
+    /// Makes the oldest connection give way on which nobody has called. Whether there was one.
+    fn displace(&mut self) -> bool {
+        while let Some(oldest) = self.unproved.pop_front() {
+            if oldest.is_unproved() {
+                oldest.cut();
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Whom an address belongs to, as far as that can be told: a host has a whole network of 64 bits in IPv6.
+fn host(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6([a, b, c, d, 0, 0, 0, 0].into())
+        }
+        address => address,
+    }
 }
 
 impl Census {
@@ -108,7 +134,7 @@ impl Census {
 
     /// A place among those of the address.
     fn arrive(&self, address: IpAddr) -> Option<Place> {
-        let address = address.to_canonical();
+        let address = host(address);
         self.with(|counts| {
             let count = counts.addresses.entry(address).or_default();
             if *count >= self.settings.connections_per_address_max {
@@ -129,14 +155,26 @@ pub struct Place {
 }
 
 impl Place {
-    /// Takes a place among all.
-    fn open(&mut self) -> bool {
+    /// Takes a place among all. If there is none, one on which nobody has called yet has to give it up, so that whoever comes
+    /// with nothing to show can take as many as there are and keep nobody out.
+    fn open(&mut self, proof: &Proof) -> bool {
         let max = self.census.settings.connections_max;
+        let mut is_displacing = false;
         self.is_open = self.census.with(|counts| {
-            let is_room = counts.total < max;
-            counts.total += usize::from(is_room);
+            is_displacing = counts.total >= max && counts.displace();
+            let is_room = counts.total < max || is_displacing;
+            if is_room {
+                counts.total += 1;
+                counts.unproved.push_back(proof.claim());
+                if counts.unproved.len() > 2 * max {
+                    counts.unproved.retain(Claim::is_unproved);
+                }
+            }
             is_room
         });
+        if is_displacing {
+            count_refused("displaced");
+        }
         METRICS.open.add(i64::from(self.is_open), &[]);
         self.is_open
     }
@@ -211,7 +249,7 @@ impl Incoming {
         let Settings { begin_timeout, life_max, .. } = self.census.settings;
         let Some(identity) = &self.listener.identity else {
             let peer = Peer { address: Some(address), ..Peer::default() };
-            return open(&mut place)
+            return open(&mut place, &peer.proof)
                 .then(|| Connection::plain(Guard::new(socket, begin_timeout, life_max), peer, place));
         };
         let acceptor = TlsAcceptor::from(identity.borrow().config.clone());
@@ -244,8 +282,9 @@ impl Incoming {
             };
             let certificates = stream.get_ref().1.peer_certificates();
             let names = certificates.and_then(|chain| chain.first()).map(|own| names::of(own));
-            let peer = Peer { address: Some(address), names: names.unwrap_or_default().into() };
-            open(&mut place)
+            let names = names.unwrap_or_default().into();
+            let peer = Peer { address: Some(address), names, ..Peer::default() };
+            open(&mut place, &peer.proof)
                 .then(|| Connection::secure(Guard::new(stream, begin_timeout, life_max), peer, place))
         });
         self.oldest.push_back(handshake);
@@ -253,8 +292,8 @@ impl Incoming {
     }
 }
 
-fn open(place: &mut Place) -> bool {
-    let is_open = place.open();
+fn open(place: &mut Place, proof: &Proof) -> bool {
+    let is_open = place.open(proof);
     if !is_open {
         count_refused("total");
         tracing::debug!("a connection is refused: there are too many");
@@ -274,4 +313,18 @@ async fn pause_after(fault: &io::Error) {
     }
     tracing::warn!(error = fault as &dyn std::error::Error, "no connection can be accepted");
     sleep(ACCEPT_RETRY_DELAY).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_has_one_network_of_addresses() {
+        let of = |text: &str| host(text.parse().unwrap());
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), of("2001:db8:1:2:ffff::1"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+    }
 }

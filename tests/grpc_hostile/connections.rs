@@ -6,16 +6,22 @@ use harness::tls::{Authority, TlsClient, secured};
 use harness::{DEADLINE, Upstream, look_again};
 use tokio::time::timeout;
 
-use crate::support::{PROGRAM, Place, Raw, preface};
+use crate::support::{
+    DATA, END_HEADERS, END_STREAM, HEADERS, PROGRAM, Place, Raw, call, frame, preface,
+};
 
 #[tokio::test]
 async fn one_connection_too_many_is_closed_and_room_is_used_again() {
     // One of them is the caller's.
     let place = Place::start("grpc.connections_max = 4").await;
+    place.serves().await;
     let mut held = Vec::new();
     for _ in 0..3 {
         let mut raw = Raw::open(place.adapter.grpc).await;
-        raw.say(&preface()).await;
+        // A call, whose answer comes: nobody is asked who they are here.
+        let call = frame(HEADERS, END_HEADERS, 1, &call());
+        raw.say(&[preface(), call, frame(DATA, END_STREAM, 1, &[0; 5])].concat()).await;
+        raw.answered().await;
         held.push(raw);
     }
     assert_eq!(Raw::open(place.adapter.grpc).await.end().await, []);
@@ -35,6 +41,28 @@ async fn one_connection_too_many_is_closed_and_room_is_used_again() {
     };
     timeout(DEADLINE, served).await.expect("the place that became free is given again");
     assert!(held.iter().all(|raw| !raw.is_closed()));
+}
+
+#[tokio::test]
+async fn connections_on_which_nobody_calls_give_way() {
+    let place = Place::start("grpc.connections_max = 8").await;
+    place.serves().await;
+    let mut idle = Vec::new();
+    for count in 0..40 {
+        let mut raw = Raw::open_from(&format!("127.0.0.{}", 2 + count % 10), place.adapter.grpc).await;
+        raw.say(&preface()).await;
+        idle.push(raw);
+    }
+    // The others have given way, the oldest first, and the caller has kept its connection.
+    place.refused("displaced", 33).await;
+    place.serves_anew().await;
+    place.serves().await;
+    let closed = async {
+        while idle.iter().filter(|raw| raw.is_closed()).count() < 33 {
+            look_again().await;
+        }
+    };
+    timeout(DEADLINE, closed).await.expect("they are closed");
 }
 
 #[tokio::test]

@@ -151,6 +151,25 @@ async fn half_a_frame_holds_up_nobody() {
 }
 
 #[tokio::test]
+async fn compressed_messages_are_refused_unread() {
+    let place = Place::start("").await;
+    // The beginning of a gzip bomb, under an encoding that is told, one that is not, and one that is not known.
+    let gzip = [&[1, 0, 0, 0, 18][..], &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0xed, 0xc1, 1, 1, 0, 0, 0, 0x80]].concat();
+    for encoding in ["gzip", "identity", "br"] {
+        let mut raw = Raw::open(place.adapter.grpc).await;
+        let headers = frame(HEADERS, END_HEADERS, 1, &call_with("grpc-encoding", encoding));
+        raw.say(&[preface(), headers, frame(DATA, END_STREAM, 1, &gzip)].concat()).await;
+        raw.answered().await;
+        let frames = raw.finish().await;
+        let answers: Vec<_> = frames.iter().filter(|(kind, ..)| *kind == HEADERS).collect();
+        // An error alone: headers that end the stream, and no message.
+        assert!(answers.len() == 1 && answers[0].1 & END_STREAM != 0, "{encoding}: {frames:?}");
+        assert!(!frames.iter().any(|(kind, ..)| *kind == DATA), "{encoding}: {frames:?}");
+    }
+    place.serves().await;
+}
+
+#[tokio::test]
 async fn line_ends_in_headers_are_refused_and_inject_nothing() {
     let place = Place::start("").await;
     let cases = [

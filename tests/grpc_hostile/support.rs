@@ -1,6 +1,7 @@
 //! A caller that is served, and sockets that speak HTTP/2 by the byte.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use guest_connection_adapter::proto::guest_connection_service_client::GuestConnectionServiceClient;
@@ -116,7 +117,21 @@ impl Place {
 /// A raw connection, which is read in the background until its end.
 pub struct Raw {
     writer: OwnedWriteHalf,
-    reading: JoinHandle<Vec<u8>>,
+    reading: JoinHandle<()>,
+    /// What the other end has said.
+    said: Arc<Mutex<Vec<u8>>>,
+}
+
+/// The frames in `said`: kind, flags and payload.
+fn frames(said: &[u8]) -> Vec<(u8, u8, Vec<u8>)> {
+    let (mut frames, mut rest) = (Vec::new(), said);
+    while let [high, middle, low, kind, flags, _, _, _, _, after @ ..] = rest {
+        let length = usize::from(*high) << 16 | usize::from(*middle) << 8 | usize::from(*low);
+        let Some((payload, after)) = after.split_at_checked(length) else { break };
+        frames.push((*kind, *flags, payload.to_vec()));
+        rest = after;
+    }
+    frames
 }
 
 impl Raw {
@@ -133,18 +148,30 @@ impl Raw {
 
     fn over(socket: TcpStream) -> Self {
         let (mut reader, writer) = socket.into_split();
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&said);
         let reading = tokio::spawn(async move {
-            let (mut said, mut chunk) = (Vec::new(), [0; 4096]);
+            let mut chunk = [0; 4096];
             while let Ok(count @ 1..) = reader.read(&mut chunk).await {
-                said.extend_from_slice(&chunk[..count]);
+                heard.lock().unwrap().extend_from_slice(&chunk[..count]);
             }
-            said
         });
-        Self { writer, reading }
+        Self { writer, reading, said }
     }
 
     pub async fn say(&mut self, bytes: &[u8]) {
         self.writer.write_all(bytes).await.unwrap();
+    }
+
+    /// Waits for the answer to a call.
+    pub async fn answered(&self) {
+        let is_answered = || frames(&self.said.lock().unwrap()).iter().any(|(kind, ..)| *kind == HEADERS);
+        let answered = async {
+            while !is_answered() {
+                look_again().await;
+            }
+        };
+        timeout(DEADLINE, answered).await.expect("an answer");
     }
 
     pub fn is_closed(&self) -> bool {
@@ -159,15 +186,8 @@ impl Raw {
 
     /// Waits until the other end closes, and yields the frames that it said: kind, flags and payload.
     pub async fn end(self) -> Vec<(u8, u8, Vec<u8>)> {
-        let said = timeout(DEADLINE, self.reading).await.expect("it is closed").unwrap();
-        let (mut frames, mut rest) = (Vec::new(), said.as_slice());
-        while let [high, middle, low, kind, flags, _, _, _, _, after @ ..] = rest {
-            let length = usize::from(*high) << 16 | usize::from(*middle) << 8 | usize::from(*low);
-            let Some((payload, after)) = after.split_at_checked(length) else { break };
-            frames.push((*kind, *flags, payload.to_vec()));
-            rest = after;
-        }
-        frames
+        timeout(DEADLINE, self.reading).await.expect("it is closed").unwrap();
+        frames(&self.said.lock().unwrap())
     }
 
     /// Says what `next` yields until it is cut off; how many times that was.

@@ -146,6 +146,38 @@ async fn it_is_not_opened_to_a_network_by_mistake() {
 }
 
 #[tokio::test]
+async fn many_who_ask_for_health_all_the_time_keep_nobody_out() {
+    let (_upstream, setup) = setup().await;
+    let adapter = setup.env("GCA_ADMIN__TOKEN", TOKEN).start_ready().await;
+    // One that has shown the token, and keeps its place.
+    let mut known = TcpStream::connect(adapter.admin).await.unwrap();
+    let audit = format!("GET /v1/audit HTTP/1.1\r\nhost: x\r\n{}\r\n\r\n", bearer(TOKEN));
+    known.write_all(audit.as_bytes()).await.unwrap();
+    answered(&mut known).await;
+    let mut busy = Vec::new();
+    for _ in 0..200 {
+        let mut stream = TcpStream::connect(adapter.admin).await.unwrap();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        answered(&mut stream).await;
+        busy.push(stream);
+    }
+    assert_eq!(request(adapter.admin, "GET /livez", &[], "").await.status, 200);
+    assert_eq!(request(adapter.admin, "GET /v1/audit", &[&bearer(TOKEN)], "").await.status, 200);
+    known.write_all(audit.as_bytes()).await.unwrap();
+    answered(&mut known).await;
+}
+
+/// Reads the beginning of an answer.
+async fn answered(stream: &mut TcpStream) {
+    let mut begin = [0; 12];
+    timeout(DEADLINE, stream.read_exact(&mut begin)).await.expect("in time").expect("an answer");
+    assert_eq!(&begin, b"HTTP/1.1 200");
+    // The rest, so that it is not taken for the next one.
+    let mut rest = [0; 4096];
+    let _ = timeout(DEADLINE, stream.read(&mut rest)).await.expect("in time").expect("the rest");
+}
+
+#[tokio::test]
 async fn slow_clients_are_let_go() {
     let (_upstream, setup) = setup().await;
     let adapter = setup.env("GCA_ADMIN__TOKEN", TOKEN).start_ready().await;

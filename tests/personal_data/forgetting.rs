@@ -172,6 +172,13 @@ async fn changes_of_files_are_acts_and_name_what_changed_alone() {
     replace_file(&more.directory().join(format!("{}_secret", other.name)), "rotated-s3cret");
     let acts = acts_when(&adapter, 2).await;
     assert_eq!(acts[0]["subject"], json!({ "organizations_changed": other.name }));
+    let line = "principals.billing = { jwt_subjects = [\"billing\"], organizations = [\"*\"] }";
+    more.clone().config(line).write();
+    let acts = acts_when(&adapter, 3).await;
+    assert_eq!(acts[0]["subject"], json!({ "principals_added": "billing" }));
+    more.write();
+    let acts = acts_when(&adapter, 4).await;
+    assert_eq!(acts[0]["subject"], json!({ "principals_removed": "billing" }));
     // A file at fault changes nothing, and is no act.
     setup.clone().config("principals.x = 7").write();
     adapter
@@ -180,8 +187,8 @@ async fn changes_of_files_are_acts_and_name_what_changed_alone() {
         .await
         .expect("it is told");
     setup.write();
-    let acts = acts_when(&adapter, 3).await;
-    assert_eq!(acts.len(), 3, "{acts:?}");
+    let acts = acts_when(&adapter, 5).await;
+    assert_eq!(acts.len(), 5, "{acts:?}");
     assert_eq!(acts[0]["subject"], json!({ "organizations_removed": other.name }));
     let text = serde_json::to_string(&acts).unwrap();
     assert!(!text.contains("s3cret") && !text.contains(CLIENT_SECRET), "{text}");
