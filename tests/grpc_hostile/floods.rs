@@ -154,7 +154,9 @@ async fn half_a_frame_holds_up_nobody() {
 async fn compressed_messages_are_refused_unread() {
     let place = Place::start("").await;
     // The beginning of a gzip bomb, under an encoding that is told, one that is not, and one that is not known.
-    let gzip = [&[1, 0, 0, 0, 18][..], &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0xed, 0xc1, 1, 1, 0, 0, 0, 0x80]].concat();
+    let gzip =
+        [&[1, 0, 0, 0, 18][..], &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0xed, 0xc1, 1, 1, 0, 0, 0, 0x80]]
+            .concat();
     for encoding in ["gzip", "identity", "br"] {
         let mut raw = Raw::open(place.adapter.grpc).await;
         let headers = frame(HEADERS, END_HEADERS, 1, &call_with("grpc-encoding", encoding));

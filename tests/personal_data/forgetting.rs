@@ -172,7 +172,7 @@ async fn changes_of_files_are_acts_and_name_what_changed_alone() {
     replace_file(&more.directory().join(format!("{}_secret", other.name)), "rotated-s3cret");
     let acts = acts_when(&adapter, 2).await;
     assert_eq!(acts[0]["subject"], json!({ "organizations_changed": other.name }));
-    let line = "principals.billing = { jwt_subjects = [\"billing\"], organizations = [\"*\"] }";
+    let line = "principals.billing = { certificate_names = [\"billing.example\"], organizations = [\"*\"] }";
     more.clone().config(line).write();
     let acts = acts_when(&adapter, 3).await;
     assert_eq!(acts[0]["subject"], json!({ "principals_added": "billing" }));
