@@ -277,9 +277,9 @@ fn grpc_door(
     if let Some(lacks) = lacks {
         warn!(grpc.listen = %listen, lacks, "gRPC is open to a network and insecure, as `grpc.insecure` allows");
     }
-    if config.callers().next().is_some() && config.obeys_any_sender() {
+    if config.obeys_any_sender() {
         warn!(
-            "callers of gRPC have to prove who they are, but whoever may publish messages is obeyed (amqp.identify)"
+            "there are principals, but whoever may publish messages is obeyed: amqp.identify is not `user_id`"
         );
     }
     grpc::incoming::Listener { socket, identity: certificate.map(Certificate::identity) }
