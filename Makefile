@@ -12,7 +12,7 @@ test_threads := 4
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
-setup: ## install what is missing: C compiler, rustfmt, clippy, RabbitMQ
+setup: ## install what is missing: C compiler, rustfmt, clippy, RabbitMQ, PostgreSQL
 	@scripts/setup
 
 build: setup ## build all programs
@@ -27,10 +27,10 @@ up: build ## start broker, simulator and adapter in the background and print how
 down: ## stop what `make up` started
 	@scripts/down
 
-test: setup ## format check, clippy with warnings as errors, all tests against a private broker
+test: setup ## format check, clippy with warnings as errors, all tests against a private broker and database
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	RUST_TEST_THREADS=$(test_threads) scripts/broker run -- cargo test --workspace --locked
+	RUST_TEST_THREADS=$(test_threads) scripts/broker run -- scripts/database run -- cargo test --workspace --locked
 
 chaos: build ## disturb everything around the adapter for SECONDS (60) by a SEED (any), then check its promises
 	@$(binaries)/chaos run $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
@@ -63,4 +63,5 @@ deny: ## check dependencies: bans, licences, sources (installs cargo-deny if mis
 
 clean: down ## stop what `make up` started and remove everything that was built or written
 	@scripts/broker stop
+	@scripts/database stop
 	cargo clean

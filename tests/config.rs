@@ -372,15 +372,18 @@ fn the_example_works_once_its_marks_are_taken_away() {
     });
     let text = settings.collect::<Vec<_>>().join("\n");
     let secret = place.0.path().join("secret").display().to_string();
-    let text = text.replace("secrets/client_secret", &secret).replace("secrets/amqp_password", &secret);
+    let text = ["secrets/client_secret", "secrets/amqp_password", "secrets/store_password"]
+        .into_iter()
+        .fold(text, |text, file| text.replace(file, &secret));
     let authorities = place.0.path().join("ca.pem").display().to_string();
-    let text = ["/etc/ssl/private-ca.pem", "tls/certificate.pem", "tls/client_ca.pem"]
+    let text = ["/etc/ssl/private-ca.pem", "tls/certificate.pem", "tls/client_ca.pem", "tls/store-ca.pem"]
         .into_iter()
         .fold(text, |text, file| text.replace(file, &authorities));
     let text = text.replace("tls/key.pem", &key);
     // Certificates are for an encrypted connection.
     let text = text.replace("amqp://", "amqps://");
     let config = place.load(&text, &[]).unwrap();
+    assert!(config.store.database().unwrap().is_some());
     assert!(config.amqp.is_some() && config.organizations.len() == 1);
     assert!(config.principals.len() == 1);
 }

@@ -1,4 +1,4 @@
-//! The embedded store keeps the port's promises, and some of its own.
+//! Both stores keep the port's promises, and each some of its own.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,6 +8,13 @@
 )]
 
 mod conformance;
+mod postgres;
 mod sqlite;
 
-conformance::store_conformance!(sqlite::SqliteHarness::new);
+mod embedded {
+    crate::conformance::store_conformance!(crate::sqlite::SqliteHarness::new);
+}
+
+mod on_postgres {
+    crate::conformance::store_conformance!(crate::postgres::PostgresHarness::new);
+}

@@ -19,7 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("jwt", &["service", "mycreditapp"]),
     ("grpc", &["domain", "service", "telemetry", "tls", "proto", "jwt"]),
     ("amqp", &["domain", "service", "telemetry", "proto", "wire"]),
-    ("config", &["domain", "mycreditapp", "telemetry", "tls", "jwt"]),
+    ("config", &["domain", "mycreditapp", "store", "telemetry", "tls", "jwt"]),
 ];
 
 const FREE: &[&str] = &["app", "cli", "main", "lib"];

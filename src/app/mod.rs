@@ -31,6 +31,7 @@ use crate::service::ports::{Clock, Publisher, Store, StoreError, SystemClock};
 use crate::service::readiness::{Condition, Part, Readiness};
 use crate::service::relay::{Relay, Share};
 use crate::service::retention;
+use crate::store::postgres::{self, PostgresStore};
 use crate::store::sqlite::{self, SqliteStore};
 use crate::{admin, amqp, grpc, jwt, stdout};
 
@@ -67,6 +68,9 @@ pub enum Error {
     /// The store cannot be opened.
     #[error("the store cannot be opened")]
     Store(#[from] sqlite::OpenError),
+    /// The same, where it is a database.
+    #[error("the store cannot be opened")]
+    Database(#[from] postgres::OpenError),
     /// The client of the upstream cannot be made.
     #[error("the upstream's client cannot be made")]
     Upstream(#[from] mycreditapp::Error),
@@ -290,8 +294,13 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
 }
 
 async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, Error> {
-    let settings = sqlite::Settings::new(&config.store.path);
     let (terms, retention) = (config.terms(), config.retention());
+    let target = config.store.database().map_err(|rule| Faults::one("store.url", rule))?;
+    if let Some(target) = target {
+        let settings = postgres::Settings::new(target);
+        return Ok(Arc::new(PostgresStore::open(settings, terms, retention, clock).await?));
+    }
+    let settings = sqlite::Settings::new(&config.store.path);
     let opened =
         tokio::task::spawn_blocking(move || SqliteStore::open(settings, terms, retention, clock)).await?;
     Ok(Arc::new(opened?))

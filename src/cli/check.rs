@@ -17,6 +17,10 @@ pub(super) fn summary(config: &Config, file: Option<&Path>) -> String {
         },
     );
     let collector = config.telemetry.otlp_endpoint.as_deref().unwrap_or("none");
+    let store = match &config.store.url {
+        Some(url) => url.clone(),
+        None => config.store.path.display().to_string(),
+    };
     let mut text = format!(
         "The configuration is good.\n  \
          file       {file}\n  \
@@ -24,12 +28,9 @@ pub(super) fn summary(config: &Config, file: Option<&Path>) -> String {
          admin      {}\n  \
          upstream   {}\n  \
          broker     {broker}\n  \
-         store      {}\n  \
+         store      {store}\n  \
          collector  {collector}\n",
-        config.grpc.listen,
-        config.admin.listen,
-        config.upstream.base_url,
-        config.store.path.display(),
+        config.grpc.listen, config.admin.listen, config.upstream.base_url,
     );
     if config.organizations.is_empty() {
         text.push_str("  organizations  none: every command will be refused\n");

@@ -102,6 +102,7 @@ where
         Command::Check(source) => {
             let source = source.resolve();
             match source.read().config {
+                Ok(config) if config.store.url.is_some() => print(&check::summary(&config, source.file())),
                 Ok(config) => match sqlite::check_permissions(&config.store.path) {
                     Ok(()) => print(&check::summary(&config, source.file())),
                     Err(error) => refuse(&Faults::one("store.path", error.to_string())),

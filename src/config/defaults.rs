@@ -177,6 +177,12 @@ impl Default for Store {
     fn default() -> Self {
         Self {
             path: "var/guest-connection-adapter.db".into(),
+            url: None,
+            password_file: None,
+            password: None,
+            ca_file: None,
+            connect_timeout: secs(5),
+            statement_timeout: secs(10),
             retention: hours(7 * 24),
             lease: secs(60),
             give_up_after: hours(24),

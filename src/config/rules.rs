@@ -93,6 +93,17 @@ fn numbers(config: &Config, faults: &mut Faults) {
     if config.store.path.as_os_str().is_empty() {
         faults.push("store.path", "is empty, must name a file");
     }
+    let unfit = config.store.ca_file.as_deref().map(roots::read).and_then(Result::err);
+    match config.store.database() {
+        Err(rule) => match unfit {
+            Some(error) => faults.push("store.ca_file", error.to_string()),
+            None => faults.push("store.url", rule),
+        },
+        Ok(None) if config.store.password.is_some() || config.store.ca_file.is_some() => {
+            faults.push("store.url", "must be given where there is a password or a `ca_file` for it");
+        }
+        Ok(_) => {}
+    }
     if config.grpc.listen == config.admin.listen && config.grpc.listen.port() != 0 {
         faults.push("admin.listen", format!("is {}, as `grpc.listen` is", config.admin.listen));
     }

@@ -40,7 +40,11 @@ pub(super) fn refuse_in_file(table: &mut toml::Table, path: &str, faults: &mut F
             )),
             Some(toml::Value::String(text)) if has_password(text) => Some(format!(
                 "a password must not stand in this file; {}set the environment variable {}",
-                if path == "amqp" { "use `amqp.password_file`, or " } else { "leave it out, or " },
+                match path {
+                    "amqp" => "use `amqp.password_file`, or ",
+                    "store" => "use `store.password_file`, or ",
+                    _ => "leave it out, or ",
+                },
                 super::variable(&key)
             )),
             _ => None,
@@ -66,7 +70,8 @@ pub(super) fn files(config: &Config) -> impl Iterator<Item = &Path> {
         .iter()
         .flat_map(|amqp| [&amqp.password_file, &amqp.ca_file, &amqp.certificate_file, &amqp.key_file]);
     let keys = config.jwt.as_ref().map(|jwt| &jwt.keys_file);
-    let others = [&config.upstream.ca_file, &config.admin.token_file];
+    let store = &config.store;
+    let others = [&config.upstream.ca_file, &config.admin.token_file, &store.password_file, &store.ca_file];
     files.chain(broker).chain(keys).chain(others).filter_map(|file| file.as_deref())
 }
 
@@ -78,6 +83,8 @@ pub(super) fn resolve(config: &mut Config, faults: &mut Faults) {
         take(&format!("{key}.client_secret"), file.as_ref(), secret, faults);
         take(&format!("{key}.token"), organization.token_file.as_ref(), &mut organization.token, faults);
     }
+    let store = &mut config.store;
+    take("store.password", store.password_file.as_ref(), &mut store.password, faults);
     take("admin.token", config.admin.token_file.as_ref(), &mut config.admin.token, faults);
     if let Some(amqp) = &mut config.amqp {
         take("amqp.password", amqp.password_file.as_ref(), &mut amqp.password, faults);

@@ -315,6 +315,28 @@ pub enum WhenUnroutable {
 pub struct Store {
     /// The database file. Its directory is made if it is missing.
     pub path: PathBuf,
+    /// The address of a PostgreSQL database in which commands are kept instead of in a file. One instance may use it at a
+    /// time. With `sslmode=require` in it the connection is encrypted, and the server's certificate and name are verified.
+    #[schemars(example = "postgres://adapter@db.example.org:5432/guest_connections?sslmode=require")]
+    pub url: Option<String>,
+    /// The file with the password for the database, readable by its owner alone.
+    #[schemars(example = "secrets/store_password")]
+    pub password_file: Option<PathBuf>,
+    /// The password itself. By environment only.
+    #[serde(skip_serializing)]
+    #[schemars(with = "Option<String>")]
+    pub password: Option<SecretString>,
+    /// Certificate authorities that are trusted for the database beside those of the system, in PEM form.
+    #[schemars(example = "tls/store-ca.pem")]
+    pub ca_file: Option<PathBuf>,
+    /// How long a connection to the database may take to come about.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub connect_timeout: Duration,
+    /// How long a statement, or a wait for a lock, may take in the database.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub statement_timeout: Duration,
     /// How long a command is remembered after its end, and so for how long its idempotency key is good.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]

@@ -2,16 +2,32 @@
 
 use std::collections::HashMap;
 
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 use uuid::Uuid;
 
 use super::fault::{Fault, Faults};
-use super::sections::{Amqp, Config, Organization};
+use super::sections::{Amqp, Config, Organization, Store};
 use crate::domain::command::OrganizationId;
 use crate::domain::retry::Backoff;
 use crate::mycreditapp::{self, Credentials};
+use crate::store::postgres;
 use crate::telemetry;
+
+impl Store {
+    /// How to reach the database, if commands are kept in one.
+    ///
+    /// # Errors
+    /// Why it cannot be, as a sentence without a subject that shows no password.
+    pub fn database(&self) -> Result<Option<postgres::Target>, String> {
+        let Some(url) = &self.url else { return Ok(None) };
+        let password = self.password.as_ref().map(ExposeSecret::expose_secret);
+        let (connect, statement) = (self.connect_timeout, self.statement_timeout);
+        postgres::Target::new(url, password, self.ca_file.as_deref(), connect, statement)
+            .map(Some)
+            .map_err(|error| format!("cannot be used (its value is not shown): {error}"))
+    }
+}
 
 impl Config {
     /// How to reach the API, and as whom.

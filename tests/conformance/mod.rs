@@ -86,7 +86,7 @@ macro_rules! store_conformance {
     ($harness:path, $module:ident: $($case:ident),+) => {
         $(#[tokio::test]
         async fn $case() {
-            conformance::$module::$case(conformance::world::World::new($harness().await)).await;
+            crate::conformance::$module::$case(crate::conformance::world::World::new($harness().await)).await;
         })+
     };
 }

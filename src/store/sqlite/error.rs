@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use rusqlite::{ErrorCode, ffi};
 
 use crate::service::ports::StoreError;
+use crate::store::values::Odd;
 
 /// Why a store cannot be opened. The texts are for operators.
 #[derive(Debug, thiserror::Error)]
@@ -97,10 +98,8 @@ pub(super) enum Fault {
     Sqlite(#[from] rusqlite::Error),
     #[error("the file is damaged: end the adapter and restore a backup ({0})")]
     Damage(String),
-    #[error("a row cannot be read: {0}")]
-    Row(String),
-    #[error("a value cannot be written: {0}")]
-    Value(&'static str),
+    #[error(transparent)]
+    Odd(#[from] Odd),
     #[error("no command {0} is known")]
     Unknown(crate::domain::command::CommandId),
 }

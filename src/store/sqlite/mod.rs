@@ -37,7 +37,6 @@ use uuid::Uuid;
 
 use error::Fault;
 pub use error::OpenError;
-use operations::Ask;
 use reader::Reader;
 use task::{Scope, Shared, Task};
 use writer::Writer;
@@ -55,6 +54,7 @@ use crate::service::ports::{
     Accepted, Begun, Books, Clock, Due, DueCursor, Finished, ForgetStep, OutboxRow, PutOffAnswer, Store,
     StoreError, StoreFuture,
 };
+use crate::store::operations::{self as shared, Ask};
 
 /// Where the store is and how much may wait for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -200,11 +200,11 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), OpenErr
 
 impl Store for SqliteStore {
     fn accept(&self, request: Acceptance, claim: Option<Uuid>) -> StoreFuture<Accepted> {
-        self.write(move |scope| operations::accept(scope, request, claim))
+        self.write(move |scope| shared::accept(scope, request, claim))
     }
 
     fn begin(&self, id: CommandId, event_id: Uuid, caller_waits: bool) -> StoreFuture<Begun> {
-        self.write(move |scope| operations::begin(scope, id, Ask { event_id, caller_waits }))
+        self.write(move |scope| shared::begin(scope, id, Ask { event_id, caller_waits }))
     }
 
     fn put_off(
@@ -215,7 +215,7 @@ impl Store for SqliteStore {
         put_off: PutOff,
     ) -> StoreFuture<PutOffAnswer> {
         let ask = Ask { event_id, caller_waits };
-        self.write(move |scope| operations::put_off(scope, id, ask, &put_off))
+        self.write(move |scope| shared::put_off(scope, id, ask, &put_off))
     }
 
     fn put_off_due(&self, requester: Option<OrganizationId>, delay: Duration) -> StoreFuture<u64> {
@@ -227,7 +227,7 @@ impl Store for SqliteStore {
     }
 
     fn finish(&self, finish: Finish) -> StoreFuture<Finished> {
-        self.write(move |scope| operations::finish(scope, finish))
+        self.write(move |scope| shared::finish(scope, finish))
     }
 
     fn requester(&self, id: CommandId) -> StoreFuture<Option<OrganizationId>> {
@@ -263,11 +263,11 @@ impl Store for SqliteStore {
     }
 
     fn begin_heal(&self, connection: Connection) -> StoreFuture<Option<(Heal, TraceContext)>> {
-        self.write(move |scope| operations::begin_heal(scope, connection))
+        self.write(move |scope| shared::begin_heal(scope, connection))
     }
 
     fn finish_heal(&self, finish: heal::Finish) -> StoreFuture<Healed> {
-        self.write(move |scope| operations::finish_heal(scope, &finish))
+        self.write(move |scope| shared::finish_heal(scope, &finish))
     }
 
     fn due_next(&self) -> StoreFuture<Option<Timestamp>> {

@@ -11,6 +11,7 @@ use crate::domain::connection::Connection;
 use crate::domain::record::State;
 use crate::domain::trace::TraceContext;
 use crate::service::ports::{Books, Due, DueCursor, OutboxRow};
+use crate::store::values::Odd;
 
 /// Commands whose due time has come, the longest due ones first.
 pub(super) fn due(scope: &Scope<'_>, after: DueCursor, limit: usize) -> Result<Vec<Due>, Fault> {
@@ -79,7 +80,7 @@ pub(super) fn backlog(scope: &Scope<'_>) -> Result<u64, Fault> {
         "SELECT (SELECT count(*) FROM commands WHERE due_time IS NOT NULL)
                   - (SELECT count(*) FROM commands WHERE paused_since IS NOT NULL) * 9 / 10",
     )?;
-    rows::unsigned(statement.query_row([], |row| row.get(0))?)
+    Ok(rows::unsigned(statement.query_row([], |row| row.get(0))?)?)
 }
 
 /// The earliest due time.
@@ -87,7 +88,7 @@ pub(super) fn due_next(scope: &Scope<'_>) -> Result<Option<Timestamp>, Fault> {
     let mut statement =
         scope.connection.prepare_cached("SELECT min(due_time) FROM commands WHERE due_time IS NOT NULL")?;
     let micros: Option<i64> = statement.query_row([], |row| row.get(0))?;
-    micros.map(rows::time).transpose()
+    Ok(micros.map(rows::time).transpose()?)
 }
 
 /// Bytes of the outbox read at once, but for a single larger message.
@@ -133,11 +134,11 @@ pub(super) fn books(scope: &Scope<'_>) -> Result<Books, Fault> {
         while let Some(row) = found.next()? {
             let name: String = row.get(0)?;
             let index = State::ALL.iter().position(|state| state.as_str() == name);
-            let index = index.ok_or_else(|| Fault::Row(format!("no state is called {name}")))?;
+            let index = index.ok_or_else(|| Odd::Read(format!("no state is called {name}")))?;
             books.by_state[index] += rows::unsigned::<u64>(row.get(1)?)?;
         }
         let count = |sql| -> Result<u64, Fault> {
-            rows::unsigned(moment.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+            Ok(rows::unsigned(moment.prepare_cached(sql)?.query_row([], |row| row.get(0))?)?)
         };
         books.outbox_pending = count("SELECT count(*) FROM outbox")?;
         books.suspect = count("SELECT count(*) FROM connections WHERE heal_time IS NOT NULL")?;

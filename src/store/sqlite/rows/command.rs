@@ -11,6 +11,7 @@ use crate::domain::command::{Command, CommandId, IdempotencyKey, OrganizationId}
 use crate::domain::connection::Connection;
 use crate::domain::record::{CommandRecord, Door, EventRef, State};
 use crate::domain::trace::TraceContext;
+use crate::store::values::Odd;
 
 /// A command with its connection, and the connection's number.
 macro_rules! select_command {
@@ -110,20 +111,20 @@ fn read_command(row: &Row<'_>) -> Result<CommandRecord, Fault> {
                 guest: OrganizationId(uuid(row, 5)?),
             },
             archived: row.get(6)?,
-            key: IdempotencyKey::parse(&key).map_err(|rule| Fault::Row(format!("a key {rule}")))?,
+            key: IdempotencyKey::parse(&key).map_err(|rule| Odd::Read(format!("a key {rule}")))?,
             issue_time: optional_time(row, 7)?,
             expire_time: optional_time(row, 8)?,
         },
         door: match door.as_str() {
             "grpc" => Door::Grpc,
             "amqp" => Door::Amqp,
-            _ => return Err(Fault::Row(format!("no door is called {door}"))),
+            _ => return Err(Odd::Read(format!("no door is called {door}")).into()),
         },
         asked_by: AskedBy { principal: row.get(30)?, address: row.get(31)? },
         trace: TraceContext { traceparent: row.get(10)?, tracestate: row.get(11)? },
         correlation_id: row.get(12)?,
         replies: replies.map_or_else(|| Ok(Vec::new()), |text| from_json("replies", &text))?,
-        state: State::parse(&state).ok_or_else(|| Fault::Row(format!("no state is called {state}")))?,
+        state: State::parse(&state).ok_or_else(|| Odd::Read(format!("no state is called {state}")))?,
         generation: unsigned(row.get(15)?)?,
         epoch: row.get(16)?,
         attempts: unsigned(row.get(17)?)?,
@@ -230,6 +231,6 @@ fn bind_changing(statement: &mut CachedStatement<'_>, record: &CommandRecord) ->
 }
 
 fn bind(statement: &mut CachedStatement<'_>, name: &str, value: impl rusqlite::ToSql) -> Result<(), Fault> {
-    let index = statement.parameter_index(name)?.ok_or(Fault::Value("a statement lacks a parameter"))?;
+    let index = statement.parameter_index(name)?.ok_or(Odd::Written("a statement lacks a parameter"))?;
     Ok(statement.raw_bind_parameter(index, value)?)
 }

@@ -6,12 +6,7 @@ use super::super::error::Fault;
 use super::{micros, optional_time, signed, unsigned, uuid};
 use crate::domain::command::{CommandId, OrganizationId};
 use crate::domain::connection::{Applied, Connection, ConnectionRecord, Quiet, Suspicion, Version};
-
-/// A connection as it is stored: without a number it is not stored yet.
-pub(in crate::store::sqlite) struct StoredConnection {
-    pub(in crate::store::sqlite) number: Option<i64>,
-    pub(in crate::store::sqlite) record: ConnectionRecord,
-}
+use crate::store::operations::StoredConnection;
 
 /// A connection, new if it is not known.
 pub(in crate::store::sqlite) fn connection(
