@@ -48,6 +48,7 @@ use worker::{Desk, Piece};
 use workspace::{Needs, Workspace};
 use writer::{Change, Writer};
 
+use super::answer;
 use super::operations::{self, Ask};
 use super::values;
 use crate::domain::Timestamp;
@@ -192,7 +193,7 @@ impl PostgresStore {
         &self,
         queue: fn(&Queues) -> &mpsc::Sender<W>,
         work: W,
-        answer: oneshot::Receiver<Result<T, StoreError>>,
+        receiver: oneshot::Receiver<Result<T, StoreError>>,
     ) -> StoreFuture<T>
     where
         T: Send + 'static,
@@ -200,18 +201,12 @@ impl PostgresStore {
         let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
         let sent = match &*queues {
             Some(queues) => queue(queues).try_send(work).map_err(|error| match error {
-                TrySendError::Full(_) => "too many requests wait for it",
-                TrySendError::Closed(_) => "its task has ended",
+                TrySendError::Full(_) => answer::FULL,
+                TrySendError::Closed(_) => answer::ENDED,
             }),
-            None => Err("it is closed"),
+            None => Err(answer::CLOSED),
         };
-        match sent {
-            Ok(()) => async move {
-                answer.await.unwrap_or_else(|_| Err(StoreError("its task has ended".to_owned())))
-            }
-            .boxed(),
-            Err(reason) => futures::future::ready(Err(StoreError(reason.to_owned()))).boxed(),
-        }
+        answer::awaited(sent, receiver)
     }
 }
 

@@ -18,6 +18,7 @@ use super::session::{Link, Session};
 use super::trips::{self, Wanted};
 use super::workspace::{Needs, Taken, Turn, Workspace};
 use crate::service::ports::StoreError;
+use crate::store::answer;
 
 /// Changes of one batch, at most.
 const BATCH_LENGTH_MAX: usize = 256;
@@ -85,14 +86,8 @@ where
     }
 
     fn answer(self: Box<Self>, failure: Option<&StoreError>) {
-        let answer = match (self.result, failure) {
-            (Some(Err(own)), _) => Err(own),
-            (_, Some(failure)) => Err(failure.clone()),
-            (Some(Ok(value)), None) => Ok(value),
-            (None, None) => Err(StoreError("the request was not looked at".to_owned())),
-        };
         // Whoever asked may be gone: what was done stays done.
-        let _ = self.answer.send(answer);
+        let _ = self.answer.send(answer::told(self.result, failure));
     }
 }
 

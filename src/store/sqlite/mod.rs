@@ -52,8 +52,9 @@ use crate::domain::record::CommandRecord;
 use crate::domain::trace::TraceContext;
 use crate::service::ports::{
     Accepted, Begun, Books, Clock, Due, DueCursor, Finished, ForgetStep, OutboxRow, PutOffAnswer, Store,
-    StoreError, StoreFuture,
+    StoreFuture,
 };
+use crate::store::answer;
 use crate::store::operations::{self as shared, Ask};
 
 /// Where the store is and how much may wait for it.
@@ -159,22 +160,16 @@ impl SqliteStore {
         T: Send + 'static,
         F: FnOnce(&mut Scope<'_>) -> Result<T, Fault> + Send + 'static,
     {
-        let (task, answer) = task::job(work);
+        let (task, receiver) = task::job(work);
         let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
         let sent = match &*queues {
             Some(queues) => queue(queues).try_send(task).map_err(|error| match error {
-                TrySendError::Full(_) => "too many requests wait for it",
-                TrySendError::Disconnected(_) => "its thread has ended",
+                TrySendError::Full(_) => answer::FULL,
+                TrySendError::Disconnected(_) => answer::ENDED,
             }),
-            None => Err("it is closed"),
+            None => Err(answer::CLOSED),
         };
-        match sent {
-            Ok(()) => async move {
-                answer.await.unwrap_or_else(|_| Err(StoreError("its thread has ended".to_owned())))
-            }
-            .boxed(),
-            Err(reason) => futures::future::ready(Err(StoreError(reason.to_owned()))).boxed(),
-        }
+        answer::awaited(sent, receiver)
     }
 
     fn write<T, F>(&self, work: F) -> StoreFuture<T>

@@ -14,6 +14,7 @@ use super::error::{self, Fault};
 use crate::domain::Timestamp;
 use crate::domain::lifecycle::Terms;
 use crate::service::ports::{Clock, StoreError};
+use crate::store::answer;
 
 /// What every thread of a store shares.
 pub(super) struct Shared {
@@ -149,14 +150,8 @@ where
     }
 
     fn answer(self: Box<Self>, failure: Option<&StoreError>) {
-        let answer = match (self.result, failure) {
-            (Some(Err(own)), _) => Err(own),
-            (_, Some(failure)) => Err(failure.clone()),
-            (Some(Ok(value)), None) => Ok(value),
-            (None, None) => Err(StoreError("the request was not looked at".to_owned())),
-        };
         // Whoever asked may be gone: what was done stays done.
-        let _ = self.answer.send(answer);
+        let _ = self.answer.send(answer::told(self.result, failure));
     }
 }
 
