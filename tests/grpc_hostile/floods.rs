@@ -188,6 +188,7 @@ async fn line_ends_in_headers_are_refused_and_inject_nothing() {
         let message = frame(DATA, END_STREAM, 1, &[0; 5]);
         let said = [preface(), frame(HEADERS, END_HEADERS, 1, &call_with(name, value)), message].concat();
         raw.say(&said).await;
+        raw.answered().await;
         let frames = raw.finish().await;
         let is_answered = frames.iter().any(|(kind, ..)| *kind == HEADERS);
         assert_eq!(is_answered, value == "a" && name == "x-note", "{name:?}: {value:?}: {frames:?}");

@@ -22,6 +22,7 @@ pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
@@ -163,9 +164,14 @@ impl Raw {
         self.writer.write_all(bytes).await.unwrap();
     }
 
-    /// Waits for the answer to a call.
+    /// Waits until a call is answered, or its stream or connection refused.
+    ///
+    /// Who hangs up before that may get neither: the other end need not answer one who has left.
     pub async fn answered(&self) {
-        let is_answered = || frames(&self.said.lock().unwrap()).iter().any(|(kind, ..)| *kind == HEADERS);
+        let is_answered = || {
+            let said = frames(&self.said.lock().unwrap());
+            said.iter().any(|(kind, ..)| matches!(*kind, HEADERS | RST_STREAM | GOAWAY)) || self.is_closed()
+        };
         let answered = async {
             while !is_answered() {
                 look_again().await;
