@@ -18,6 +18,7 @@
 //! - [`error`]: every reason for which a command can be refused or end without success
 //! - [`erasure`]: what goes when someone is to be forgotten, and what stays
 //! - [`act`]: what administrators did
+//! - [`seat`]: how instances divide work
 //! - [`trace`]: the W3C trace context that a command carries
 
 pub mod access;
@@ -35,6 +36,7 @@ pub mod obstacle;
 pub mod record;
 pub mod reply;
 pub mod retry;
+pub mod seat;
 pub mod trace;
 pub mod traffic;
 
