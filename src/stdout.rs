@@ -11,7 +11,9 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::domain::error::Refusal;
 use crate::domain::message::{DeadLetter, Message, Reply};
-use crate::service::ports::{Publication, Publisher};
+use tokio::time::Instant;
+
+use crate::service::ports::{OVER, Publication, Publisher};
 use crate::wire::cloudevents::{CloudEvent, Origin};
 use crate::wire::command::CommandHistory;
 use crate::wire::reply::ReplyBody;
@@ -109,11 +111,14 @@ impl<'a> From<&'a Reply> for ReplyLine<'a> {
 }
 
 impl Publisher for LinePublisher {
-    fn publish(&self, messages: Vec<Message>) -> BoxFuture<'_, Vec<Publication>> {
+    fn publish(&self, messages: Vec<Message>, until: Option<Instant>) -> BoxFuture<'_, Vec<Publication>> {
         let publisher = self.clone();
         Box::pin(async move {
             let count = messages.len();
             // A pipe that nobody reads blocks, so it is not written to on a thread that others need.
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return vec![Publication::Failed(OVER.to_owned()); count];
+            }
             let written = tokio::task::spawn_blocking(move || publisher.write(&messages)).await;
             let publication = match written {
                 Ok(Ok(())) => Publication::Confirmed,
@@ -156,7 +161,7 @@ mod tests {
             Message::DeadLetter(Box::new(samples::dead_letter())),
             Message::Reply(Box::new(samples::reply())),
         ];
-        assert_eq!(publisher.publish(messages).await, vec![Publication::Confirmed; 3]);
+        assert_eq!(publisher.publish(messages, None).await, vec![Publication::Confirmed; 3]);
         let text = String::from_utf8(shared.0.lock().expect("not poisoned").clone()).expect("UTF-8");
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
         assert_eq!(lines[0]["specversion"], "1.0");

@@ -14,7 +14,7 @@ use super::render::Publishing;
 use super::round::{self, Round};
 use super::settings::Settings;
 use super::topology;
-use crate::service::ports::Publication;
+use crate::service::ports::{OVER, Publication};
 use crate::service::readiness::{Condition, Part};
 
 /// How long a message that is tried alone, after a round that got no confirm at all, is waited for.
@@ -77,20 +77,21 @@ impl Lane {
     }
 
     /// Publishes a batch as one round, and one by one if a message among them ends the channel or keeps it silent: it must
-    /// hold up no other. Waits for a turn and for a channel no longer than a confirm may take.
-    pub async fn publish(&self, publishings: &[Publishing]) -> Vec<Publication> {
+    /// hold up no other. Waits for a turn and for a channel no longer than a confirm may take, and publishes nothing once
+    /// `until` has come.
+    pub async fn publish(&self, publishings: &[Publishing], until: Option<Instant>) -> Vec<Publication> {
         if publishings.is_empty() {
             return Vec::new();
         }
         let patience = self.settings.confirm_timeout;
-        let round = self.round(publishings, patience).await;
+        let round = self.round(publishings, patience, until).await;
         let patience = match (round.is_spoilt, round.is_silent && publishings.len() > 1) {
             (false, false) => return round.publications,
             (true, _) => patience,
             // A queue without a leader keeps the broker's end of the channel waiting, and what follows on it.
             (false, true) => patience.min(ALONE_TIMEOUT),
         };
-        self.one_by_one(publishings, round.publications, patience).await
+        self.one_by_one(publishings, round.publications, patience, until).await
     }
 
     /// Publishes what failed once more, each message in a round of its own, until it is plain that the broker is at fault.
@@ -99,6 +100,7 @@ impl Lane {
         publishings: &[Publishing],
         mut publications: Vec<Publication>,
         patience: Duration,
+        until: Option<Instant>,
     ) -> Vec<Publication> {
         let mut misses = 0;
         for (publishing, publication) in publishings.iter().zip(&mut publications) {
@@ -108,7 +110,7 @@ impl Lane {
             if !matches!(publication, Publication::Failed(_)) {
                 continue;
             }
-            let mut alone = self.round(std::slice::from_ref(publishing), patience).await;
+            let mut alone = self.round(std::slice::from_ref(publishing), patience, until).await;
             *publication = alone.publications.pop().unwrap_or_else(|| publication.clone());
             misses = if matches!(publication, Publication::Failed(_)) { misses + 1 } else { 0 };
         }
@@ -116,7 +118,7 @@ impl Lane {
     }
 
     /// Publishes as one round, within `patience` from when there is a channel.
-    async fn round(&self, publishings: &[Publishing], patience: Duration) -> Round {
+    async fn round(&self, publishings: &[Publishing], patience: Duration, until: Option<Instant>) -> Round {
         let failed = |reason: String| Round {
             publications: vec![Publication::Failed(reason); publishings.len()],
             is_clean: false,
@@ -132,6 +134,10 @@ impl Lane {
         let Some(channel) = &lease.channel else {
             return failed("the channel is gone".to_owned());
         };
+        if until.is_some_and(|until| Instant::now() >= until) {
+            lease.is_clean = true;
+            return failed(OVER.to_owned());
+        }
         let round = round::run(channel, &self.settings, publishings, patience).await;
         lease.is_clean = round.is_clean;
         if round.is_silent

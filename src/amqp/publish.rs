@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::future::{BoxFuture, join};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::lane::{Lane, Purpose};
@@ -64,11 +65,11 @@ impl BrokerPublisher {
             Purpose::Publish => &self.publish,
             Purpose::Reply => &self.reply,
         };
-        let publications = lane.publish(std::slice::from_ref(publishing)).await;
+        let publications = lane.publish(std::slice::from_ref(publishing), None).await;
         publications.into_iter().next().unwrap_or_else(|| Publication::Failed("nothing was sent".to_owned()))
     }
 
-    async fn publish_all(&self, messages: Vec<Message>) -> Vec<Publication> {
+    async fn publish_all(&self, messages: Vec<Message>, until: Option<Instant>) -> Vec<Publication> {
         let mut publications: Vec<_> = messages.iter().map(|_| None).collect();
         let mut batches = [(Vec::new(), Vec::new()), (Vec::new(), Vec::new())];
         for (index, message) in messages.iter().enumerate() {
@@ -82,7 +83,8 @@ impl BrokerPublisher {
             }
         }
         let [publish, reply] = &batches;
-        let (published, replied) = join(self.publish.publish(&publish.1), self.reply.publish(&reply.1)).await;
+        let (published, replied) =
+            join(self.publish.publish(&publish.1, until), self.reply.publish(&reply.1, until)).await;
         let answers = publish.0.iter().zip(published).chain(reply.0.iter().zip(replied));
         for (index, publication) in answers {
             publications[*index] = Some(publication);
@@ -97,7 +99,7 @@ impl Publisher for BrokerPublisher {
         self.revivals.subscribe()
     }
 
-    fn publish(&self, messages: Vec<Message>) -> BoxFuture<'_, Vec<Publication>> {
-        Box::pin(self.publish_all(messages))
+    fn publish(&self, messages: Vec<Message>, until: Option<Instant>) -> BoxFuture<'_, Vec<Publication>> {
+        Box::pin(self.publish_all(messages, until))
     }
 }

@@ -139,6 +139,8 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     parts.spawn(done(retention::run(store.clone(), stops.doors.clone())));
     let recovery = archiver.clone();
     parts.spawn(async move { done(recovery.recover()).await });
+    let others = archiver.clone();
+    parts.spawn(async move { done(others.follow_others()).await });
     let backlog = archiver.clone();
     parts.spawn(async move { done(backlog.watch_backlog()).await });
     for (share, part) in [(Share::Events, "events"), (Share::Replies, "replies")] {
@@ -297,7 +299,10 @@ async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn St
     let (terms, retention) = (config.terms(), config.retention());
     let target = config.store.database().map_err(|rule| Faults::one("store.url", rule))?;
     if let Some(target) = target {
-        let settings = postgres::Settings::new(target);
+        let settings = postgres::Settings {
+            instance_lease: Some(config.store.instance_lease),
+            ..postgres::Settings::new(target)
+        };
         return Ok(Arc::new(PostgresStore::open(settings, terms, retention, clock).await?));
     }
     let settings = sqlite::Settings::new(&config.store.path);

@@ -183,6 +183,7 @@ impl Default for Store {
             ca_file: None,
             connect_timeout: secs(5),
             statement_timeout: secs(10),
+            instance_lease: secs(10),
             retention: hours(7 * 24),
             lease: secs(60),
             give_up_after: hours(24),

@@ -337,6 +337,11 @@ pub struct Store {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub statement_timeout: Duration,
+    /// How long an instance that shares the database may be silent before the others take over its part of what they do
+    /// together: publishing, and taking up what nobody works on. What it had claimed is taken over after `lease`.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub instance_lease: Duration,
     /// How long a command is remembered after its end, and so for how long its idempotency key is good.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]

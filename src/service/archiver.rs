@@ -18,7 +18,7 @@ use super::lanes::Lanes;
 use super::load::Load;
 use super::ports::{Accepted, Clock, Store, StoreError, Upstream};
 use super::worker::{Caller, Claim, Job};
-use super::{Settings, Shared, backlog, heal, recovery};
+use super::{Settings, Shared, backlog, heal, others, recovery};
 use crate::domain::Timestamp;
 use crate::domain::access::AskedBy;
 use crate::domain::command::{Command, CommandId, IdempotencyKey, OrganizationId};
@@ -225,6 +225,11 @@ impl Archiver {
     /// Keeps [`Self::load`] told of the store's backlog, until the adapter drains.
     pub async fn watch_backlog(&self) {
         backlog::run(&self.shared).await;
+    }
+
+    /// Takes note of what other instances do with the store, until the adapter drains.
+    pub async fn follow_others(&self) {
+        others::run(&self.shared).await;
     }
 
     /// Takes up what nobody works on, until the adapter drains.

@@ -47,6 +47,13 @@ impl Board {
         self.lock().running.contains(&id)
     }
 
+    /// What is waited for here and worked on elsewhere.
+    #[must_use]
+    pub fn awaited(&self) -> Vec<CommandId> {
+        let inner = self.lock();
+        inner.news.keys().filter(|id| !inner.running.contains(id)).copied().collect()
+    }
+
     /// Listens for news of `id` from now on.
     #[must_use]
     pub fn listen(&self, id: CommandId) -> Listener {

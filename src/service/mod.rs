@@ -10,8 +10,10 @@
 //! - [`attempt`]: the attempts under a claim
 //! - [`recovery`]: what nobody works on any more, and what is due again
 //! - [`heal`]: sending the newest value again where it may have been overwritten
+//! - [`others`]: what other instances do with the store
 //! - [`backlog`]: watching what the store holds
 //! - [`relay`]: the outbox, to the broker
+//! - [`tenure`]: what of it falls to this instance
 //! - [`retention`]: forgetting what is old
 //! - [`custody`]: what administrators ask for
 //! - [`readiness`]: what is ready and what is not
@@ -27,11 +29,13 @@ pub mod gate;
 pub mod heal;
 pub mod lanes;
 pub mod load;
+pub mod others;
 pub mod ports;
 pub mod readiness;
 pub mod recovery;
 pub mod relay;
 pub mod retention;
+pub mod tenure;
 pub mod worker;
 
 use std::sync::{Arc, RwLock};

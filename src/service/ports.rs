@@ -1,12 +1,15 @@
 //! What the loop needs of the outside: a store, an upstream, a publisher and a clock.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::tenure::{Slots, Tenure};
 use crate::domain::Timestamp;
 use crate::domain::act::{Act, ActRecord};
 use crate::domain::command::{CommandId, IdempotencyKey, OrganizationId};
@@ -188,6 +191,9 @@ pub trait Store: Send + Sync + 'static {
     /// A command by its id.
     fn command(&self, id: CommandId) -> StoreFuture<Option<CommandRecord>>;
 
+    /// Those of these commands that are final.
+    fn finals(&self, ids: Vec<CommandId>) -> StoreFuture<Vec<CommandRecord>>;
+
     /// A command by its requester and key.
     fn command_by_key(
         &self,
@@ -220,9 +226,11 @@ pub trait Store: Send + Sync + 'static {
     /// Ends an attempt to heal.
     fn finish_heal(&self, finish: heal::Finish) -> StoreFuture<Healed>;
 
-    /// Outbox rows with a number above `after`, in order, at most `limit`, and fewer if they are large. None only if there
-    /// are none.
-    fn outbox(&self, after: i64, limit: usize) -> StoreFuture<Vec<OutboxRow>>;
+    /// Outbox rows of these slots with a number above `after`, in order, at most `limit`, and fewer if they are large. None
+    /// only if there are none. A store that is used alone has no slots: all rows are in all of them.
+    ///
+    /// Where several instances write, a row may appear after one with a greater number. Within a connection none does.
+    fn outbox(&self, after: i64, limit: usize, slots: Slots) -> StoreFuture<Vec<OutboxRow>>;
 
     /// Takes rows out of the outbox that the broker has confirmed, and notes it with their commands.
     fn confirm(&self, numbers: Vec<i64>) -> StoreFuture<()>;
@@ -243,6 +251,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// The newest acts with numbers below `before`, at most `limit`, the newest first.
     fn acts(&self, before: Option<i64>, limit: usize) -> StoreFuture<Vec<ActRecord>>;
+
+    /// What falls to this instance of what several do together. What [`Self::due`], [`Self::suspects`] and the like yield and
+    /// change is limited to its seat.
+    fn tenure(&self) -> Arc<Tenure> {
+        Arc::new(Tenure::sole())
+    }
+
+    /// Changes when another instance may have written something, or this one's tenure has grown. Not every change is told.
+    fn changes(&self) -> watch::Receiver<()> {
+        watch::Sender::new(()).subscribe()
+    }
 
     /// The books.
     fn books(&self) -> StoreFuture<Books>;
@@ -330,11 +349,14 @@ pub enum Publication {
     Failed(String),
 }
 
+/// Why nothing is published after its time.
+pub const OVER: &str = "the right to publish these has passed to another instance";
+
 /// Publishes messages.
 pub trait Publisher: Send + Sync + 'static {
     /// Publishes `messages` in order and waits for every confirm, up to the confirm timeout. The answer has one entry for
-    /// each message, in the same order.
-    fn publish(&self, messages: Vec<Message>) -> BoxFuture<'_, Vec<Publication>>;
+    /// each message, in the same order. Nothing is published any more once `until` has come.
+    fn publish(&self, messages: Vec<Message>, until: Option<Instant>) -> BoxFuture<'_, Vec<Publication>>;
 
     /// Changes when what could not be published may go now. A receiver whose sender is gone never does.
     fn revivals(&self) -> watch::Receiver<()> {

@@ -11,6 +11,7 @@ use tracing::{debug, info, warn};
 
 use super::ports::{OutboxRow, Publication, Publisher, Store, StoreError};
 use super::readiness::{Condition, Part};
+use super::tenure::{Round, Slots, Tenure};
 use crate::domain::connection::Connection;
 use crate::domain::message::Message;
 use crate::domain::retry::Backoff;
@@ -61,7 +62,10 @@ pub struct Relay {
     written: watch::Receiver<()>,
     revivals: watch::Receiver<()>,
     part: Part,
-    /// The greatest number seen: what is new lies above it.
+    tenure: Arc<Tenure>,
+    /// The slots of the round before.
+    slots: Slots,
+    /// The greatest number seen: what is new lies above it, or not far below.
     seen: i64,
     /// Connections whose oldest event the broker did not take.
     held: HashSet<Connection>,
@@ -95,6 +99,8 @@ impl Relay {
     ) -> Self {
         Self {
             settings,
+            tenure: store.tenure(),
+            slots: Slots::NONE,
             store,
             revivals: publisher.revivals(),
             publisher,
@@ -127,10 +133,19 @@ impl Relay {
                 self.seen = 0;
             }
             self.revivals.mark_unchanged();
+            // Of what other instances write, what has the smaller number may appear later. Among much that is held it is found
+            // when that is tried again.
+            if self.tenure.is_shared() && !self.holding {
+                self.seen = (self.seen - SHUFFLE_MAX).max(0);
+            }
             match self.pass().await {
-                Ok(()) => {
+                Ok(Pass::Whole) => {
                     self.failures = 0;
                     self.report();
+                }
+                Ok(Pass::Part) => {
+                    self.failures = 0;
+                    continue;
                 }
                 Err(Stopped) => self.failures = self.failures.saturating_add(1),
             }
@@ -155,19 +170,31 @@ impl Relay {
     }
 
     /// Goes once through the rows above the greatest number seen, a batch at a time.
-    async fn pass(&mut self) -> Result<(), Stopped> {
+    async fn pass(&mut self) -> Result<Pass, Stopped> {
         self.mark().await?;
-        loop {
-            let rows = self.store.outbox(self.seen, self.settings.batch_max).await;
+        for _ in 0..PASS_LENGTH_MAX {
+            let round = self.tenure.round();
+            self.look_back(&round);
+            let rows = self.store.outbox(self.seen, self.settings.batch_max, round.slots).await;
             let rows = rows.map_err(|error| self.stop_at(&error))?;
-            let Some(last) = rows.last().map(|row| row.number) else { return Ok(()) };
+            let Some(last) = rows.last().map(|row| row.number) else { return Ok(Pass::Whole) };
             let (batch, in_line) = self.choose(rows);
-            self.round(batch).await?;
+            self.publish(batch, round).await?;
             // Those behind a predecessor of the same batch go next: what is confirmed is gone when they are read again.
             if !in_line {
                 self.seen = last;
             }
         }
+        Ok(Pass::Part)
+    }
+
+    /// Goes back as far as something may have appeared that was not there before: in slots that others held, it may be
+    /// anything.
+    fn look_back(&mut self, round: &Round) {
+        if !round.slots.without(self.slots).is_empty() {
+            self.seen = 0;
+        }
+        self.slots = round.slots;
     }
 
     /// Picks the rows that may go now: the first of each connection that is not held back. Yields also whether others
@@ -195,12 +222,14 @@ impl Relay {
     }
 
     /// Publishes a batch and marks what is confirmed.
-    async fn round(&mut self, batch: Vec<OutboxRow>) -> Result<(), Stopped> {
+    async fn publish(&mut self, batch: Vec<OutboxRow>, round: Round) -> Result<(), Stopped> {
         if batch.is_empty() {
             return Ok(());
         }
         let messages = batch.iter().map(|row| row.message.clone()).collect();
-        let publications = self.publisher.publish(messages).await;
+        let publications = self.publisher.publish(messages, round.until).await;
+        // What was published may be marked by whoever did it.
+        drop(round);
         let is_silent = publications.iter().all(|publication| matches!(publication, Publication::Failed(_)));
         let mut confirmed = Vec::with_capacity(batch.len());
         let mut failures: HashMap<String, usize> = HashMap::new();
@@ -313,8 +342,22 @@ async fn revived(revivals: &mut watch::Receiver<()>, pause: Duration) {
     sleep(pause).await;
 }
 
+/// How far a pass went.
+enum Pass {
+    /// There is nothing left that may go now.
+    Whole,
+    /// There may be more.
+    Part,
+}
+
 /// The pass ended early: the broker or the store failed.
 struct Stopped;
+
+/// Rounds of one pass.
+const PASS_LENGTH_MAX: usize = 16;
+
+/// How far below the greatest number seen others may still write.
+const SHUFFLE_MAX: i64 = 8_192;
 
 /// The longest wait without a word: rows of another process are not announced to this one.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);

@@ -16,7 +16,7 @@ async fn events_are_confirmed_and_come_in_order() {
     let client = Client::new().await;
     let (_, mut events) = client.subscribe(&settings.names.events_exchange, "#").await;
     let messages: Vec<_> = (0..100).map(|_| event(EventKind::Archived)).collect();
-    let publications = publisher.publish(messages.clone()).await;
+    let publications = publisher.publish(messages.clone(), None).await;
     assert_eq!(publications, vec![Publication::Confirmed; 100]);
     for message in &messages {
         let delivery = next(&mut events).await;
@@ -36,7 +36,7 @@ async fn a_returned_message_is_matched_to_itself_alone() {
     for round in 0..20 {
         let odd = (round * 37) % 200;
         let kind = |index| if index == odd { EventKind::Unarchived } else { EventKind::Archived };
-        let publications = publisher.publish((0..200).map(|index| event(kind(index))).collect()).await;
+        let publications = publisher.publish((0..200).map(|index| event(kind(index))).collect(), None).await;
         for (index, publication) in publications.into_iter().enumerate() {
             let expected = if index == odd { Publication::Unroutable } else { Publication::Confirmed };
             assert_eq!(publication, expected, "message {index} of round {round}");
@@ -53,16 +53,16 @@ async fn a_channel_that_the_broker_closes_is_opened_again() {
     let exchange = settings.names.events_exchange.as_str();
     client.channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await.expect("deleted");
     let message = event(EventKind::Archived);
-    let publications = in_time("a failure", publisher.publish(vec![message.clone()])).await;
+    let publications = in_time("a failure", publisher.publish(vec![message.clone()], None)).await;
     assert!(
         matches!(&publications[..], [Publication::Failed(reason)] if reason.contains("404")),
         "{publications:?}"
     );
     // The exchange is declared with the next channel; nobody has bound a queue to it yet.
-    let publications = in_time("an answer", publisher.publish(vec![message.clone()])).await;
+    let publications = in_time("an answer", publisher.publish(vec![message.clone()], None)).await;
     assert_eq!(publications, [Publication::Unroutable]);
     let (_, mut events) = client.subscribe(exchange, "#").await;
-    assert_eq!(publisher.publish(vec![message.clone()]).await, [Publication::Confirmed]);
+    assert_eq!(publisher.publish(vec![message.clone()], None).await, [Publication::Confirmed]);
     let id = next(&mut events).await.properties.message_id().as_ref().map(ToString::to_string);
     assert_eq!(id, Some(message.id().to_string()));
     shutdown.cancel();
@@ -80,7 +80,9 @@ async fn a_cut_connection_is_made_again() {
         proxy.cut();
         // Whether the cut was noticed before or after, the message is confirmed in the end.
         in_time("a confirm", async {
-            while publisher.publish(vec![event(EventKind::Archived)]).await != [Publication::Confirmed] {}
+            while publisher.publish(vec![event(EventKind::Archived)], None).await != [Publication::Confirmed]
+            {
+            }
         })
         .await;
         crate::support::ready(&readiness, "amqp.publish").await;
@@ -106,7 +108,7 @@ async fn replies_go_to_their_queue_and_are_told_when_it_is_gone() {
         }))
     };
     let publications =
-        publisher.publish(vec![reply(&queue), event(EventKind::Archived), reply("gone")]).await;
+        publisher.publish(vec![reply(&queue), event(EventKind::Archived), reply("gone")], None).await;
     assert_eq!(publications, [Publication::Confirmed, Publication::Unroutable, Publication::Unroutable]);
     let answer = next(&mut answers).await;
     assert_eq!(answer.properties.correlation_id().as_ref().map(ToString::to_string), Some("c-1".into()));
@@ -135,13 +137,13 @@ async fn a_dead_letter_is_kept_while_it_has_no_queue() {
         .queue_unbind(queue.into(), exchange.into(), "#".into(), FieldTable::default())
         .await
         .expect("unbound");
-    assert_eq!(publisher.publish(vec![letter.clone()]).await, [Publication::Unroutable]);
+    assert_eq!(publisher.publish(vec![letter.clone()], None).await, [Publication::Unroutable]);
     client
         .channel
         .queue_bind(queue.into(), exchange.into(), "#".into(), Default::default(), FieldTable::default())
         .await
         .expect("bound");
-    assert_eq!(publisher.publish(vec![letter.clone()]).await, [Publication::Confirmed]);
+    assert_eq!(publisher.publish(vec![letter.clone()], None).await, [Publication::Confirmed]);
     let mut letters = client.consume(queue).await;
     let id = next(&mut letters).await.properties.message_id().as_ref().map(ToString::to_string);
     assert_eq!(id, Some(letter.id().to_string()));

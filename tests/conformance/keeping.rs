@@ -11,6 +11,7 @@ use guest_connection_adapter::domain::message::Message;
 use guest_connection_adapter::domain::record::State;
 use guest_connection_adapter::service::ports::Due;
 use guest_connection_adapter::service::ports::{Accepted, Begun};
+use guest_connection_adapter::service::tenure::Slots;
 
 use uuid::Uuid;
 
@@ -21,11 +22,11 @@ pub async fn the_outbox_is_read_in_order_and_confirmed_once<H: Harness>(world: W
     for guest in 1..=3 {
         records.push(world.done(wish(guest, &format!("k-{guest}")).by_amqp().reply_to("r"), applied()).await);
     }
-    let rows = world.store().outbox(0, 100).await.unwrap();
+    let rows = world.store().outbox(0, 100, Slots::ALL).await.unwrap();
     assert_eq!(rows.len(), 6);
     assert!(rows.is_sorted_by(|a, b| a.number < b.number));
     assert!(matches!((&rows[0].message, &rows[1].message), (Message::Event(_), Message::Reply(_))));
-    let page = world.store().outbox(rows[1].number, 2).await.unwrap();
+    let page = world.store().outbox(rows[1].number, 2, Slots::ALL).await.unwrap();
     assert_eq!(page, rows[2..4]);
 
     world.advance(TimeDelta::seconds(2));
@@ -36,7 +37,8 @@ pub async fn the_outbox_is_read_in_order_and_confirmed_once<H: Harness>(world: W
     world.store().confirm(numbers).await.unwrap();
     let books = world.check_books().await;
     assert_eq!((books.outbox_written, books.outbox_confirmed, books.outbox_pending), (6, 3, 3));
-    let left: Vec<_> = world.store().outbox(0, 100).await.unwrap().iter().map(|row| row.number).collect();
+    let left: Vec<_> =
+        world.store().outbox(0, 100, Slots::ALL).await.unwrap().iter().map(|row| row.number).collect();
     assert_eq!(left, [rows[0].number, rows[4].number, rows[5].number]);
     let confirmed = world.command(&records[1]).await.event.unwrap();
     assert_eq!(confirmed.confirmed_time, Some(confirmed_time));
@@ -44,7 +46,7 @@ pub async fn the_outbox_is_read_in_order_and_confirmed_once<H: Harness>(world: W
 
     world.confirm_all().await;
     world.done(wish(4, "k-4"), applied()).await;
-    let next = world.store().outbox(0, 100).await.unwrap();
+    let next = world.store().outbox(0, 100, Slots::ALL).await.unwrap();
     assert!(next[0].number > rows[5].number, "numbers are not given twice");
 }
 
@@ -123,13 +125,13 @@ pub async fn a_crash_keeps_everything_and_makes_work_due<H: Harness>(mut world: 
     let in_flight = world.claimed(wish(2, "in-flight")).await;
     let deferred = world.done(wish(3, "deferred"), unreachable()).await;
     let done = world.done(wish(4, "done"), applied()).await;
-    let rows = world.store().outbox(0, 100).await.unwrap();
+    let rows = world.store().outbox(0, 100, Slots::ALL).await.unwrap();
     let books = world.check_books().await;
 
     world.harness.reopen().await;
 
     assert_eq!(world.check_books().await, books);
-    assert_eq!(world.store().outbox(0, 100).await.unwrap(), rows);
+    assert_eq!(world.store().outbox(0, 100, Slots::ALL).await.unwrap(), rows);
     assert_eq!(world.command(&done).await, done);
     assert_eq!(world.command(&deferred).await, deferred);
     // A store that knows its predecessor to be dead makes its work due now; else that has become due by itself.

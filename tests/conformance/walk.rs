@@ -11,6 +11,7 @@ use guest_connection_adapter::domain::lifecycle::{Acceptance, Finish, PutOff};
 use guest_connection_adapter::domain::message::Message;
 use guest_connection_adapter::domain::record::{CommandRecord, State};
 use guest_connection_adapter::service::ports::{Accepted, Begun, Finished, PutOffAnswer};
+use guest_connection_adapter::service::tenure::Slots;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use uuid::Uuid;
@@ -140,13 +141,13 @@ async fn finish<H: Harness>(world: &World<H>, walk: &mut Walk, random: &mut StdR
 }
 
 async fn confirm<H: Harness>(world: &World<H>, random: &mut StdRng) {
-    let rows = world.store().outbox(0, random.random_range(1..40)).await.unwrap();
+    let rows = world.store().outbox(0, random.random_range(1..40), Slots::ALL).await.unwrap();
     world.store().confirm(rows.iter().map(|row| row.number).collect()).await.unwrap();
 }
 
 /// Events of a connection have the next number each, and never tell of an older version.
 async fn check_new_messages<H: Harness>(world: &World<H>, walk: &mut Walk) {
-    for row in world.store().outbox(walk.outbox_after, 10_000).await.unwrap() {
+    for row in world.store().outbox(walk.outbox_after, 10_000, Slots::ALL).await.unwrap() {
         walk.outbox_after = row.number;
         let Message::Event(event) = row.message else { continue };
         let connection = event.command.command.connection;

@@ -16,6 +16,7 @@ use guest_connection_adapter::domain::record::{CommandRecord, Door, JsonText, Ou
 use guest_connection_adapter::domain::reply::Verdict;
 use guest_connection_adapter::domain::trace::TraceContext;
 use guest_connection_adapter::service::ports::{Accepted, Begun, Books, Clock, Finished, Store};
+use guest_connection_adapter::service::tenure::Slots;
 use uuid::Uuid;
 
 pub const TERMS: Terms = Terms {
@@ -295,7 +296,7 @@ impl<H: Harness> World<H> {
     }
 
     pub async fn messages(&self) -> Vec<Message> {
-        let rows = self.store().outbox(0, 10_000).await.unwrap();
+        let rows = self.store().outbox(0, 10_000, Slots::ALL).await.unwrap();
         rows.into_iter().map(|row| row.message).collect()
     }
 
@@ -323,7 +324,7 @@ impl<H: Harness> World<H> {
     }
 
     pub async fn confirm_all(&self) {
-        let rows = self.store().outbox(0, 10_000).await.unwrap();
+        let rows = self.store().outbox(0, 10_000, Slots::ALL).await.unwrap();
         self.store().confirm(rows.iter().map(|row| row.number).collect()).await.unwrap();
         self.check_books().await;
     }

@@ -21,7 +21,8 @@ use guest_connection_adapter::service::ports::{
     Accepted, Authorization, Begun, Books, Due, DueCursor, Finished, ForgetStep, OutboxRow, Patch,
     Publication, Publisher, PutOffAnswer, Store, StoreFuture, Upstream,
 };
-use tokio::time::sleep;
+use guest_connection_adapter::service::tenure::Slots;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::gate::{Gate, Way};
@@ -138,6 +139,10 @@ impl Store for Gated<dyn Store> {
         self.question(move |store| store.command(id))
     }
 
+    fn finals(&self, ids: Vec<CommandId>) -> StoreFuture<Vec<CommandRecord>> {
+        self.question(move |store| store.finals(ids))
+    }
+
     fn command_by_key(
         &self,
         requester: OrganizationId,
@@ -175,8 +180,8 @@ impl Store for Gated<dyn Store> {
         self.question(|store| store.due_next())
     }
 
-    fn outbox(&self, after: i64, limit: usize) -> StoreFuture<Vec<OutboxRow>> {
-        self.question(move |store| store.outbox(after, limit))
+    fn outbox(&self, after: i64, limit: usize, slots: Slots) -> StoreFuture<Vec<OutboxRow>> {
+        self.question(move |store| store.outbox(after, limit, slots))
     }
 
     fn confirm(&self, numbers: Vec<i64>) -> StoreFuture<()> {
@@ -269,7 +274,7 @@ impl Upstream for Gated<()> {
 
 /// So is the broker.
 impl Publisher for Gated<()> {
-    fn publish(&self, messages: Vec<Message>) -> BoxFuture<'_, Vec<Publication>> {
+    fn publish(&self, messages: Vec<Message>, _: Option<Instant>) -> BoxFuture<'_, Vec<Publication>> {
         async move {
             let way = self.gate.approach(Effect::Publish);
             if way == Way::Shut {

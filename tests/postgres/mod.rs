@@ -2,6 +2,7 @@
 
 mod held;
 mod outage;
+mod peers;
 mod rules;
 mod trips;
 
@@ -35,7 +36,7 @@ impl PostgresHarness {
 pub fn settings_at(url: &str, statement_timeout: Duration) -> Settings {
     let target =
         Target::new(url, None, None, Duration::from_secs(10), statement_timeout).expect("an address");
-    Settings { follows_server: false, ..Settings::new(target) }
+    Settings { follows_server: false, instance_lease: None, ..Settings::new(target) }
 }
 
 pub fn settings(database: &Database) -> Settings {

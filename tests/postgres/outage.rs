@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use guest_connection_adapter::domain::record::State;
 use guest_connection_adapter::service::ports::{Accepted, Begun, Store};
-use guest_connection_adapter::store::postgres::{OpenError, PostgresStore};
+use guest_connection_adapter::store::postgres::PostgresStore;
 use harness::proxy::{Direction, FaultProxy};
 use harness::{DEADLINE, look_again};
 use tokio::time::timeout;
@@ -92,17 +92,6 @@ async fn a_primary_that_turns_read_only_is_left_and_found_again() {
     takes_data(&store).await;
     world.claimed(wish(2, "meanwhile")).await;
     assert_eq!(count(&world.check_books().await, State::InFlight), 2);
-}
-
-#[tokio::test]
-async fn a_second_instance_is_told_that_there_is_one() {
-    let world = World::new(PostgresHarness::new().await);
-    let second = settings_at(world.harness.database.url(), Duration::from_millis(300));
-    let clock = Arc::clone(&world.harness.clock) as _;
-    let opened = PostgresStore::open(second, TERMS, RETENTION, clock).await;
-    let error = opened.err().expect("it is refused");
-    assert!(matches!(&error, OpenError::Connect(text) if text.contains("another instance")), "{error}");
-    world.claimed(wish(1, "the-first-one-works")).await;
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use guest_connection_adapter::domain::record::{Door, JsonText, Outcome, ReplyAdd
 use guest_connection_adapter::domain::reply::Verdict;
 use guest_connection_adapter::domain::trace::TraceContext;
 use guest_connection_adapter::service::ports::{Accepted, Begun, Finished};
+use guest_connection_adapter::service::tenure::Slots;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
@@ -104,7 +105,7 @@ async fn rows_are_read_back_as_they_were_written() {
         let found = store.command_by_key(request.command.requester, key).await.unwrap();
         assert_eq!(found.as_ref(), Some(&ended));
 
-        for row in store.outbox(after, 100).await.unwrap() {
+        for row in store.outbox(after, 100, Slots::ALL).await.unwrap() {
             after = row.number;
             let told = match row.message {
                 Message::Event(event) => (event.command, event.guest_connection),

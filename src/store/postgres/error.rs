@@ -17,11 +17,14 @@ pub enum OpenError {
     Connect(String),
     /// A newer program has changed the schema.
     #[error(
-        "the store has schema version {found}, this program knows versions up to {known}: run the newer program"
+        "the store has schema version {found}, for programs that know version {needs}; this one knows versions up to \
+         {known}: run the newer program"
     )]
     TooNew {
         /// Its version.
         found: i32,
+        /// The version that a program must know to work with it.
+        needs: i32,
         /// The newest version known.
         known: i32,
     },

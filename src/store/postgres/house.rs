@@ -1,11 +1,12 @@
 //! What is changed besides commands under way, for many at once: confirmations, pauses, the purge, and what administrators ask.
-//! It is done beside the writer, and waits for none of its locks where others can be taken up instead.
+//! Pauses are those of this instance's seat: others judge for themselves. It is done beside the writer, and waits for none of its locks where others can be taken up instead.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use super::error::Fault;
 use super::queries::row_limit;
@@ -46,11 +47,13 @@ pub(super) async fn put_off_due(
     const SQL: &str = "
         UPDATE commands SET paused_since = coalesce(paused_since, due_time), due_time = $3 WHERE arrival IN (
             SELECT arrival FROM commands WHERE state = 'deferred' AND NOT waiting AND due_time <= $1
-                AND ($4::uuid IS NULL OR requester = $4) LIMIT $2 FOR UPDATE SKIP LOCKED)";
+                AND ($4::uuid IS NULL OR requester = $4) AND connection % $5 = $6 LIMIT $2 FOR UPDATE SKIP LOCKED)";
     let now = desk.shared.now();
     let due_time = micros(now + lifecycle::span(delay));
-    let requester = requester.map(|requester| requester.0);
-    desk.session.execute(SQL, &[&micros(now), &BULK_LENGTH_MAX.cast_signed(), &due_time, &requester]).await
+    let (requester, (index, count)) = (requester.map(|requester| requester.0), desk.shared.seat());
+    let parameters: [&(dyn ToSql + Sync); 6] =
+        [&micros(now), &BULK_LENGTH_MAX.cast_signed(), &due_time, &requester, &count, &index];
+    desk.session.execute(SQL, &parameters).await
 }
 
 /// Makes what is put off due now. One that stands behind another in line is woken when it is the first.
@@ -58,13 +61,13 @@ pub(super) async fn resume(desk: Desk<'_>, requester: Option<OrganizationId>) ->
     const SQL: &str = "
         UPDATE commands SET due_time = $1 WHERE arrival IN (
             SELECT arrival FROM commands c WHERE paused_since IS NOT NULL AND due_time > $1
-                AND ($3::uuid IS NULL OR requester = $3)
+                AND ($3::uuid IS NULL OR requester = $3) AND connection % $4 = $5
                 AND (NOT in_line OR NOT EXISTS (SELECT 1 FROM commands ahead
                     WHERE ahead.connection = c.connection AND ahead.in_line AND ahead.arrival < c.arrival))
             LIMIT $2 FOR UPDATE SKIP LOCKED)";
     let now = micros(desk.shared.now());
-    let requester = requester.map(|requester| requester.0);
-    desk.session.execute(SQL, &[&now, &BULK_LENGTH_MAX.cast_signed(), &requester]).await
+    let (requester, (index, count)) = (requester.map(|requester| requester.0), desk.shared.seat());
+    desk.session.execute(SQL, &[&now, &BULK_LENGTH_MAX.cast_signed(), &requester, &count, &index]).await
 }
 
 /// Forgets what is final for longer than the retention and fully told.

@@ -12,10 +12,12 @@
 //! - `schema`: the migrations
 //! - `writer`, `trips`, `workspace`: changes of commands
 //! - `worker`: the others, who do `queries` and keep `house`
+//! - `peers`: the other instances
 //! - `rows`: records to rows and back
 
 mod error;
 mod house;
+mod peers;
 mod queries;
 mod rows;
 mod schema;
@@ -35,14 +37,16 @@ use chrono::{SubsecRound as _, TimeDelta};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use error::OpenError;
 pub use session::Target;
 
 use error::Fault;
+use peers::Peers;
 use session::Link;
 use worker::{Desk, Piece};
 use workspace::{Needs, Workspace};
@@ -59,11 +63,13 @@ use crate::domain::erasure::Whose;
 use crate::domain::heal::{self, Heal, Healed};
 use crate::domain::lifecycle::{Acceptance, Finish, PutOff, Terms};
 use crate::domain::record::CommandRecord;
+use crate::domain::seat::Seat;
 use crate::domain::trace::TraceContext;
 use crate::service::ports::{
     Accepted, Begun, Books, Clock, Due, DueCursor, Finished, ForgetStep, OutboxRow, PutOffAnswer, Store,
     StoreError, StoreFuture,
 };
+use crate::service::tenure::{Slots, Tenure};
 
 /// Where the store is and how much may wait for it.
 #[derive(Clone)]
@@ -72,15 +78,19 @@ pub struct Settings {
     pub target: Target,
     /// Requests that may wait for each of the store's tasks. Further ones are refused.
     pub queue_length_max: usize,
+    /// How long this instance may be silent before the others take over what falls to it. Absent if there are no others, which
+    /// nobody checks.
+    pub instance_lease: Option<Duration>,
     /// Whether times are the server's, as they must be where several instances share it. Else they are the clock's.
     pub follows_server: bool,
 }
 
 impl Settings {
-    /// With room for 4096 waiting requests, and the server's time.
+    /// With room for 4096 waiting requests, a lease of 10 s, and the server's time.
     #[must_use]
     pub const fn new(target: Target) -> Self {
-        Self { target, queue_length_max: 4_096, follows_server: true }
+        let instance_lease = Some(Duration::from_secs(10));
+        Self { target, queue_length_max: 4_096, instance_lease, follows_server: true }
     }
 }
 
@@ -95,6 +105,10 @@ pub(crate) struct Shared {
     finishes_refused: AtomicU64,
     /// The row of the totals of the one who keeps house.
     house: Uuid,
+    /// What falls to this instance.
+    tenure: Arc<Tenure>,
+    /// Told when something was written that others may wait for.
+    written: watch::Sender<()>,
 }
 
 impl Shared {
@@ -102,6 +116,12 @@ impl Shared {
     fn now(&self) -> Timestamp {
         let ahead = TimeDelta::microseconds(self.ahead.load(Ordering::Relaxed));
         (self.clock.now() + ahead).trunc_subsecs(6)
+    }
+
+    /// Place and number of those among whom work is divided, by the number of a connection.
+    fn seat(&self) -> (i64, i64) {
+        let Seat { index, count } = *self.tenure.seat().borrow();
+        (i64::from(index), i64::from(count))
     }
 
     /// Takes over the server's time. Yields the store's.
@@ -118,6 +138,9 @@ impl Shared {
 pub struct PostgresStore {
     /// Absent once it is closed.
     queues: RwLock<Option<Queues>>,
+    tenure: Arc<Tenure>,
+    changes: Arc<watch::Sender<()>>,
+    closing: CancellationToken,
     tasks: tokio::sync::Mutex<JoinSet<()>>,
 }
 
@@ -140,9 +163,9 @@ impl PostgresStore {
         retention: TimeDelta,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, OpenError> {
-        let Settings { target, queue_length_max, follows_server } = settings;
+        let Settings { target, queue_length_max, instance_lease, follows_server } = settings;
         let (patience, target) = (target.statement_timeout, Arc::new(target));
-        let mut link = Link::exclusive(Arc::clone(&target));
+        let mut link = Link::new(Arc::clone(&target));
         let session = link.session().await.map_err(|StoreError(reason)| OpenError::Connect(reason))?;
         schema::prepare(session).await?;
         let server_time = session.time().await.map_err(|fault| OpenError::Connect(fault.to_string()))?;
@@ -154,6 +177,8 @@ impl PostgresStore {
             ahead: AtomicI64::new(0),
             finishes_refused: AtomicU64::new(0),
             house: Uuid::new_v4(),
+            tenure: Arc::new(if instance_lease.is_some() { Tenure::none() } else { Tenure::sole() }),
+            written: watch::Sender::new(()),
         });
         shared.note_server_time(server_time);
         let mut tasks = JoinSet::new();
@@ -164,10 +189,36 @@ impl PostgresStore {
         };
         let (house, questions, counts) = (worker(), worker(), worker());
         let (changes, queue) = mpsc::channel(queue_length_max);
-        let writer = Writer { link, shared, queue, id: Uuid::new_v4(), patience };
+        let writer = Writer { link, shared: Arc::clone(&shared), queue, id: Uuid::new_v4(), patience };
         tasks.spawn(writer.run());
         let queues = Queues { changes, house, questions, counts };
-        Ok(Self { queues: RwLock::new(Some(queues)), tasks: tokio::sync::Mutex::new(tasks) })
+        let store = Self {
+            queues: RwLock::new(Some(queues)),
+            tenure: Arc::clone(&shared.tenure),
+            changes: Arc::default(),
+            closing: CancellationToken::new(),
+            tasks: tokio::sync::Mutex::default(),
+        };
+        if let Some(lease) = instance_lease {
+            tasks.spawn(store.peers(lease, target, shared).run());
+        }
+        *store.tasks.lock().await = tasks;
+        Ok(store)
+    }
+
+    fn peers(&self, lease: Duration, target: Arc<Target>, shared: Arc<Shared>) -> Peers {
+        let (sender, words) = mpsc::channel(peers::WORDS_MAX);
+        Peers {
+            // In the order of their starts.
+            id: Uuid::now_v7(),
+            lease,
+            link: Link::listening(target, peers::LISTEN, sender),
+            written: shared.written.subscribe(),
+            shared,
+            words,
+            changes: Arc::clone(&self.changes),
+            stop: self.closing.clone(),
+        }
     }
 
     /// Hands `work` to a task now; the future only waits for the answer.
@@ -264,6 +315,10 @@ impl Store for PostgresStore {
         self.ask(|queues| &queues.questions, move |desk| queries::command(desk, id).boxed())
     }
 
+    fn finals(&self, ids: Vec<CommandId>) -> StoreFuture<Vec<CommandRecord>> {
+        self.ask(|queues| &queues.questions, move |desk| queries::finals(desk, ids).boxed())
+    }
+
     fn command_by_key(
         &self,
         requester: OrganizationId,
@@ -305,8 +360,8 @@ impl Store for PostgresStore {
         self.change(needs, move |workspace| operations::finish_heal(workspace, &finish))
     }
 
-    fn outbox(&self, after: i64, limit: usize) -> StoreFuture<Vec<OutboxRow>> {
-        self.ask(|queues| &queues.questions, move |desk| queries::outbox(desk, after, limit).boxed())
+    fn outbox(&self, after: i64, limit: usize, slots: Slots) -> StoreFuture<Vec<OutboxRow>> {
+        self.ask(|queues| &queues.questions, move |desk| queries::outbox(desk, after, limit, slots).boxed())
     }
 
     fn confirm(&self, numbers: Vec<i64>) -> StoreFuture<()> {
@@ -333,6 +388,14 @@ impl Store for PostgresStore {
         self.ask(|queues| &queues.questions, move |desk| house::acts(desk, before, limit).boxed())
     }
 
+    fn tenure(&self) -> Arc<Tenure> {
+        Arc::clone(&self.tenure)
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
     fn books(&self) -> StoreFuture<Books> {
         self.ask(|queues| &queues.counts, |desk| queries::books(desk).boxed())
     }
@@ -342,6 +405,7 @@ impl Store for PostgresStore {
     }
 
     fn close(&self) -> StoreFuture<()> {
+        self.closing.cancel();
         // Without senders the tasks end once their queues are empty.
         drop(self.queues.write().unwrap_or_else(PoisonError::into_inner).take());
         let mut tasks = std::mem::take(&mut *match self.tasks.try_lock() {

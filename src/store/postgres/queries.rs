@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use tokio_postgres::types::ToSql;
+
 use super::error::Fault;
 use super::rows::{self, command_columns};
 use super::worker::Desk;
@@ -11,6 +13,7 @@ use crate::domain::connection::Connection;
 use crate::domain::record::{CommandRecord, State};
 use crate::domain::trace::TraceContext;
 use crate::service::ports::{Books, Due, DueCursor, OutboxRow};
+use crate::service::tenure::Slots;
 use crate::store::values::{Odd, from_json, micros, time, unsigned};
 
 /// Bytes of the outbox read at once, but for a single larger message.
@@ -38,6 +41,19 @@ pub(super) async fn command(desk: Desk<'_>, id: CommandId) -> Result<Option<Comm
     Ok(found.first().map(rows::read_command).transpose()?)
 }
 
+/// Those of these commands that are final.
+pub(super) async fn finals(desk: Desk<'_>, ids: Vec<CommandId>) -> Result<Vec<CommandRecord>, Fault> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        command_columns!(),
+        " FROM commands c JOIN connections n ON n.number = c.connection
+         WHERE c.id = ANY ($1::uuid[]) AND c.finished_time IS NOT NULL"
+    );
+    let ids: Vec<uuid::Uuid> = ids.into_iter().map(|id| id.0).collect();
+    let found = desk.session.query(SQL, &[&ids]).await?;
+    Ok(found.iter().map(rows::read_command).collect::<Result<_, _>>()?)
+}
+
 pub(super) async fn command_by_key(
     desk: Desk<'_>,
     requester: OrganizationId,
@@ -47,14 +63,17 @@ pub(super) async fn command_by_key(
     Ok(found.first().map(rows::read_command).transpose()?)
 }
 
-/// Commands whose due time has come, the longest due ones first.
+/// Commands of this instance's seat whose due time has come, the longest due ones first.
 pub(super) async fn due(desk: Desk<'_>, after: DueCursor, limit: usize) -> Result<Vec<Due>, Fault> {
     const SQL: &str = "
         SELECT c.id, n.target, n.guest, c.due_time, c.arrival, c.traceparent, c.tracestate, c.in_line, c.waiting, c.requester
         FROM commands c JOIN connections n ON n.number = c.connection
-        WHERE c.due_time <= $1 AND (c.due_time, c.arrival) > ($2, $3) ORDER BY c.due_time, c.arrival LIMIT $4";
-    let now = micros(desk.shared.now());
-    let found = desk.session.query(SQL, &[&now, &after.due_time, &after.arrival, &row_limit(limit)]).await?;
+        WHERE c.due_time <= $1 AND (c.due_time, c.arrival) > ($2, $3) AND c.connection % $5 = $6
+        ORDER BY c.due_time, c.arrival LIMIT $4";
+    let (now, (index, count)) = (micros(desk.shared.now()), desk.shared.seat());
+    let parameters: [&(dyn ToSql + Sync); 6] =
+        [&now, &after.due_time, &after.arrival, &row_limit(limit), &count, &index];
+    let found = desk.session.query(SQL, &parameters).await?;
     Ok(found.iter().map(read_due).collect())
 }
 
@@ -64,8 +83,7 @@ pub(super) async fn line(desk: Desk<'_>, connection: Connection, limit: usize) -
         SELECT c.id, n.target, n.guest, c.due_time, c.arrival, c.traceparent, c.tracestate, c.in_line, c.waiting, c.requester
         FROM connections n JOIN commands c ON c.connection = n.number
         WHERE n.target = $1 AND n.guest = $2 AND c.in_line ORDER BY c.arrival LIMIT $3";
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
-        [&connection.target.0, &connection.guest.0, &row_limit(limit)];
+    let parameters: [&(dyn ToSql + Sync); 3] = [&connection.target.0, &connection.guest.0, &row_limit(limit)];
     let found = desk.session.query(SQL, &parameters).await?;
     Ok(found.iter().map(read_due).collect())
 }
@@ -82,12 +100,12 @@ fn read_due(row: &tokio_postgres::Row) -> Due {
     }
 }
 
-/// Suspect connections that are to be healed now, the longest due ones first.
+/// Suspect connections of this instance's seat that are to be healed now, the longest due ones first.
 pub(super) async fn suspects(desk: Desk<'_>, limit: usize) -> Result<Vec<Connection>, Fault> {
-    const SQL: &str =
-        "SELECT target, guest FROM connections WHERE heal_time <= $1 ORDER BY heal_time LIMIT $2";
-    let now = micros(desk.shared.now());
-    let found = desk.session.query(SQL, &[&now, &row_limit(limit)]).await?;
+    const SQL: &str = "SELECT target, guest FROM connections WHERE heal_time <= $1 AND number % $3 = $4
+        ORDER BY heal_time LIMIT $2";
+    let (now, (index, count)) = (micros(desk.shared.now()), desk.shared.seat());
+    let found = desk.session.query(SQL, &[&now, &row_limit(limit), &count, &index]).await?;
     let pair = |row: &tokio_postgres::Row| Connection {
         target: OrganizationId(row.get(0)),
         guest: OrganizationId(row.get(1)),
@@ -102,17 +120,26 @@ pub(super) async fn backlog(desk: Desk<'_>) -> Result<u64, Fault> {
     Ok(unsigned(one(&desk.session.query(SQL, &[]).await?)?.get(0))?)
 }
 
-/// The earliest due time.
+/// The earliest due time of a command of this instance's seat.
 pub(super) async fn due_next(desk: Desk<'_>) -> Result<Option<Timestamp>, Fault> {
-    const SQL: &str = "SELECT min(due_time) FROM commands WHERE due_time IS NOT NULL";
-    let found = desk.session.query(SQL, &[]).await?;
-    Ok(one(&found)?.get::<_, Option<i64>>(0).map(time).transpose()?)
+    const SQL: &str = "SELECT due_time FROM commands WHERE due_time IS NOT NULL AND connection % $1 = $2
+        ORDER BY due_time LIMIT 1";
+    let (index, count) = desk.shared.seat();
+    let found = desk.session.query(SQL, &[&count, &index]).await?;
+    Ok(found.first().map(|row| time(row.get(0))).transpose()?)
 }
 
-/// Rows of the outbox above `after`, in order.
-pub(super) async fn outbox(desk: Desk<'_>, after: i64, limit: usize) -> Result<Vec<OutboxRow>, Fault> {
-    const SQL: &str = "SELECT number, message FROM outbox WHERE number > $1 ORDER BY number LIMIT $2";
-    let found = desk.session.query(SQL, &[&after, &row_limit(limit)]).await?;
+/// Rows of the outbox above `after`, in order, of some slots.
+pub(super) async fn outbox(
+    desk: Desk<'_>,
+    after: i64,
+    limit: usize,
+    slots: Slots,
+) -> Result<Vec<OutboxRow>, Fault> {
+    const SQL: &str = "SELECT number, message FROM outbox WHERE number > $1 AND slot = ANY ($3::smallint[])
+        ORDER BY number LIMIT $2";
+    let slots: Vec<i16> = slots.iter().filter_map(|slot| i16::try_from(slot).ok()).collect();
+    let found = desk.session.query(SQL, &[&after, &row_limit(limit), &slots]).await?;
     let (mut outbox, mut length) = (Vec::new(), 0);
     for row in &found {
         let text: &str = row.get(1);

@@ -277,9 +277,10 @@ pub(super) fn update_connections(connections: &[(i64, ConnectionRecord)]) -> Res
 
 /// In the order given: within a connection that is the order of the outbox.
 pub(super) const INSERT_OUTBOX: &str = "
-    INSERT INTO outbox (command, event_id, message)
-    SELECT command, event_id, message FROM unnest($1::bigint[], $2::uuid[], $3::text[]) WITH ORDINALITY
-        AS u (command, event_id, message, place) ORDER BY place";
+    INSERT INTO outbox (command, slot, event_id, message)
+    SELECT u.command, c.connection % 64, u.event_id, u.message
+    FROM unnest($1::bigint[], $2::uuid[], $3::text[]) WITH ORDINALITY AS u (command, event_id, message, place)
+        JOIN commands c ON c.arrival = u.command ORDER BY place";
 
 pub(super) fn insert_outbox(messages: &[(i64, Message)]) -> Result<Parameters, Fault> {
     let texts: Vec<String> = messages.iter().map(|(_, message)| json(message)).collect::<Result<_, _>>()?;

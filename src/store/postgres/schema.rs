@@ -4,7 +4,16 @@ use super::error::{Fault, OpenError};
 use super::session::{Session, text};
 
 /// The version of a database is the number of steps it has taken.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/postgres/0001_store.sql")];
+const MIGRATIONS: &[Migration] =
+    &[Migration { sql: include_str!("../migrations/postgres/0001_store.sql"), needs: 1 }];
+
+struct Migration {
+    sql: &'static str,
+    /// How many steps a program must know at least to work with a database that has taken this one. While instances are
+    /// replaced one by one, those of the version before work with the new schema: so a step that they cannot bear is taken
+    /// one version after the last program that minds it.
+    needs: i32,
+}
 
 /// Held while the schema is changed, so that of several instances that start together one does it. "gcad".
 const LOCK: &str = "SELECT pg_advisory_xact_lock(1734566244)";
@@ -15,22 +24,22 @@ pub(super) async fn prepare(session: &mut Session) -> Result<(), OpenError> {
     let client = &session.client;
     let begin = format!(
         "BEGIN; {LOCK}; CREATE TABLE IF NOT EXISTS schema_versions (
-            version INTEGER PRIMARY KEY, taken_at TIMESTAMPTZ NOT NULL DEFAULT now())"
+            version INTEGER PRIMARY KEY, needs INTEGER NOT NULL, taken_at TIMESTAMPTZ NOT NULL DEFAULT now())"
     );
     client.batch_execute(&begin).await.map_err(|error| fail(error.into()))?;
-    let found: i32 = client
-        .query_one("SELECT coalesce(max(version), 0) FROM schema_versions", &[])
+    let row = client
+        .query_one("SELECT coalesce(max(version), 0), coalesce(max(needs), 0) FROM schema_versions", &[])
         .await
-        .map_err(|error| fail(error.into()))?
-        .get(0);
+        .map_err(|error| fail(error.into()))?;
+    let (found, needs): (i32, i32) = (row.get(0), row.get(1));
     let known = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
-    if found > known {
-        return Err(OpenError::TooNew { found, known });
+    if needs > known {
+        return Err(OpenError::TooNew { found, needs, known });
     }
     for (version, step) in (1_i32..).zip(MIGRATIONS).filter(|(version, _)| *version > found) {
-        client.batch_execute(step).await.map_err(|error| fail(error.into()))?;
+        client.batch_execute(step.sql).await.map_err(|error| fail(error.into()))?;
         client
-            .execute("INSERT INTO schema_versions (version) VALUES ($1)", &[&version])
+            .execute("INSERT INTO schema_versions (version, needs) VALUES ($1, $2)", &[&version, &step.needs])
             .await
             .map_err(|error| fail(error.into()))?;
     }

@@ -1,15 +1,16 @@
 //! A connection to the server, made anew when it is gone, and its prepared statements.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::config::TargetSessionAttrs;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, Row, Statement};
+use tokio_postgres::{AsyncMessage, Client, Config, Row, Statement};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
@@ -20,13 +21,8 @@ use crate::service::ports::StoreError;
 /// After a connection could not be made none is tried for so long: whoever asks meanwhile hears the same.
 const RETRY_DELAY: Duration = Duration::from_millis(250);
 
-/// Takes the database for this instance, for as long as the session lasts. "gcad", and one more.
-const OWN: &str = "SELECT pg_advisory_lock(1734566245)";
-
 /// The server's time.
 pub(super) const TIME: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
-
-const TAKEN: &str = "another instance uses the database: end it, or give this one a database of its own";
 
 /// How connections are made.
 #[derive(Clone)]
@@ -78,13 +74,17 @@ impl Target {
         Ok(Self { config, connect_timeout, statement_timeout, begin, tls: Tls::new(ca_file)? })
     }
 
-    /// Makes a connection.
-    pub(super) async fn connect(&self) -> Result<Session, Fault> {
+    /// Makes a connection. What it is told by others goes to `words`, as far as there is room.
+    pub(super) async fn connect(&self, words: Option<mpsc::Sender<String>>) -> Result<Session, Fault> {
         let connecting = async {
-            let (client, connection) = self.config.connect(self.tls.clone()).await?;
+            let (client, mut connection) = self.config.connect(self.tls.clone()).await?;
             // It says why it ended by the failure of what is under way.
             let connection = AbortOnDropHandle::new(tokio::spawn(async move {
-                let _ = connection.await;
+                while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+                    if let (AsyncMessage::Notification(word), Some(words)) = (message, &words) {
+                        let _ = words.try_send(word.payload().to_owned());
+                    }
+                }
             }));
             client.batch_execute(&self.begin).await?;
             let answer_timeout = self.statement_timeout.saturating_mul(2);
@@ -169,32 +169,26 @@ impl Session {
 pub(super) struct Link {
     target: Arc<Target>,
     session: Option<Session>,
-    /// Whether it is for one instance alone.
-    is_exclusive: bool,
+    /// What each session is begun with, and where what it hears goes.
+    listening: Option<(&'static str, mpsc::Sender<String>)>,
     /// Why there was none, and until when that is not asked again.
     failure: Option<(StoreError, Instant)>,
 }
 
 impl Link {
     pub(super) fn new(target: Arc<Target>) -> Self {
-        Self { target, session: None, is_exclusive: false, failure: None }
+        Self { target, session: None, listening: None, failure: None }
     }
 
-    /// One that only one instance can have at a time; others wait for it as for any lock.
-    pub(super) fn exclusive(target: Arc<Target>) -> Self {
-        Self { is_exclusive: true, ..Self::new(target) }
+    /// One that begins with `command`, and hands on what it hears.
+    pub(super) fn listening(target: Arc<Target>, command: &'static str, words: mpsc::Sender<String>) -> Self {
+        Self { listening: Some((command, words)), ..Self::new(target) }
     }
 
     async fn connect(&self) -> Result<Session, Fault> {
-        let session = self.target.connect().await?;
-        if self.is_exclusive {
-            session.command(OWN).await.map_err(|fault| match fault {
-                Fault::Postgres(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => {
-                    Fault::Unreachable(TAKEN.to_owned())
-                }
-                other => other,
-            })?;
-        }
+        let Some((command, words)) = &self.listening else { return self.target.connect(None).await };
+        let session = self.target.connect(Some(words.clone())).await?;
+        session.command(command).await?;
         Ok(session)
     }
 

@@ -106,6 +106,8 @@ struct Done {
     /// What these are about.
     owed: Taken,
     finishes_refused: u64,
+    /// Whether others may wait for what was written.
+    is_of_interest: bool,
 }
 
 /// Changes commands, in the order in which that is asked for.
@@ -199,6 +201,9 @@ impl Writer {
         match &done {
             Ok(done) => {
                 self.shared.finishes_refused.fetch_add(done.finishes_refused, Ordering::Relaxed);
+                if done.is_of_interest {
+                    self.shared.written.send_replace(());
+                }
             }
             Err(fault) => self.link.undo(fault).await,
         }
@@ -230,6 +235,7 @@ async fn transaction(
     }
     let (changes, owed) = workspace.into_changes();
     let finishes_refused = changes.finishes_refused;
+    let is_of_interest = !(changes.messages.is_empty() && changes.wakes.is_empty());
     trips::save(session, shared.terms.hold, writer, changes).await?;
-    Ok(Done { left, owed, finishes_refused })
+    Ok(Done { left, owed, finishes_refused, is_of_interest })
 }

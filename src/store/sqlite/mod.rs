@@ -54,6 +54,7 @@ use crate::service::ports::{
     Accepted, Begun, Books, Clock, Due, DueCursor, Finished, ForgetStep, OutboxRow, PutOffAnswer, Store,
     StoreFuture,
 };
+use crate::service::tenure::Slots;
 use crate::store::answer;
 use crate::store::operations::{self as shared, Ask};
 
@@ -233,6 +234,13 @@ impl Store for SqliteStore {
         self.read(move |scope| rows::command_by_id(scope.connection, id))
     }
 
+    fn finals(&self, ids: Vec<CommandId>) -> StoreFuture<Vec<CommandRecord>> {
+        self.read(move |scope| {
+            let found = ids.iter().filter_map(|id| rows::command_by_id(scope.connection, *id).transpose());
+            found.filter(|found| found.as_ref().map_or(true, |record| record.state.is_final())).collect()
+        })
+    }
+
     fn command_by_key(
         &self,
         requester: OrganizationId,
@@ -269,7 +277,7 @@ impl Store for SqliteStore {
         self.read(|scope| queries::due_next(scope))
     }
 
-    fn outbox(&self, after: i64, limit: usize) -> StoreFuture<Vec<OutboxRow>> {
+    fn outbox(&self, after: i64, limit: usize, _: Slots) -> StoreFuture<Vec<OutboxRow>> {
         self.read(move |scope| queries::outbox(scope, after, limit))
     }
 

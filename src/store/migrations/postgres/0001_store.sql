@@ -99,12 +99,29 @@ $$;
 CREATE TABLE outbox (
     number   BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     command  BIGINT NOT NULL REFERENCES commands (arrival),
+    -- Which share of the work it belongs to: the number of its connection modulo 64.
+    slot     SMALLINT NOT NULL,
     -- The event's id if the message is one.
     event_id UUID,
     message  TEXT NOT NULL
 );
 
 CREATE INDEX outbox_command ON outbox (command);
+
+-- The instances that use the database. One whose lease has run out is removed by any other.
+CREATE TABLE instances (
+    id          UUID PRIMARY KEY,
+    version     TEXT NOT NULL,
+    lease_until TIMESTAMPTZ NOT NULL
+);
+
+-- Who publishes what of the outbox. With an instance goes what it holds.
+CREATE TABLE outbox_slots (
+    slot  SMALLINT PRIMARY KEY,
+    owner UUID REFERENCES instances (id) ON DELETE SET NULL
+);
+
+INSERT INTO outbox_slots (slot) SELECT generate_series(0, 63);
 
 -- What was ever written, against which the counts must balance: the sum of all rows. Each writer has one of its own, so that
 -- no two wait for one another.

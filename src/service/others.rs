@@ -1,0 +1,46 @@
+//! What other instances do with the store: its end is told to those who wait here, and what is due now is taken up.
+
+use tokio::time::{Duration, sleep};
+use tracing::warn;
+
+use super::Shared;
+use super::board::Notice;
+
+/// Words that come in so quick a succession are one.
+const INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// Commands asked for at once.
+const PAGE_LENGTH: usize = 512;
+
+/// Listens until the adapter is stopped.
+pub(super) async fn run(shared: &Shared) {
+    let mut changes = shared.store.changes();
+    let listening = async {
+        // A store that is used alone tells of none.
+        while changes.changed().await.is_ok() {
+            shared.outbox.send_replace(());
+            shared.recovery.notify_one();
+            look(shared).await;
+            sleep(INTERVAL_MIN).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = shared.draining.cancelled() => {}
+        () = listening => {}
+    }
+}
+
+/// Tells those who wait for commands that others work on. What is missed here they find out by themselves, later.
+async fn look(shared: &Shared) {
+    for page in shared.board.awaited().chunks(PAGE_LENGTH) {
+        match shared.store.finals(page.to_vec()).await {
+            Ok(records) => {
+                for record in records {
+                    shared.board.tell(record.id, Notice::Final(record));
+                }
+            }
+            Err(error) => return warn!(%error, "it could not be asked what became of commands of others"),
+        }
+    }
+}
