@@ -193,6 +193,7 @@ fn relations(config: &Config, faults: &mut Faults) {
         true,
     );
     less(attempt, ("grpc.answer_timeout", grpc.answer_timeout), true);
+    less(("shutdown.notice", shutdown.notice), ("shutdown.drain_timeout", shutdown.drain_timeout), false);
     less(("shutdown.drain_timeout", shutdown.drain_timeout), ("the longest drain", DRAIN_TIMEOUT_MAX), true);
     if let Some(amqp) = &config.amqp {
         less(("amqp.delivery_hold", amqp.delivery_hold), ("the broker's ack timeout", ACK_TIMEOUT), false);

@@ -410,6 +410,11 @@ pub struct Telemetry {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Shutdown {
+    /// How long `/readyz` and gRPC health say no after SIGTERM while calls are still taken in: as long as load balancers need
+    /// to look elsewhere. Messages are not taken from then on.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub notice: Duration,
     /// The time from SIGTERM to the exit, for work under way to end. What does not is taken up after the next start.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]

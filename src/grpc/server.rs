@@ -52,8 +52,8 @@ pub struct Settings {
     pub message_length_max: usize,
     /// How long calls wait for their answers.
     pub bounds: Bounds,
-    /// How long health says no, and calls are refused, before the listener closes: callers' balancers need that to
-    /// look elsewhere.
+    /// How long health says no, while calls are served, before the listener closes: callers' balancers need that to look
+    /// elsewhere.
     pub drain_notice: Duration,
     /// How connections are taken in.
     pub incoming: incoming::Settings,
@@ -78,8 +78,10 @@ impl Default for Settings {
 /// How the door is told to close.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
-    /// Refuse what is new, finish what is under way.
+    /// Give notice, then take no connections and no calls any more, and finish what is under way.
     pub draining: CancellationToken,
+    /// Refuse what is new. Later than `draining`, since calls may be on their way when their connection is told of its end.
+    pub refusing: CancellationToken,
     /// Close, whatever is under way.
     pub stopped: CancellationToken,
 }
@@ -109,7 +111,7 @@ pub async fn serve(
     readiness: Readiness,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
-    let admission = Admission::new(settings.in_flight_max, shutdown.draining.clone());
+    let admission = Admission::new(settings.in_flight_max, shutdown.refusing.clone());
     let service = GuestConnections::new(archiver, admission, settings.bounds);
     run(service, settings, listener, callers, readiness, shutdown).await
 }

@@ -16,8 +16,8 @@ use harness::{DEADLINE, Database, look_again};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::settings_at;
-use crate::conformance::world::{ManualClock, RETENTION, TERMS, applied, wish};
+use super::{PostgresHarness, settings_at};
+use crate::conformance::world::{ManualClock, RETENTION, TERMS, World, applied, wish};
 
 const LEASE: Duration = Duration::from_secs(2);
 
@@ -201,6 +201,23 @@ async fn an_end_is_told_to_the_others_and_found_by_them() {
     let (mine, others) =
         tokio::join!(first.outbox(0, 10, slots), second.outbox(0, 10, Slots::ALL.without(slots)));
     assert_eq!(mine.unwrap().len() + others.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_event_is_not_read_while_an_earlier_one_of_its_connection_has_been_passed_over() {
+    let world = World::new(PostgresHarness::new().await);
+    for (guest, key) in [(1, "a"), (2, "b"), (1, "c"), (3, "d")] {
+        world.done(wish(guest, key), applied()).await;
+    }
+    let read = async |after: i64| -> Vec<i64> {
+        let rows = world.store().outbox(after, 10, Slots::ALL).await.unwrap();
+        rows.iter().map(|row| row.number).collect()
+    };
+    let numbers = read(0).await;
+    // As if the first of the connection had been written late, when those up to the second one had been read.
+    assert_eq!(read(numbers[1]).await, [numbers[3]]);
+    world.store().confirm(vec![numbers[0]]).await.unwrap();
+    assert_eq!(read(numbers[1]).await, numbers[2..]);
 }
 
 #[tokio::test]
