@@ -141,11 +141,7 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     parts.spawn(done(callers.keep_keys(&readiness, stops.doors.clone())));
     parts.spawn(done(certificate::run(certificate, stops.doors.clone())));
     parts.spawn(done(retention::run(store.clone(), stops.doors.clone())));
-    let beside = archiver.clone();
-    parts.spawn(async move {
-        tokio::join!(beside.recover(), beside.follow_others(), beside.watch_backlog());
-        Ok(())
-    });
+    parts.spawn(done(keep_up(archiver.clone())));
     for (share, part) in [(Share::Events, "events"), (Share::Replies, "replies")] {
         let (store, publisher) = (store.clone(), publisher.clone());
         let relay =
@@ -155,6 +151,11 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
 
     info!(grpc.listen = %grpc_address, admin.listen = %admin_address, "the adapter is started");
     attend(&config, &archiver, store, &stops, tasks, shutdown).await
+}
+
+/// What goes on beside the doors.
+async fn keep_up(archiver: Archiver) {
+    tokio::join!(archiver.recover(), archiver.follow_others(), archiver.watch_backlog());
 }
 
 /// Waits for the end of the service, or of a part that should not have one, and takes everything down.
