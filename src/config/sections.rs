@@ -238,10 +238,10 @@ pub struct Organization {
     /// The address of the API for this organisation; without one it is `upstream.base_url`.
     #[schemars(example = "https://api.mycreditapp.ai/v1-beta")]
     pub base_url: Option<String>,
-    /// PATCHes of this organisation in flight, at most.
+    /// PATCHes of this organisation in flight, at most, by each instance.
     #[schemars(example = 8)]
     pub in_flight_max: Option<usize>,
-    /// PATCHes of this organisation that are sent in a second, at most.
+    /// PATCHes of this organisation that are sent in a second, at most, by all instances that share a database together.
     #[schemars(example = 20.0)]
     pub requests_per_second: Option<f64>,
 }
@@ -270,7 +270,7 @@ pub struct Principal {
     #[schemars(example = ["archive", "unarchive", "get"])]
     #[serde(deserialize_with = "super::list::deserialize")]
     pub methods: Vec<String>,
-    /// Calls of it that are let in in a second, at most.
+    /// Calls of it that are let in in a second, at most, by each instance.
     #[schemars(example = 100.0)]
     pub requests_per_second: Option<f64>,
 }
