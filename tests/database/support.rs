@@ -24,6 +24,7 @@ upstream.settle = "1s"
 upstream.defer_delay_base = "100ms"
 upstream.defer_delay_max = "500ms"
 store.lease = "8s"
+store.instance_lease = "3s"
 store.statement_timeout = "2s"
 "#;
 
