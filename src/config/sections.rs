@@ -326,7 +326,8 @@ pub struct Store {
     #[serde(skip_serializing)]
     #[schemars(with = "Option<String>")]
     pub password: Option<SecretString>,
-    /// Certificate authorities that are trusted for the database beside those of the system, in PEM form.
+    /// Certificate authorities that are trusted for the database beside those of the system, in PEM form. With
+    /// `sslmode=require` in the address.
     #[schemars(example = "tls/store-ca.pem")]
     pub ca_file: Option<PathBuf>,
     /// How long a connection to the database may take to come about.

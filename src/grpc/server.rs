@@ -8,7 +8,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
 use crate::service::archiver::Archiver;
-use crate::service::readiness::{Condition, Conditions, Part, Readiness, ready};
+use crate::service::readiness::{Condition, Conditions, Part, Readiness, ready, takes_calls};
 
 use super::admission::Admission;
 use super::authenticate::AuthenticateLayer;
@@ -203,18 +203,10 @@ type Statuses = [(&'static str, ServingStatus); 2];
 
 const NOT_SERVING: Statuses = [("", ServingStatus::NotServing), (SERVICE_NAME, ServingStatus::NotServing)];
 
-/// The parts without which a call cannot be served. A broker that is away holds up events, not calls.
-const SERVICE_PARTS: [&str; 2] = [PART, "store"];
-
 /// The whole is ready when every part is, the service when those are that it needs.
 fn statuses(conditions: &Conditions) -> Statuses {
     let status = |serving| if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-    let needed: Conditions = conditions
-        .iter()
-        .filter(|(name, _)| SERVICE_PARTS.contains(name))
-        .map(|(n, c)| (*n, c.clone()))
-        .collect();
-    [("", status(ready(conditions))), (SERVICE_NAME, status(ready(&needed)))]
+    [("", status(ready(conditions))), (SERVICE_NAME, status(takes_calls(conditions)))]
 }
 
 /// Sets both statuses.
