@@ -204,10 +204,7 @@ async fn main() -> Outcome {
     let program = std::env::current_exe()?.with_file_name("guest-connection-adapter");
     let build = if cfg!(debug_assertions) { "debug" } else { "release" };
     println!("{build} build; {MESSAGES} messages for {GUESTS} connections; {CALLERS} callers\n");
-    println!(
-        "{:<12} {:>2}  {:<7} {:>10} {:>10} {:>8} {:>8} {:>8}   {}",
-        "store", "n", "", "commands", "adapters", "store", "broker", "rest", "microseconds"
-    );
+    println!("store         n            commands   adapters    store   broker     rest   microseconds");
     for way in &WAYS {
         let (upstream, broker, names) = (Upstream::start().await, Broker::connect().await, Names::default());
         let database = Database::create().await;
