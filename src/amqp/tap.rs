@@ -287,6 +287,8 @@ impl Tap {
         if self.row.channels.is_connected() && channel.status().connected() {
             let patience = match leave {
                 Leave::Aside => settings.grace.min(ASIDE_GRACE),
+                // A partition stands still until its channel is closed. What is in hand goes on and is found by its key.
+                Leave::Ended if self.source.number.is_some() => settings.grace.min(ASIDE_GRACE),
                 Leave::Ended if self.row.ended().await == Stop::Shutdown => settings.drain,
                 Leave::Ended | Leave::Gone => settings.grace,
             };
