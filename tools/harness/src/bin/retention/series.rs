@@ -74,8 +74,7 @@ pub struct Series {
 }
 
 impl Series {
-    pub const HEAD: &'static str =
-        "commands             connections             claim p50      p99   end p50      p99  commands/s";
+    pub const HEAD: &'static str = "commands                 connections            claim p50        p99    end p50        p99  commands/s";
 
     /// Adds another turn.
     pub fn extend(&mut self, other: Self) {
@@ -91,7 +90,7 @@ impl Series {
         #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
         let per_second = self.claims.len() as f64 / self.took.as_secs_f64();
         format!(
-            "{label:<20} {:<22} {:>10} {:>8} {:>9} {:>8} {per_second:>11.0}",
+            "{label:<24} {:<22} {:>9} {:>10} {:>10} {:>10} {per_second:>11.0}",
             way.to_string(),
             ms(&self.claims, 50),
             ms(&self.claims, 99),
