@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down test chaos citizen locks scale soak fuzz fmt lint-proto lint-deploy sbom deny clean
+.PHONY: help setup build demo up down test chaos citizen locks scale soak retention fuzz fmt lint-proto lint-deploy sbom deny clean
 
 binaries := $(or $(CARGO_TARGET_DIR),target)/debug
 # Most tests wait for something; so more of them than there are cores run at once.
@@ -46,6 +46,9 @@ scale: build ## measure one, two and three instances, with SQLite and PostgreSQL
 
 soak: build ## long and large runs, or one PART of them: drain, absence, alarm, deferral, hang (not part of `make test`)
 	@$(binaries)/chaos soak $(if $(PART),--part $(PART)) $(if $(MESSAGES),--messages $(MESSAGES))
+
+retention: build ## measure claims among ten thousand and ten million kept commands in PostgreSQL, or two SIZES (needs 12 GB of disk; about 10 min; not part of `make test`)
+	@DATABASE_BUFFERS=1GB scripts/database run -- $(binaries)/retention $(SIZES)
 
 fuzz: ## feed every fuzz target, or one TARGET, for SECONDS (60) each (installs nightly Rust and cargo-fuzz; not part of `make test`)
 	@scripts/fuzz $(or $(SECONDS),60)

@@ -3,11 +3,39 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::config::Config;
 use crate::config::sections::Sasl;
+use crate::config::{Config, Faults};
+use crate::store::postgres::{OpenError, Schema, Target};
+use crate::store::sqlite;
+
+/// What the store is, and how it is found. Nothing is written to it. A database that cannot be reached is no fault of the
+/// configuration: it may be there when the adapter starts.
+pub(super) fn store(config: &Config) -> Result<String, Faults> {
+    let fault = |error: &OpenError| Faults::one("store.url", error.to_string());
+    let target = config.store.database().map_err(|rule| Faults::one("store.url", rule))?;
+    let (Some(url), Some(target)) = (&config.store.url, target) else {
+        sqlite::check_permissions(&config.store.path)
+            .map_err(|error| Faults::one("store.path", error.to_string()))?;
+        return Ok(config.store.path.display().to_string());
+    };
+    match schema(&target) {
+        Ok(Schema { found: 0, known }) => Ok(format!("{url}, empty: `serve` makes schema version {known}")),
+        Ok(Schema { found, known }) if found < known => {
+            Ok(format!("{url}, schema version {found}: `serve` brings it to version {known}"))
+        }
+        Ok(Schema { found, .. }) => Ok(format!("{url}, schema version {found}, up to date")),
+        Err(error @ OpenError::TooNew { .. }) => Err(fault(&error)),
+        Err(error) => Ok(format!("{url}\n             at present {error}")),
+    }
+}
+
+fn schema(target: &Target) -> Result<Schema, OpenError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| OpenError::Connect(error.to_string()))?.block_on(target.schema())
+}
 
 /// The configuration in a few lines.
-pub(super) fn summary(config: &Config, file: Option<&Path>) -> String {
+pub(super) fn summary(config: &Config, file: Option<&Path>, store: &str) -> String {
     let file = file.map_or_else(|| "none".to_owned(), |file| file.display().to_string());
     let broker = config.amqp.as_ref().map_or_else(
         || "none; events go to standard output".to_owned(),
@@ -17,10 +45,6 @@ pub(super) fn summary(config: &Config, file: Option<&Path>) -> String {
         },
     );
     let collector = config.telemetry.otlp_endpoint.as_deref().unwrap_or("none");
-    let store = match &config.store.url {
-        Some(url) => url.clone(),
-        None => config.store.path.display().to_string(),
-    };
     let mut text = format!(
         "The configuration is good.\n  \
          file       {file}\n  \

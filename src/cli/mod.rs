@@ -17,7 +17,6 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, Faults, reference};
-use crate::store::sqlite;
 use crate::telemetry;
 
 /// The file that is read if no other is named and it is there.
@@ -106,10 +105,9 @@ where
         Command::Check(source) => {
             let source = source.resolve();
             match source.read().config {
-                Ok(config) if config.store.url.is_some() => print(&check::summary(&config, source.file())),
-                Ok(config) => match sqlite::check_permissions(&config.store.path) {
-                    Ok(()) => print(&check::summary(&config, source.file())),
-                    Err(error) => refuse(&Faults::one("store.path", error.to_string())),
+                Ok(config) => match check::store(&config) {
+                    Ok(store) => print(&check::summary(&config, source.file(), &store)),
+                    Err(faults) => refuse(&faults),
                 },
                 Err(faults) => refuse(&faults),
             }

@@ -9,7 +9,7 @@ use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_guest-connection-adapter");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_guest-connection-adapter");
 
 /// Messages in hand, at most.
 pub const PREFETCH: usize = 16;

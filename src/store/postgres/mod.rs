@@ -43,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use error::OpenError;
+pub use schema::Schema;
 pub use session::Target;
 
 use error::Fault;
