@@ -87,7 +87,18 @@ impl Stage {
                 look_again().await;
             }
         };
-        timeout(DEADLINE, reached).await.expect("commands are worked on");
+        if timeout(DEADLINE, reached).await.is_err() {
+            let sql = "SELECT key, state, waiting, in_line, attempts, due_time - (extract(epoch FROM now()) * 1000000)::bigint
+                FROM commands WHERE finished_time IS NULL OR state <> 'succeeded' ORDER BY arrival";
+            let rows = self.database.connect().await.query(sql, &[]).await.unwrap();
+            let line = |row: &tokio_postgres::Row| {
+                let (key, state, due): (String, String, Option<i64>) = (row.get(0), row.get(1), row.get(5));
+                let (waiting, in_line, attempts): (bool, bool, i64) = (row.get(2), row.get(3), row.get(4));
+                format!("{key} {state} waiting {waiting} in line {in_line} attempts {attempts} due in {due:?} us")
+            };
+            let open: Vec<_> = rows.iter().map(line).collect();
+            panic!("commands are not worked on: {open:#?}");
+        }
     }
 
     /// What the store says of a guest's commands, in order of arrival.
@@ -111,7 +122,9 @@ impl Stage {
                     look_again().await;
                 }
             };
-            timeout(DEADLINE, all).await.expect("nothing is lost");
+            let in_time = timeout(DEADLINE, all).await;
+            let commands = if in_time.is_err() { self.commands(*guest).await } else { Vec::new() };
+            assert!(in_time.is_ok(), "of {count}: {commands:#?}");
         }
     }
 
