@@ -17,6 +17,7 @@ pub mod issuer;
 pub mod node;
 pub mod organization;
 pub mod proxy;
+pub mod server;
 pub mod tls;
 pub mod tree;
 pub mod world;
@@ -31,6 +32,7 @@ pub use disk::Disk;
 pub use node::Node;
 pub use organization::Organization;
 pub use proxy::{Direction, FaultProxy};
+pub use server::Server;
 pub use world::{Upstream, World};
 
 /// How long a test waits for something that should come at once. Generous: a loaded machine must fail no test.

@@ -1,7 +1,7 @@
 //! A TCP proxy that does to connections what networks do: cuts, silence, delay. No help of the system is needed.
 
 use std::io::{Error, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -45,6 +45,8 @@ enum Door {
 #[derive(Debug, Clone)]
 struct Plan {
     target: SocketAddr,
+    /// The address from which it is connected to.
+    source: Ipv4Addr,
     door: Door,
     frozen: Option<Direction>,
     /// Connections below this number are dead to both sides, which do not know.
@@ -76,11 +78,18 @@ impl FaultProxy {
     /// Starts a proxy that does no harm yet. Must be called within a runtime.
     #[must_use]
     pub fn start(target: SocketAddr) -> Self {
+        Self::start_from(target, Ipv4Addr::UNSPECIFIED)
+    }
+
+    /// The same, connecting to its target from this loopback address, by which the target knows it.
+    #[must_use]
+    pub fn start_from(target: SocketAddr, source: Ipv4Addr) -> Self {
         // Bound and never listening, it keeps the port while the door is closed.
         let place = socket("127.0.0.1:0".parse().expect("an address"));
         let address = place.local_addr().expect("an address");
         let plan = Plan {
             target,
+            source,
             door: Door::Open,
             frozen: None,
             stranded_below: 0,
@@ -242,10 +251,22 @@ fn listen(address: SocketAddr) -> TcpListener {
     socket(address).listen(128).expect("a listener")
 }
 
+async fn connect(target: SocketAddr, source: Ipv4Addr) -> Result<TcpStream, Error> {
+    if source.is_unspecified() {
+        return TcpStream::connect(target).await;
+    }
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((source, 0)))?;
+    socket.connect(target).await
+}
+
 /// Carries one connection until it ends or is cut.
 async fn carry(client: TcpStream, plan: watch::Receiver<Plan>, number: usize) {
-    let target = plan.borrow().target;
-    let Ok(server) = TcpStream::connect(target).await else { return };
+    let (target, source) = {
+        let plan = plan.borrow();
+        (plan.target, plan.source)
+    };
+    let Ok(server) = connect(target, source).await else { return };
     // What is small must not wait for more: delays are this proxy's to add.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (mut client_in, mut client_out) = client.into_split();

@@ -164,7 +164,7 @@ pub fn dead_letters_are_refusals(history: &History, index: &Index<'_>) -> Checke
 }
 
 /// Whether the contract lets a command end with this status.
-fn refuses_for_good(status: u16) -> bool {
+pub(super) fn refuses_for_good(status: u16) -> bool {
     (300..500).contains(&status) && ![401, 408, 425, 429].contains(&status)
 }
 

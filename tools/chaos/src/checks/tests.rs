@@ -9,21 +9,21 @@ use super::story::{FIRST, OTHER, REQUESTER, SECOND, at, sound};
 use crate::history::{Answer, Door, FaultSeen, History, LetterSeen, ReplySeen, Sending, State, What};
 
 /// The checks that find something.
-fn broken(history: &History) -> BTreeSet<&'static str> {
+pub fn broken(history: &History) -> BTreeSet<&'static str> {
     let checked = all(history);
     checked.iter().filter(|checked| !checked.findings.is_empty()).map(|checked| checked.check).collect()
 }
 
 /// Breaks a sound run, and asserts that the check finds it. Others may as well.
 #[track_caller]
-fn found(check: &str, breaks: impl FnOnce(&mut History)) {
+pub fn found(check: &str, breaks: impl FnOnce(&mut History)) {
     let mut history = sound();
     breaks(&mut history);
     let broken = broken(&history);
     assert!(broken.contains(check), "{check} finds nothing, but only: {broken:?}");
 }
 
-fn command<'a>(history: &'a mut History, key: &str) -> &'a mut crate::history::CommandSeen {
+pub fn command<'a>(history: &'a mut History, key: &str) -> &'a mut crate::history::CommandSeen {
     history.commands.get_mut(key).unwrap()
 }
 
