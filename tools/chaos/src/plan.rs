@@ -256,6 +256,39 @@ pub struct Tracks {
     pub organization: Vec<Fault>,
 }
 
+/// A track, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Track {
+    /// Of the adapter's process and store.
+    Adapters,
+    /// Of the database's process.
+    Database,
+    /// Of the broker's process.
+    Broker,
+    /// Of the connections.
+    Network,
+    /// Of the upstream, in each way.
+    Upstream,
+}
+
+impl Tracks {
+    /// The faults of `wanted` tracks alone.
+    #[must_use]
+    pub fn only(self, wanted: &[Track]) -> Self {
+        let has = |track| wanted.contains(&track);
+        let some = |track, faults| if has(track) { faults } else { Vec::new() };
+        Self {
+            adapters: if has(Track::Adapters) { self.adapters } else { Vec::new() },
+            database: some(Track::Database, self.database),
+            broker: some(Track::Broker, self.broker),
+            network: some(Track::Network, self.network),
+            upstream: some(Track::Upstream, self.upstream),
+            outages: some(Track::Upstream, self.outages),
+            organization: some(Track::Upstream, self.organization),
+        }
+    }
+}
+
 /// A run to be made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {

@@ -12,7 +12,7 @@ use crate::checks::{self, Checked, Finding, Index};
 use crate::faults::{self, Happened};
 use crate::history::History;
 use crate::load::{self, Sent};
-use crate::plan::{Cluster, Plan};
+use crate::plan::Plan;
 use crate::stage::Stage;
 use crate::{collect, messages};
 
@@ -50,9 +50,9 @@ impl Run {
     }
 }
 
-/// Makes the run of a seed.
-pub async fn run(seed: u64, duration: Duration, cluster: Cluster) -> Run {
-    let plan = Plan::new(seed, duration, cluster);
+/// Makes the run of a plan.
+pub async fn run(plan: Plan) -> Run {
+    let cluster = plan.cluster;
     let stage = Arc::new(Stage::with(&plan.organizations, &plan.configuration, cluster).await);
     let (started, started_at) = (Instant::now(), Utc::now());
     let (sent, happened) = (Sent::default(), Happened::default());
@@ -65,7 +65,7 @@ pub async fn run(seed: u64, duration: Duration, cluster: Cluster) -> Run {
     watching.abort();
     let longest_stall = *longest_stall.borrow();
     let mut history = History {
-        seed,
+        seed: plan.seed,
         started_at,
         wishes: plan.wishes,
         garbage: plan.garbage,

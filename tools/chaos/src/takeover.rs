@@ -31,11 +31,30 @@ pub fn told(history: &History) -> String {
     line("from a kill to the next PATCH of what was under way, by another instance", by_others);
     line("the same, by the one that was started again", by_itself);
     line("from a kill to the first event of its slots", events);
-    let patches = || index.sent.iter().filter(|entry| late::is_late(history, &index, entry));
-    let applied = patches().filter(|entry| entry.applied).count();
-    writeln!(text, "PATCHes of frozen instances that came late: {}, applied {applied}", patches().count())
-        .expect("a string");
+    let late = index.sent.iter().filter(|entry| late::is_late(history, &index, entry)).count();
+    writeln!(
+        text,
+        "PATCHes of frozen instances that came late: {late}, over something newer: {}",
+        backward(history, &index)
+    )
+    .expect("a string");
     text
+}
+
+/// PATCHes that took effect late, after one of a newer command.
+fn backward(history: &History, index: &Index<'_>) -> usize {
+    let mut count = 0;
+    for guest in index.patches.keys() {
+        let mut newest = None;
+        for entry in index.applied(*guest) {
+            let Some(command) = late::command(history, index, entry) else { continue };
+            if newest > Some(command.version()) && late::is_late(history, index, entry) {
+                count += 1;
+            }
+            newest = newest.max(Some(command.version()));
+        }
+    }
+    count
 }
 
 fn spread(mut times: Vec<TimeDelta>) -> String {
@@ -108,7 +127,7 @@ mod tests {
         assert_eq!(spread(times), "3 times, 10 ms to 30 ms, median 20 ms");
         assert_eq!(spread(Vec::new()), "never");
         let mut history = sound();
-        assert!(told(&history).contains("came late: 0"));
+        assert!(told(&history).contains("came late: 0, over something newer: 0"));
         history.instances = 1;
         assert_eq!(told(&history), "");
     }

@@ -29,7 +29,8 @@ fn freezes<'a>(history: &'a History, entry: &Entry) -> impl Iterator<Item = &'a 
 }
 
 /// The command of a PATCH. That there is one is another check's.
-pub(super) fn command<'a>(history: &'a History, index: &Index<'_>, entry: &Entry) -> Option<&'a CommandSeen> {
+#[must_use]
+pub fn command<'a>(history: &'a History, index: &Index<'_>, entry: &Entry) -> Option<&'a CommandSeen> {
     let entries = index.patches.get(&entry.guest?)?;
     let own = entries.iter().find(|own| own.seq == entry.seq)?;
     match index.owner(own) {
