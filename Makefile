@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down test chaos citizen locks soak fuzz fmt lint-proto sbom deny clean
+.PHONY: help setup build demo up down test chaos citizen locks soak fuzz fmt lint-proto lint-deploy sbom deny clean
 
 binaries := $(or $(CARGO_TARGET_DIR),target)/debug
 # Most tests wait for something; so more of them than there are cores run at once.
@@ -54,6 +54,9 @@ fmt: ## format the code
 lint-proto: ## check the gRPC contract with buf (needs Node.js; not part of `make test`)
 	@command -v npx >/dev/null || { echo "lint-proto: there is no npx here; install Node.js" >&2; exit 1; }
 	cd proto && npx --yes --package=@bufbuild/buf@1 -- buf lint
+
+lint-deploy: ## check the Kubernetes manifests against schemas (needs Python, Node.js, and kubectl, kustomize or Go; not part of `make test`)
+	@scripts/lint-deploy
 
 sbom: ## write a bill of materials in CycloneDX form to target/sbom (installs cargo-cyclonedx if missing; not part of `make test`)
 	@scripts/sbom

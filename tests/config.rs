@@ -221,7 +221,7 @@ fn secret_files_are_read_or_faulted() {
     };
     let twice = one(&organization(&secret), &[("GCA_ORGANIZATIONS__ACME__CLIENT_SECRET", "s3cret")]);
     assert!(twice.contains("given twice"), "{twice}");
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0o640)).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
     assert!(one(&organization(&secret), &[]).contains("chmod 600"));
     assert!(one(&organization(&place.file("empty", "\n")), &[]).contains("is empty"));
     assert!(one(&organization(&place.0.path().join("none")), &[]).contains("cannot be read"));

@@ -66,7 +66,7 @@ pub(super) async fn guard(State(door): State<Door>, mut request: Request, next: 
     let settings = &door.settings;
     let is_known = settings.knows(request.headers());
     let needs_token = match request.uri().path() {
-        "/livez" | "/readyz" => false,
+        "/livez" | "/readyz" | "/readyz/calls" => false,
         path if path.starts_with("/v1/") => true,
         _ => settings.is_guarded,
     };

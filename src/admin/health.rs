@@ -43,6 +43,15 @@ pub(super) async fn ready(State(door): State<Door>, Extension(known): Extension<
     (code, Json(Report { status, parts })).into_response()
 }
 
+/// Whether calls can be served: what a balancer wants to know, which must not turn callers away for a broker that is away.
+pub(super) async fn takes_calls(State(door): State<Door>) -> Response {
+    if readiness::takes_calls(&door.readiness.conditions()) {
+        (StatusCode::OK, "ready").into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not_ready").into_response()
+    }
+}
+
 /// Why a part is not well tells of organisations, addresses and files.
 fn hide(condition: &mut Condition) {
     match condition {

@@ -2,7 +2,7 @@
 //!
 //! | path | |
 //! | --- | --- |
-//! | `GET /livez`, `GET /readyz` | open; beyond loopback `/readyz` gives its reasons to those with the token alone |
+//! | `GET /livez`, `GET /readyz`, `GET /readyz/calls` | open; beyond loopback `/readyz` gives its reasons to those with the token alone |
 //! | `GET /metrics` | beyond loopback for those with the token |
 //! | `POST /v1/forget`, `GET /v1/audit` | for those with the token, everywhere |
 //!
@@ -86,6 +86,7 @@ fn router(door: Door) -> Router {
     Router::new()
         .route("/livez", get(async || "ok"))
         .route("/readyz", get(health::ready))
+        .route("/readyz/calls", get(health::takes_calls))
         .route("/metrics", get(health::metrics))
         .route("/v1/forget", post(acts::forget))
         .route("/v1/audit", get(acts::audit))

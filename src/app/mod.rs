@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -114,7 +114,11 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     let stops = Stops::default();
 
     let mut tasks = Tasks::default();
-    let door = grpc::server::Shutdown { draining: stops.doors.clone(), stopped: stops.admin.clone() };
+    let door = grpc::server::Shutdown {
+        draining: stops.doors.clone(),
+        refusing: stops.work.clone(),
+        stopped: stops.admin.clone(),
+    };
     let (calls, known, ready) = (archiver.clone(), callers.callers.clone(), readiness.clone());
     let grpc_settings = config.grpc();
     tasks.doors.spawn(async move {
@@ -137,12 +141,7 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     parts.spawn(done(callers.keep_keys(&readiness, stops.doors.clone())));
     parts.spawn(done(certificate::run(certificate, stops.doors.clone())));
     parts.spawn(done(retention::run(store.clone(), stops.doors.clone())));
-    let recovery = archiver.clone();
-    parts.spawn(async move { done(recovery.recover()).await });
-    let others = archiver.clone();
-    parts.spawn(async move { done(others.follow_others()).await });
-    let backlog = archiver.clone();
-    parts.spawn(async move { done(backlog.watch_backlog()).await });
+    parts.spawn(done(keep_up(archiver.clone())));
     for (share, part) in [(Share::Events, "events"), (Share::Replies, "replies")] {
         let (store, publisher) = (store.clone(), publisher.clone());
         let relay =
@@ -152,6 +151,11 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
 
     info!(grpc.listen = %grpc_address, admin.listen = %admin_address, "the adapter is started");
     attend(&config, &archiver, store, &stops, tasks, shutdown).await
+}
+
+/// What goes on beside the doors.
+async fn keep_up(archiver: Archiver) {
+    tokio::join!(archiver.recover(), archiver.follow_others(), archiver.watch_backlog());
 }
 
 /// Waits for the end of the service, or of a part that should not have one, and takes everything down.
@@ -183,8 +187,10 @@ async fn attend(
 /// The order in which parts are told to stop.
 #[derive(Default)]
 struct Stops {
-    /// No new work.
+    /// Nothing new from outside, once notice was given.
     doors: CancellationToken,
+    /// No work is begun.
+    work: CancellationToken,
     /// The last messages.
     relay: CancellationToken,
     /// No connection to the broker is needed any more.
@@ -207,13 +213,20 @@ struct Tasks {
 /// Doors first, then the work under way, then the outbox. What takes longer than it may is left to the next start.
 async fn drain(config: &Config, archiver: &Archiver, stops: &Stops, tasks: &mut Tasks) {
     stops.doors.cancel();
+    let work_until = Instant::now() + config.shutdown.drain_timeout.saturating_sub(FLUSH_TIMEOUT);
+    // Whoever is served goes on to be, waits included, for as long as there is time left for one last request.
+    let served_until = work_until.checked_sub(config.upstream.attempt_timeout).unwrap_or_else(Instant::now);
+    let served = async { while tasks.doors.join_next().await.is_some() {} };
+    if timeout_at(served_until, served).await.is_err() {
+        info!("calls and messages still wait; from now on only requests that were sent are waited for");
+    }
+    stops.work.cancel();
     archiver.drain();
     let work = async {
         archiver.drained().await;
         while tasks.doors.join_next().await.is_some() {}
     };
-    let work_timeout = config.shutdown.drain_timeout.saturating_sub(FLUSH_TIMEOUT);
-    if timeout(work_timeout, work).await.is_err() {
+    if timeout_at(work_until, work).await.is_err() {
         warn!("work is still under way; it is taken up after the next start");
     }
     stops.relay.cancel();

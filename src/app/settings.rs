@@ -20,9 +20,6 @@ use crate::{admin, amqp, grpc, service};
 /// The share of what may be in flight that recovery may work on besides.
 const RECOVERY_DIVISOR: usize = 4;
 
-/// How long health says no before the gRPC listener closes.
-const DRAIN_NOTICE: Duration = Duration::from_millis(100);
-
 /// The longest wait of a call, whatever deadline it brings.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(300);
 
@@ -123,7 +120,7 @@ impl Config {
             in_flight_max: self.grpc.in_flight_max,
             message_length_max: self.grpc.message_length_max,
             bounds: Bounds { wait_default: self.grpc.answer_timeout, wait_max: ANSWER_WAIT_MAX },
-            drain_notice: DRAIN_NOTICE,
+            drain_notice: self.shutdown.notice,
             incoming: grpc::incoming::Settings {
                 connections_max: self.grpc.connections_max,
                 connections_per_address_max: self.grpc.connections_per_address_max,

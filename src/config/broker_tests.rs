@@ -15,7 +15,7 @@ fn place() -> TempDir {
         ("certificate", cert.pem(), 0o644),
         ("key", signing_key.serialize_pem(), 0o600),
         ("another", another.serialize_pem(), 0o600),
-        ("open", signing_key.serialize_pem(), 0o640),
+        ("open", signing_key.serialize_pem(), 0o644),
         ("password", "s3cret".to_owned(), 0o600),
     ] {
         fs::write(place.path().join(name), text).unwrap();

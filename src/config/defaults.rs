@@ -221,6 +221,6 @@ impl Default for Telemetry {
 
 impl Default for Shutdown {
     fn default() -> Self {
-        Self { drain_timeout: secs(25) }
+        Self { notice: Duration::from_millis(100), drain_timeout: secs(25) }
     }
 }

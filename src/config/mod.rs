@@ -10,6 +10,7 @@
 //! - [`jwt`](self): bearer tokens, and the rules for them
 //! - [`doors`](self): the locks of the gRPC door
 //! - [`broker`](self): the section of the broker, and rules for its credentials and the senders of messages
+//! - [`store`](self): the rules for where commands are kept
 //! - [`secrets`](self): secrets by files of their own or by the environment
 //! - [`reference`]: the example file and the table of keys, made of the doc comments
 
@@ -26,6 +27,7 @@ mod rules;
 mod secrets;
 mod settings;
 mod source;
+mod store;
 
 pub mod reference;
 pub mod sections;

@@ -172,7 +172,7 @@ pub fn page() -> String {
          have the last word. Everything has a default; `guest-connection-adapter example-config` prints a file with all\n\
          of it, `guest-connection-adapter check` tells every fault at once.\n\n\
          Times are written like `500ms`, `30s`, `5m`, `24h`, `7days`; lengths are in bytes. Secrets come by a file of\n\
-         their own, which only its owner can read, or by the environment; in the configuration file they are refused.\n\
+         their own that others cannot read, or by the environment; in the configuration file they are refused.\n\
          The name of an organisation or a principal is set by the environment in small letters, a list with commas.\n",
     );
     for section in sections() {

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::fault::Faults;
 use super::sections::{Amqp, Config, Organization};
-use super::{admin, broker, doors, jwt, principals};
+use super::{admin, broker, doors, jwt, principals, store};
 use crate::mycreditapp::roots;
 use crate::mycreditapp::wire::TOKEN_LENGTH_MAX;
 use crate::telemetry;
@@ -34,6 +34,7 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
     jwt::check(config, faults);
     doors::check(config, faults);
     admin::check(&config.admin, faults);
+    store::check(&config.store, faults);
     if let Some(amqp) = &config.amqp {
         self::amqp(amqp, faults);
     }
@@ -89,20 +90,6 @@ fn numbers(config: &Config, faults: &mut Faults) {
             let rule = format!("is {length}, must not be more than `limits.in_flight_bytes_max` ({bound})");
             faults.push("amqp.body_length_max", rule);
         }
-    }
-    if config.store.path.as_os_str().is_empty() {
-        faults.push("store.path", "is empty, must name a file");
-    }
-    let unfit = config.store.ca_file.as_deref().map(roots::read).and_then(Result::err);
-    match config.store.database() {
-        Err(rule) => match unfit {
-            Some(error) => faults.push("store.ca_file", error.to_string()),
-            None => faults.push("store.url", rule),
-        },
-        Ok(None) if config.store.password.is_some() || config.store.ca_file.is_some() => {
-            faults.push("store.url", "must be given where there is a password or a `ca_file` for it");
-        }
-        Ok(_) => {}
     }
     if config.grpc.listen == config.admin.listen && config.grpc.listen.port() != 0 {
         faults.push("admin.listen", format!("is {}, as `grpc.listen` is", config.admin.listen));
@@ -163,8 +150,11 @@ fn relations(config: &Config, faults: &mut Faults) {
     less(("upstream.connect_timeout", upstream.connect_timeout), attempt, false);
     less(attempt, command, false);
     less(command, lease, false);
-    less(("store.instance_lease", store.instance_lease), lease, true);
-    less(("one second", Duration::from_secs(1)), ("store.instance_lease", store.instance_lease), true);
+    // A file has no other instances, and may have any lease.
+    if store.url.is_some() {
+        less(("store.instance_lease", store.instance_lease), lease, true);
+        less(("one second", Duration::from_secs(1)), ("store.instance_lease", store.instance_lease), true);
+    }
     less(("store.give_up_after", store.give_up_after), ("store.retention", store.retention), false);
     less(lease, ("store.give_up_after", store.give_up_after), false);
     less(
@@ -193,6 +183,7 @@ fn relations(config: &Config, faults: &mut Faults) {
         true,
     );
     less(attempt, ("grpc.answer_timeout", grpc.answer_timeout), true);
+    less(("shutdown.notice", shutdown.notice), ("shutdown.drain_timeout", shutdown.drain_timeout), false);
     less(("shutdown.drain_timeout", shutdown.drain_timeout), ("the longest drain", DRAIN_TIMEOUT_MAX), true);
     if let Some(amqp) = &config.amqp {
         less(("amqp.delivery_hold", amqp.delivery_hold), ("the broker's ack timeout", ACK_TIMEOUT), false);

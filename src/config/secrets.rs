@@ -9,6 +9,7 @@ use url::Url;
 
 use super::fault::Faults;
 use super::sections::{Amqp, Config};
+use crate::tls::private;
 
 /// Keys whose values are secrets, wherever they stand.
 const SECRET_KEYS: [&str; 3] = ["client_secret", "token", "password"];
@@ -141,12 +142,12 @@ fn take(key: &str, file: Option<&PathBuf>, secret: &mut Option<SecretString>, fa
     }
 }
 
-/// Reads a secret, which only its owner may be able to read.
+/// Reads a secret, which others must not be able to read.
 fn read(path: &Path) -> Result<SecretString, String> {
     let shown = path.display();
     let metadata = metadata(path)?;
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    if private::is_open(&metadata) {
+        let mode = metadata.permissions().mode() & 0o777;
         return Err(format!(
             "`{shown}` can be read by others (mode {mode:o}); mend it with `chmod 600 {shown}`"
         ));

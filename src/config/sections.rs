@@ -238,10 +238,10 @@ pub struct Organization {
     /// The address of the API for this organisation; without one it is `upstream.base_url`.
     #[schemars(example = "https://api.mycreditapp.ai/v1-beta")]
     pub base_url: Option<String>,
-    /// PATCHes of this organisation in flight, at most.
+    /// PATCHes of this organisation in flight, at most, by each instance.
     #[schemars(example = 8)]
     pub in_flight_max: Option<usize>,
-    /// PATCHes of this organisation that are sent in a second, at most.
+    /// PATCHes of this organisation that are sent in a second, at most, by all instances that share a database together.
     #[schemars(example = 20.0)]
     pub requests_per_second: Option<f64>,
 }
@@ -270,7 +270,7 @@ pub struct Principal {
     #[schemars(example = ["archive", "unarchive", "get"])]
     #[serde(deserialize_with = "super::list::deserialize")]
     pub methods: Vec<String>,
-    /// Calls of it that are let in in a second, at most.
+    /// Calls of it that are let in in a second, at most, by each instance.
     #[schemars(example = 100.0)]
     pub requests_per_second: Option<f64>,
 }
@@ -326,7 +326,8 @@ pub struct Store {
     #[serde(skip_serializing)]
     #[schemars(with = "Option<String>")]
     pub password: Option<SecretString>,
-    /// Certificate authorities that are trusted for the database beside those of the system, in PEM form.
+    /// Certificate authorities that are trusted for the database beside those of the system, in PEM form. With
+    /// `sslmode=require` in the address.
     #[schemars(example = "tls/store-ca.pem")]
     pub ca_file: Option<PathBuf>,
     /// How long a connection to the database may take to come about.
@@ -410,6 +411,11 @@ pub struct Telemetry {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Shutdown {
+    /// How long `/readyz` and gRPC health say no after SIGTERM while calls are still taken in: as long as load balancers need
+    /// to look elsewhere. Messages are not taken from then on.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub notice: Duration,
     /// The time from SIGTERM to the exit, for work under way to end. What does not is taken up after the next start.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]

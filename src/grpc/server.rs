@@ -8,7 +8,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
 use crate::service::archiver::Archiver;
-use crate::service::readiness::{Condition, Conditions, Part, Readiness, ready};
+use crate::service::readiness::{Condition, Conditions, Part, Readiness, ready, takes_calls};
 
 use super::admission::Admission;
 use super::authenticate::AuthenticateLayer;
@@ -52,8 +52,8 @@ pub struct Settings {
     pub message_length_max: usize,
     /// How long calls wait for their answers.
     pub bounds: Bounds,
-    /// How long health says no, and calls are refused, before the listener closes: callers' balancers need that to
-    /// look elsewhere.
+    /// How long health says no, while calls are served, before the listener closes: callers' balancers need that to look
+    /// elsewhere.
     pub drain_notice: Duration,
     /// How connections are taken in.
     pub incoming: incoming::Settings,
@@ -78,8 +78,10 @@ impl Default for Settings {
 /// How the door is told to close.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
-    /// Refuse what is new, finish what is under way.
+    /// Give notice, then take no connections and no calls any more, and finish what is under way.
     pub draining: CancellationToken,
+    /// Refuse what is new. Later than `draining`, since calls may be on their way when their connection is told of its end.
+    pub refusing: CancellationToken,
     /// Close, whatever is under way.
     pub stopped: CancellationToken,
 }
@@ -109,7 +111,7 @@ pub async fn serve(
     readiness: Readiness,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
-    let admission = Admission::new(settings.in_flight_max, shutdown.draining.clone());
+    let admission = Admission::new(settings.in_flight_max, shutdown.refusing.clone());
     let service = GuestConnections::new(archiver, admission, settings.bounds);
     run(service, settings, listener, callers, readiness, shutdown).await
 }
@@ -201,18 +203,10 @@ type Statuses = [(&'static str, ServingStatus); 2];
 
 const NOT_SERVING: Statuses = [("", ServingStatus::NotServing), (SERVICE_NAME, ServingStatus::NotServing)];
 
-/// The parts without which a call cannot be served. A broker that is away holds up events, not calls.
-const SERVICE_PARTS: [&str; 2] = [PART, "store"];
-
 /// The whole is ready when every part is, the service when those are that it needs.
 fn statuses(conditions: &Conditions) -> Statuses {
     let status = |serving| if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-    let needed: Conditions = conditions
-        .iter()
-        .filter(|(name, _)| SERVICE_PARTS.contains(name))
-        .map(|(n, c)| (*n, c.clone()))
-        .collect();
-    [("", status(ready(conditions))), (SERVICE_NAME, status(ready(&needed)))]
+    [("", status(ready(conditions))), (SERVICE_NAME, status(takes_calls(conditions)))]
 }
 
 /// Sets both statuses.

@@ -15,6 +15,7 @@ const PAGE_LENGTH: usize = 512;
 /// Listens until the adapter is stopped.
 pub(super) async fn run(shared: &Shared) {
     let mut changes = shared.store.changes();
+    let mut seat = shared.store.tenure().seat();
     let listening = async {
         // A store that is used alone tells of none.
         while changes.changed().await.is_ok() {
@@ -25,9 +26,18 @@ pub(super) async fn run(shared: &Shared) {
         }
         std::future::pending::<()>().await;
     };
+    let dividing = async {
+        loop {
+            shared.gate.divide(seat.borrow_and_update().count);
+            if seat.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
     tokio::select! {
         () = shared.draining.cancelled() => {}
         () = listening => {}
+        () = dividing => {}
     }
 }
 

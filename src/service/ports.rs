@@ -229,7 +229,8 @@ pub trait Store: Send + Sync + 'static {
     /// Outbox rows of these slots with a number above `after`, in order, at most `limit`, and fewer if they are large. None
     /// only if there are none. A store that is used alone has no slots: all rows are in all of them.
     ///
-    /// Where several instances write, a row may appear after one with a greater number. Within a connection none does.
+    /// Where several instances write, a row may appear after one with a greater number. An event is not yielded while there
+    /// is one of its connection that is not above `after`.
     fn outbox(&self, after: i64, limit: usize, slots: Slots) -> StoreFuture<Vec<OutboxRow>>;
 
     /// Takes rows out of the outbox that the broker has confirmed, and notes it with their commands.

@@ -61,6 +61,16 @@ pub fn ready(conditions: &Conditions) -> bool {
     !conditions.values().any(|condition| matches!(condition, Condition::NotReady(_)))
 }
 
+/// The parts without which a call cannot be served. A broker that is away holds up events, not calls.
+const CALL_PARTS: [&str; 2] = ["grpc", "store"];
+
+/// Whether calls can be served, whatever becomes of events and messages.
+#[must_use]
+pub fn takes_calls(conditions: &Conditions) -> bool {
+    let fits = |name: &str| conditions.get(name).is_some_and(|part| !matches!(part, Condition::NotReady(_)));
+    CALL_PARTS.into_iter().all(fits)
+}
+
 /// One part's entry.
 #[derive(Debug, Clone)]
 pub struct Part {

@@ -13,13 +13,10 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use x509_parser::parse_x509_certificate;
 
-use super::{Error, Files, Identity, Role};
+use super::{Error, Files, Identity, Role, private};
 
 /// The longest file that is read, in bytes.
 const LENGTH_MAX: u64 = 1024 * 1024;
-
-/// Bits that let others than the owner at a file.
-const MODE_OF_OTHERS: u32 = 0o077;
 
 pub(super) fn read(files: &Files, protocol: &[u8]) -> Result<Identity, Error> {
     let chain = certificates(&files.certificate, Role::Certificate)?;
@@ -83,8 +80,8 @@ fn certificates(path: &Path, role: Role) -> Result<Vec<CertificateDer<'static>>,
 fn key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     let shown = path.display();
     let metadata = std::fs::metadata(path).map_err(|fault| unreadable(path, Role::Key, &fault))?;
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode & MODE_OF_OTHERS != 0 {
+    if private::is_open(&metadata) {
+        let mode = metadata.permissions().mode() & 0o777;
         let mend = format!("mend it with `chmod 600 {shown}`");
         return Err(error(Role::Key, format!("`{shown}` can be read by others (mode {mode:o}); {mend}")));
     }

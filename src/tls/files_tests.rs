@@ -93,7 +93,7 @@ fn a_key_of_another_certificate_or_for_every_eye_is_refused() {
     place.write("other", &other, 0o600);
     let files = Files { key: place.path("other"), ..place.files() };
     is_at_fault(&files, Role::Key, "cannot be used with the certificate");
-    place.write("open", &other, 0o640);
+    place.write("open", &other, 0o644);
     let files = Files { key: place.path("open"), ..place.files() };
     is_at_fault(&files, Role::Key, "chmod 600");
 }

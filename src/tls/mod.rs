@@ -2,9 +2,11 @@
 //!
 //! - [`files`](self): what the files hold, and what is wrong with them
 //! - [`names`]: the names in a client's certificate
+//! - [`private`]: who can read a file with a secret
 
 mod files;
 pub mod names;
+pub mod private;
 
 use std::fmt;
 use std::path::PathBuf;

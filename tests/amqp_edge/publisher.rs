@@ -1,10 +1,13 @@
+use std::time::Duration;
+
 use guest_connection_adapter::amqp::Settings;
 use guest_connection_adapter::domain::error::{Reason, Refusal};
 use guest_connection_adapter::domain::message::{DeadLetter, EventKind, Message, Reply};
 use guest_connection_adapter::domain::record::{Outcome, ReplyAddress};
-use guest_connection_adapter::service::ports::{Publication, Publisher as _};
+use guest_connection_adapter::service::ports::{OVER, Publication, Publisher as _};
 use lapin::options::ExchangeDeleteOptions;
 use lapin::types::FieldTable;
+use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use crate::support::{Client, behind_proxy, event, in_time, next, publisher, settings};
@@ -147,5 +150,36 @@ async fn a_dead_letter_is_kept_while_it_has_no_queue() {
     let mut letters = client.consume(queue).await;
     let id = next(&mut letters).await.properties.message_id().as_ref().map(ToString::to_string);
     assert_eq!(id, Some(letter.id().to_string()));
+    shutdown.cancel();
+}
+
+/// The right to publish may run out while there is no connection: then nothing goes when there is one again.
+#[tokio::test]
+async fn nothing_is_published_once_the_right_to_it_has_run_out() {
+    let direct = settings("until");
+    let (proxy, address) = behind_proxy(&direct.address);
+    let settings = Settings { address, ..direct };
+    let (publisher, _, shutdown) = publisher(&settings).await;
+    let client = Client::new().await;
+    let (_, mut events) = client.subscribe(&settings.names.events_exchange, "#").await;
+    let (late, in_good_time) = (event(EventKind::Archived), event(EventKind::Unarchived));
+    let over = Some(Instant::now());
+    assert_eq!(publisher.publish(vec![late.clone()], over).await, [Publication::Failed(OVER.to_owned())]);
+    proxy.refuse();
+    proxy.cut();
+    let until = Instant::now() + Duration::from_millis(300);
+    let publishing = publisher.publish(vec![late], Some(until));
+    let reopened = async {
+        sleep_until(until).await;
+        proxy.accept();
+    };
+    let (publications, ()) = tokio::join!(in_time("an answer", publishing), reopened);
+    assert!(matches!(&publications[..], [Publication::Failed(_)]), "{publications:?}");
+    let later = Some(Instant::now() + Duration::from_secs(60));
+    let publications = in_time("an answer", publisher.publish(vec![in_good_time.clone()], later)).await;
+    assert_eq!(publications, [Publication::Confirmed]);
+    let delivery = next(&mut events).await;
+    let id = delivery.properties.message_id().as_ref().map(ToString::to_string);
+    assert_eq!(id, Some(in_good_time.id().to_string()));
     shutdown.cancel();
 }

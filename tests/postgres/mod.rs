@@ -4,6 +4,7 @@ mod held;
 mod outage;
 mod peers;
 mod rules;
+mod tls;
 mod trips;
 
 use std::sync::Arc;

@@ -1,23 +1,30 @@
 //! Several instances on one database: how they divide the work, and what becomes of it when one of them is gone or silent.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use guest_connection_adapter::domain::command::CommandId;
 use guest_connection_adapter::domain::lifecycle::{Acceptance, Finish};
+use guest_connection_adapter::domain::message::Message;
+use guest_connection_adapter::domain::retry::Backoff;
 use guest_connection_adapter::domain::seat::Seat;
-use guest_connection_adapter::service::ports::{Begun, DueCursor, Finished, Store};
+use guest_connection_adapter::service::ports::{
+    Accepted, Begun, DueCursor, Finished, Publication, Publisher, Store,
+};
+use guest_connection_adapter::service::readiness::Readiness;
+use guest_connection_adapter::service::relay::{self, Relay, Share, WhenUnroutable};
 use guest_connection_adapter::service::tenure::{Slots, Tenure};
 use guest_connection_adapter::store::postgres::{OpenError, PostgresStore, Settings};
 use harness::proxy::{Direction, FaultProxy};
 use harness::{DEADLINE, Database, look_again};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::settings_at;
-use crate::conformance::world::{ManualClock, RETENTION, TERMS, applied, wish};
+use super::{PostgresHarness, settings_at};
+use crate::conformance::world::{ManualClock, RETENTION, TERMS, World, applied, wish};
 
 const LEASE: Duration = Duration::from_secs(2);
 
@@ -142,6 +149,41 @@ async fn what_a_round_is_at_work_on_passes_on_after_it() {
     divided(&[&first, &second]).await;
 }
 
+/// Takes everything, and keeps until when it might.
+#[derive(Default)]
+struct Taker(Mutex<Vec<Option<Instant>>>);
+
+impl Publisher for Taker {
+    fn publish(&self, messages: Vec<Message>, until: Option<Instant>) -> BoxFuture<'_, Vec<Publication>> {
+        self.0.lock().unwrap().push(until);
+        Box::pin(async move { vec![Publication::Confirmed; messages.len()] })
+    }
+}
+
+#[tokio::test]
+async fn the_relay_publishes_for_no_longer_than_its_slots_are_held() {
+    let place = Place::new().await;
+    let (store, taker) = (place.instance().await, Arc::new(Taker::default()));
+    let settings = relay::Settings {
+        share: Share::Events,
+        batch_max: 10,
+        backoff: Backoff { delay_base: Duration::from_millis(10), delay_max: Duration::from_millis(50) },
+        when_unroutable: WhenUnroutable::Hold,
+    };
+    let (publisher, part) = (Arc::clone(&taker) as Arc<dyn Publisher>, Readiness::default().part("events"));
+    let relay = Relay::new(settings, Arc::clone(&store) as _, publisher, store.changes(), part);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(relay.run(stop.clone()));
+    let accepted = store.accept(wish(1, "k").acceptance(), Some(Uuid::now_v7())).await.unwrap();
+    let Accepted::Fresh(_, Some(Begun::Claimed(record))) = accepted else { panic!("{accepted:?}") };
+    store.finish(Finish { id: record.id, epoch: record.epoch, ..applied() }).await.unwrap();
+    when("it is published", || !taker.0.lock().unwrap().is_empty()).await;
+    let until = taker.0.lock().unwrap()[0].expect("a time");
+    assert!(until <= Instant::now() + LEASE, "{:?}", until - Instant::now());
+    stop.cancel();
+    running.await.unwrap();
+}
+
 #[tokio::test]
 async fn recovery_is_divided() {
     const COUNT: u128 = 40;
@@ -178,10 +220,7 @@ async fn an_end_is_told_to_the_others_and_found_by_them() {
     let (first, second) = (place.instance().await, place.instance().await);
     divided(&[&first, &second]).await;
     let accepted = first.accept(wish(1, "k").acceptance(), Some(Uuid::now_v7())).await.unwrap();
-    let guest_connection_adapter::service::ports::Accepted::Fresh(_, Some(Begun::Claimed(record))) = accepted
-    else {
-        panic!("{accepted:?}")
-    };
+    let Accepted::Fresh(_, Some(Begun::Claimed(record))) = accepted else { panic!("{accepted:?}") };
     assert!(second.finals(vec![record.id]).await.unwrap().is_empty());
     let mut changes = second.changes();
     changes.mark_unchanged();
@@ -201,6 +240,23 @@ async fn an_end_is_told_to_the_others_and_found_by_them() {
     let (mine, others) =
         tokio::join!(first.outbox(0, 10, slots), second.outbox(0, 10, Slots::ALL.without(slots)));
     assert_eq!(mine.unwrap().len() + others.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_event_is_not_read_while_an_earlier_one_of_its_connection_has_been_passed_over() {
+    let world = World::new(PostgresHarness::new().await);
+    for (guest, key) in [(1, "a"), (2, "b"), (1, "c"), (3, "d")] {
+        world.done(wish(guest, key), applied()).await;
+    }
+    let read = async |after: i64| -> Vec<i64> {
+        let rows = world.store().outbox(after, 10, Slots::ALL).await.unwrap();
+        rows.iter().map(|row| row.number).collect()
+    };
+    let numbers = read(0).await;
+    // As if the first of the connection had been written late, when those up to the second one had been read.
+    assert_eq!(read(numbers[1]).await, [numbers[3]]);
+    world.store().confirm(vec![numbers[0]]).await.unwrap();
+    assert_eq!(read(numbers[1]).await, numbers[2..]);
 }
 
 #[tokio::test]

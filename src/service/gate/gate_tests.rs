@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use tokio::sync::oneshot::Receiver;
 use uuid::Uuid;
@@ -354,6 +354,18 @@ fn limits_that_are_configured_are_kept() {
     bench.configure(&organizations, &[]);
     assert!(rated.try_recv().expect("at once").is_ok());
     assert_eq!(bench.take(1).len(), 6);
+}
+
+#[test]
+fn what_may_be_sent_in_a_second_is_divided_among_instances() {
+    let mut bench = Bench::empty();
+    let slow = Organization { requests_per_second: Some(0.01), ..organization("a") };
+    bench.configure(&HashMap::from([(id(1), slow)]), &[]);
+    bench.state.divide(3);
+    assert_eq!(bench.take(1).len(), 1);
+    let mut rated = bench.enter(1, Door::Amqp, Patience::Message);
+    assert!(rated.try_recv().is_err());
+    assert!(bench.state.next_look().is_some_and(|at| at > bench.now + Duration::from_secs(290)));
 }
 
 #[test]

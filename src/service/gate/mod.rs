@@ -8,16 +8,18 @@
 //! - [`closed`](self): why a requester may not send, and who waits for the end of that
 //! - [`requester`](self): what is known of one organisation
 //! - [`state`](self): who is next
+//! - [`configure`](self): which requesters there are
 //! - [`ask`](self): what the doors and recovery ask
 //! - [`hear`](self): what is learnt of a result
 
 mod ask;
 mod closed;
+mod configure;
 mod hear;
 mod requester;
 mod state;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -166,16 +168,6 @@ impl Gate {
             changes: watch::Sender::new(()),
         };
         Self { inner: Arc::new(inner) }
-    }
-
-    /// Takes over what is configured. Organisations that are not named any more are forgotten, and who waits is turned away.
-    /// Of those in `renewed`, which have other credentials, say, is forgotten that they failed.
-    pub fn configure(
-        &self,
-        organizations: &HashMap<OrganizationId, Organization>,
-        renewed: &HashSet<OrganizationId>,
-    ) {
-        self.change(|state, now| state.configure(organizations, renewed, now));
     }
 
     /// A pass without any wait, if there is one.

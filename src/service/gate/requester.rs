@@ -78,6 +78,8 @@ pub(super) struct Requester {
     /// Whether someone waits for a limit of its own.
     pub(super) is_constrained: bool,
     limiter: Option<DefaultDirectRateLimiter>,
+    /// Its requests in a second, at most, by this instance.
+    rate: Option<f64>,
     budget: TpsBudget,
     waiters: [VecDeque<Waiter>; 2],
     /// The door that is next.
@@ -89,6 +91,7 @@ impl Requester {
         upstream: Arc<str>,
         incarnation: u64,
         configured: Option<Organization>,
+        instances: u32,
         settings: &Settings,
     ) -> Self {
         #[allow(clippy::cast_possible_truncation, reason = "a share from 0 to 1")]
@@ -110,19 +113,22 @@ impl Requester {
             is_listed: false,
             is_constrained: false,
             limiter: None,
+            rate: None,
             budget: TpsBudget::new(BUDGET_MEMORY, settings.retry_floor, share),
             waiters: <_>::default(),
             next_door: 0,
         };
-        requester.configure(configured);
+        requester.configure(configured, instances);
         requester
     }
 
-    /// Takes over limits.
-    pub(super) fn configure(&mut self, configured: Option<Organization>) {
-        let rate = |organization: &Option<Organization>| organization.as_ref()?.requests_per_second;
-        if self.limiter.is_none() || rate(&configured) != rate(&self.configured) {
-            self.limiter = rate(&configured).and_then(limiter);
+    /// Takes over limits. What is sent in a second is divided among `instances`.
+    pub(super) fn configure(&mut self, configured: Option<Organization>, instances: u32) {
+        let rate = configured.as_ref().and_then(|organization| organization.requests_per_second);
+        let rate = rate.map(|rate| rate / f64::from(instances.max(1)));
+        if rate != self.rate {
+            self.limiter = rate.and_then(limiter);
+            self.rate = rate;
         }
         self.configured = configured;
     }

@@ -39,7 +39,7 @@ pub(super) struct Upstream {
     /// The way back after it failed.
     pub(super) ramp: Option<Ramp>,
     /// Those with waiters that may be able to go on, in turn.
-    listed: VecDeque<OrganizationId>,
+    pub(super) listed: VecDeque<OrganizationId>,
     /// Until then a try is recovery's.
     pub(super) asked_until: Option<Moment>,
 }
@@ -53,7 +53,9 @@ pub(super) struct State {
     pub(super) reopened: HashSet<OrganizationId>,
     pub(super) has_timer: bool,
     /// Whether it is known which requesters there are.
-    is_configured: bool,
+    pub(super) is_configured: bool,
+    /// Among how many what may be sent in a second is divided.
+    pub(super) instances: u32,
     epoch: Instant,
     /// When to look again, and at whom.
     looks: BinaryHeap<Reverse<(Moment, OrganizationId)>>,
@@ -114,7 +116,7 @@ impl Upstream {
     }
 
     /// With several requesters the failures of one alone say nothing of the others.
-    fn count(&mut self, requesters: usize, settings: &Settings) {
+    pub(super) fn count(&mut self, requesters: usize, settings: &Settings) {
         self.requesters = requesters;
         self.breaker.set_terms(Terms { is_shared: requesters > 1, ..terms(settings) });
     }
@@ -130,6 +132,7 @@ impl State {
             reopened: HashSet::new(),
             has_timer: false,
             is_configured: false,
+            instances: 1,
             epoch,
             looks: BinaryHeap::new(),
             place_next: 0,
@@ -137,63 +140,16 @@ impl State {
         }
     }
 
-    pub(super) fn configure(
-        &mut self,
-        organizations: &HashMap<OrganizationId, Organization>,
-        renewed: &HashSet<OrganizationId>,
-        now: Moment,
-    ) {
-        self.is_configured = true;
-        let stays = |id: &OrganizationId, known: &Requester| {
-            organizations.get(id).is_some_and(|organization| *organization.upstream == *known.upstream)
-        };
-        let gone: Vec<_> =
-            self.requesters.iter().filter(|(id, known)| !stays(id, known)).map(|(id, _)| *id).collect();
-        for id in gone {
-            self.remove(id, now);
-        }
-        for (id, organization) in organizations {
-            let was_shut = self.requesters.contains_key(id) && self.shut(*id, now).is_some();
-            let requester = self.enter(*id, Some(organization));
-            requester.configure(Some(organization.clone()));
-            if renewed.contains(id) {
-                requester.renew();
-            }
-            if was_shut && self.shut(*id, now).is_none() {
-                self.reopen(*id);
-            }
-            self.list(*id);
-        }
-        self.grants.is_changed = true;
-    }
-
-    /// Those who wait hear of it by the end of their channel.
-    fn remove(&mut self, id: OrganizationId, now: Moment) {
-        let Some(requester) = self.requesters.remove(&id) else { return };
-        if requester.is_trying {
-            // Nobody will tell what came of it.
-            self.give_back_try(&requester.upstream, now);
-        }
-        let Some(upstream) = self.upstreams.get_mut(&requester.upstream) else { return };
-        upstream.in_flight = upstream.in_flight.saturating_sub(requester.in_flight);
-        upstream.count(upstream.requesters - 1, &self.settings);
-        upstream.listed.retain(|listed| *listed != id);
-        upstream.concurrency.forget(id);
-        upstream.turns.forget(id);
-        if upstream.requesters == 0 {
-            self.upstreams.remove(&requester.upstream);
-        }
-    }
-
     /// Enters a requester, with the limits that are configured or with none.
-    fn enter(&mut self, id: OrganizationId, configured: Option<&Organization>) -> &mut Requester {
+    pub(super) fn enter(&mut self, id: OrganizationId, configured: Option<&Organization>) -> &mut Requester {
+        let instances = self.instances;
         let (settings, upstreams, last) = (&self.settings, &mut self.upstreams, &mut self.incarnation_last);
         self.requesters.entry(id).or_insert_with(|| {
             let name: Arc<str> = configured.map_or("", |organization| organization.upstream.as_str()).into();
             let upstream = upstreams.entry(Arc::clone(&name)).or_insert_with(|| Upstream::new(settings));
             upstream.count(upstream.requesters + 1, settings);
             *last += 1;
-            Requester::new(name, *last, configured.cloned(), settings)
+            Requester::new(name, *last, configured.cloned(), instances, settings)
         })
     }
 

@@ -129,15 +129,19 @@ pub(super) async fn due_next(desk: Desk<'_>) -> Result<Option<Timestamp>, Fault>
     Ok(found.first().map(|row| time(row.get(0))).transpose()?)
 }
 
-/// Rows of the outbox above `after`, in order, of some slots.
+/// Rows of the outbox above `after`, in order, of some slots. No event for whose connection there is an earlier one: that may
+/// have appeared since those up to `after` were read.
 pub(super) async fn outbox(
     desk: Desk<'_>,
     after: i64,
     limit: usize,
     slots: Slots,
 ) -> Result<Vec<OutboxRow>, Fault> {
-    const SQL: &str = "SELECT number, message FROM outbox WHERE number > $1 AND slot = ANY ($3::smallint[])
-        ORDER BY number LIMIT $2";
+    const SQL: &str = "
+        SELECT o.number, o.message FROM outbox o WHERE o.number > $1 AND (o.connection % 64)::smallint = ANY ($3::smallint[])
+            AND (o.event_id IS NULL OR NOT EXISTS (SELECT 1 FROM outbox p WHERE p.event_id IS NOT NULL
+                AND p.connection = o.connection AND p.number <= $1))
+        ORDER BY o.number LIMIT $2";
     let slots: Vec<i16> = slots.iter().filter_map(|slot| i16::try_from(slot).ok()).collect();
     let found = desk.session.query(SQL, &[&after, &row_limit(limit), &slots]).await?;
     let (mut outbox, mut length) = (Vec::new(), 0);

@@ -277,8 +277,8 @@ pub(super) fn update_connections(connections: &[(i64, ConnectionRecord)]) -> Res
 
 /// In the order given: within a connection that is the order of the outbox.
 pub(super) const INSERT_OUTBOX: &str = "
-    INSERT INTO outbox (command, slot, event_id, message)
-    SELECT u.command, c.connection % 64, u.event_id, u.message
+    INSERT INTO outbox (command, connection, event_id, message)
+    SELECT u.command, c.connection, u.event_id, u.message
     FROM unnest($1::bigint[], $2::uuid[], $3::text[]) WITH ORDINALITY AS u (command, event_id, message, place)
         JOIN commands c ON c.arrival = u.command ORDER BY place";
 

@@ -187,7 +187,7 @@ async fn database(stage: &Stage, fault: &Fault) {
         Disturbance::DatabaseStop(how) => {
             match how {
                 Stop::InOrder => server.down().await,
-                Stop::AtOnce => server.down_at_once().await,
+                Stop::AtOnce => server.crash().await,
             }
             sleep(fault.lasts).await;
             server.up().await;

@@ -16,8 +16,13 @@ impl Database {
         let server = std::env::var("DATABASE_URL").expect(
             "DATABASE_URL is not set: run the tests by `make test`, or `scripts/database run -- cargo test`",
         );
+        Self::create_at(&server).await
+    }
+
+    /// Makes a new one on the server at this URL.
+    pub async fn create_at(server: &str) -> Self {
         let name = format!("test_{}", Uuid::new_v4().simple());
-        let (client, connection) = tokio_postgres::connect(&server, NoTls).await.expect("the server");
+        let (client, connection) = tokio_postgres::connect(server, NoTls).await.expect("the server");
         let connection = tokio::spawn(connection);
         client.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("a database");
         drop(client);

@@ -1,37 +1,54 @@
-//! A PostgreSQL server of one's own, to be stopped, frozen and looked into, by `scripts/database`.
+//! A PostgreSQL server of one's own, to be stopped, started again, frozen and locked, by `scripts/database`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::process::Command;
-use tokio_postgres::{Client, NoTls};
+use uuid::Uuid;
+
+use crate::adapter::secret_file;
+use crate::database::Database;
+use crate::tls::Issued;
 
 /// A server. Dropping it stops it and removes its files.
 pub struct Server {
     name: String,
-    folder: PathBuf,
     url: String,
-    address: SocketAddr,
+    folder: PathBuf,
     pid: u32,
 }
 
 impl Server {
-    /// Starts a new server, which takes a second or two.
+    /// Starts a new one, which takes some seconds.
     pub async fn start() -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("own-{}", Uuid::new_v4().simple());
         // Held from the first moment on, so that a start that fails leaves nothing behind either.
-        let mut server = Self {
-            name: format!("run-{}-{number}", std::process::id()),
-            folder: PathBuf::new(),
-            url: String::new(),
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            pid: 0,
-        };
+        let mut server = Self { name, url: String::new(), folder: PathBuf::new(), pid: 0 };
         server.up().await;
         server
+    }
+
+    /// Starts it again, at the same port.
+    pub async fn up(&mut self) {
+        self.script(&["start"]).await;
+        let variables = self.script(&["env"]).await;
+        let variable = |name: &str| {
+            let line = variables.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            line.unwrap_or_else(|| panic!("no {name} in {variables}")).to_owned()
+        };
+        let url = variable("DATABASE_URL");
+        assert!(self.url.is_empty() || self.url == url, "somebody has taken its port meanwhile");
+        self.url = url;
+        self.folder = PathBuf::from(variable("DATABASE_DIR"));
+        self.pid = variable("DATABASE_PID").parse().expect("a process id");
+    }
+
+    /// Ends it as a crash does, without a last word to clients or disk (`pg_ctl stop -m immediate`).
+    pub async fn crash(&self) {
+        let status = Command::new("kill").arg("-QUIT").arg(self.pid.to_string()).status().await;
+        assert!(status.expect("kill runs").success());
+        self.script(&["stop"]).await;
     }
 
     /// Where clients find it.
@@ -40,51 +57,17 @@ impl Server {
         &self.url
     }
 
-    /// Where clients find it by way of a proxy at `address`.
-    #[must_use]
-    pub fn url_at(&self, address: SocketAddr) -> String {
-        self.url.replace(&self.address.to_string(), &address.to_string())
-    }
-
     /// Where it listens. It stays the same for the server's life.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        let (_, place) = self.url.rsplit_once('@').expect("a URL with a user");
+        place.split('/').next().and_then(|address| address.parse().ok()).expect("a URL with an address")
     }
 
-    /// A client of it.
-    ///
-    /// # Errors
-    /// It is not there.
-    pub async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
-        let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await?;
-        tokio::spawn(connection);
-        Ok(client)
-    }
-
-    /// Starts it again.
-    pub async fn up(&mut self) {
-        self.script(&["start"]).await;
-        let variables = self.script(&["env"]).await;
-        let variable = |name: &str| {
-            let line = variables.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-            line.unwrap_or_else(|| panic!("no {name} in {variables}")).to_owned()
-        };
-        self.folder = PathBuf::from(variable("DATABASE_DIR"));
-        self.url = variable("DATABASE_URL");
-        self.address.set_port(variable("DATABASE_PORT").parse().expect("a port"));
-        self.pid = variable("DATABASE_PID").parse().expect("a process id");
-    }
-
-    /// Stops it in order, without waiting for its clients ("fast"). Its data stay.
-    pub async fn down(&self) {
-        self.script(&["stop"]).await;
-    }
-
-    /// Stops it at once, as a crash does ("immediate"): at the next start it recovers from its log.
-    pub async fn down_at_once(&self) {
-        signal("QUIT", &[self.pid]).await;
-        self.script(&["stop"]).await;
+    /// Where clients find it by way of a proxy at `address`.
+    #[must_use]
+    pub fn url_at(&self, address: SocketAddr) -> String {
+        self.url.replace(&self.address().to_string(), &address.to_string())
     }
 
     /// Halts all its processes: connections stay, and nothing moves on them.
@@ -104,6 +87,55 @@ impl Server {
         let path = format!("/proc/{0}/task/{0}/children", self.pid);
         let children = std::fs::read_to_string(path).unwrap_or_default();
         children.split_whitespace().map(|pid| pid.parse().expect("a process id")).collect()
+    }
+
+    /// Ends it in order, and its clients' connections with it (`pg_ctl stop -m fast`).
+    pub async fn down(&self) {
+        self.script(&["stop"]).await;
+    }
+
+    /// A new database on it.
+    pub async fn database(&self) -> Database {
+        Database::create_at(&self.url).await
+    }
+
+    /// Lets it speak TLS with new connections that want it.
+    pub async fn encrypt(&self, issued: &Issued) {
+        let certificate = secret_file(&self.folder, "server.crt", &issued.certificate_pem);
+        let key = secret_file(&self.folder, "server.key", &issued.key_pem);
+        self.give(&[&certificate, &key]);
+        let settings = [
+            format!("ALTER SYSTEM SET ssl_cert_file = '{}'", certificate.display()),
+            format!("ALTER SYSTEM SET ssl_key_file = '{}'", key.display()),
+            "ALTER SYSTEM SET ssl = on".to_owned(),
+            "SELECT pg_reload_conf()".to_owned(),
+        ];
+        let database = self.database().await;
+        let client = database.connect().await;
+        for sql in settings {
+            client.batch_execute(&sql).await.expect("it is set");
+        }
+        // The server takes it up by itself, soon.
+        let shows = async {
+            loop {
+                let client = database.connect().await;
+                let row = client.query_one("SHOW ssl", &[]).await.expect("it is told");
+                if row.get::<_, &str>(0) == "on" {
+                    return;
+                }
+                crate::look_again().await;
+            }
+        };
+        tokio::time::timeout(crate::DEADLINE, shows).await.expect("it speaks TLS");
+    }
+
+    /// Where the server runs as another user, it has to own its key.
+    fn give(&self, files: &[&Path]) {
+        use std::os::unix::fs::MetadataExt as _;
+        let owner = std::fs::metadata(self.folder.join("data")).expect("its data");
+        for file in files {
+            std::os::unix::fs::chown(file, Some(owner.uid()), Some(owner.gid())).expect("it is given");
+        }
     }
 
     async fn script(&self, arguments: &[&str]) -> String {
@@ -136,12 +168,8 @@ impl Drop for Server {
         let backends = self.backends().into_iter().map(|pid| pid.to_string());
         let _ = std::process::Command::new("kill").arg("-CONT").args(backends).stderr(Stdio::null()).status();
         let mut command = std::process::Command::new(script());
-        command.arg("stop").env("DATABASE_NAME", &self.name).stdin(Stdio::null());
-        let stopped = command.status().is_ok_and(|status| status.success());
-        if stopped && !std::thread::panicking() && !self.folder.as_os_str().is_empty() {
-            // What is left is removed by a later run.
-            let _ = std::fs::remove_dir_all(&self.folder);
-        }
+        // What is left is removed when this process has ended.
+        let _ = command.arg("remove").env("DATABASE_NAME", &self.name).stdin(Stdio::null()).status();
     }
 }
 

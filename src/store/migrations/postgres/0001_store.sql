@@ -97,14 +97,16 @@ END
 $$;
 
 CREATE TABLE outbox (
-    number   BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    command  BIGINT NOT NULL REFERENCES commands (arrival),
-    -- Which share of the work it belongs to: the number of its connection modulo 64.
-    slot     SMALLINT NOT NULL,
+    number     BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    command    BIGINT NOT NULL REFERENCES commands (arrival),
+    -- That of the command; modulo 64 it is the slot.
+    connection BIGINT NOT NULL,
     -- The event's id if the message is one.
-    event_id UUID,
-    message  TEXT NOT NULL
+    event_id   UUID,
+    message    TEXT NOT NULL
 );
+
+CREATE INDEX outbox_events ON outbox (connection, number) WHERE event_id IS NOT NULL;
 
 CREATE INDEX outbox_command ON outbox (command);
 

@@ -1,6 +1,4 @@
-//! Whole adapters that share a database.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+//! What an instance still has to say that was overtaken while it was stopped.
 
 use guest_connection_adapter::proto::CommandState;
 use harness::proxy::Direction;
