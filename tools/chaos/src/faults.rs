@@ -12,9 +12,7 @@ use crate::history::FaultSeen;
 use crate::outages;
 use crate::plan::{Disturbance, Fault, Leg, Stop, Tracks};
 use crate::stage::{self, Instance, Stage};
-
-/// For how long what is sent to the upstream is held before an instance is frozen: less than an attempt takes.
-const HOLD: Duration = Duration::from_millis(150);
+use crate::terms::HOLD;
 
 /// What has happened so far.
 #[derive(Debug, Default)]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use rand::rngs::StdRng;
+use simulator::Rule;
 
 use crate::plan::{Disturbance, Fault, Leg, Stop, Tracks};
 use crate::plan_faults::{self, Parties, RESTART, between, whole_ms};
@@ -18,6 +19,11 @@ const DATABASE_RESTART: Duration = Duration::from_secs(3);
 
 /// How long it takes to restart all instances one after another, and what each is given of it.
 const ROLL_EACH: Duration = Duration::from_millis(2_500);
+
+/// How many PATCHes are slow when an instance is killed, how slow, and from when on before that.
+const SLOW_COUNT: u64 = 12;
+const SLOW: Duration = Duration::from_millis(450);
+const SLOW_BEFORE: Duration = Duration::from_millis(300);
 
 /// Makes of the tracks for one instance those for `count`, which share a database.
 pub fn spread(
@@ -38,8 +44,24 @@ pub fn spread(
         track
             .push(Fault { instance: Some(instance), ..Fault::new(at, Duration::ZERO, Disturbance::Restart) });
         track.sort_by_key(|fault| fault.at);
-        for fault in track.iter().filter(|fault| fault.disturbance != Disturbance::Restart) {
-            tracks.upstream.extend(plan_faults::misfortunes(rng, fault, parties.hot));
+        for fault in &track {
+            match fault.disturbance {
+                // So that it meets PATCHes under way.
+                Disturbance::Kill => {
+                    let slow = Disturbance::Upstream(Rule::patch().times(SLOW_COUNT).delay(SLOW));
+                    tracks.upstream.push(Fault::new(
+                        fault.at.saturating_sub(SLOW_BEFORE),
+                        Duration::ZERO,
+                        slow,
+                    ));
+                    tracks.upstream.extend(plan_faults::misfortunes(rng, fault, parties.hot));
+                }
+                Disturbance::Freeze => {
+                    tracks.upstream.extend(plan_faults::misfortunes(rng, fault, parties.hot));
+                }
+                // What hangs at the upstream is not held before it.
+                _ => {}
+            }
         }
         tracks.adapters.push(track);
     }

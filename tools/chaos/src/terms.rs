@@ -25,7 +25,11 @@ pub const INSTANCE_LEASE: Duration = Duration::from_millis(1_500);
 
 /// How long one of several instances sleeps beyond the quiet time after its lease, at most: what it was about to send is older
 /// then than what others have sent since.
-pub const OVERSLEEP_LONG_MAX: Duration = Duration::from_millis(2_500);
+pub const OVERSLEEP_LONG_MAX: Duration = Duration::from_secs(4);
+
+/// For how long what is sent to the upstream is held before an instance is frozen; less than [`ATTEMPT`], so that what is held is
+/// waited for.
+pub const HOLD: Duration = Duration::from_millis(400);
 
 /// How long a proxy before the upstream holds everything, at most.
 pub const STALL_MAX: Duration = Duration::from_millis(500);

@@ -136,7 +136,7 @@ fn nothing_older_is_excused_of_others_or_at_other_times() {
     // What was accepted while it was frozen is another claim.
     found(check, |history| {
         freeze(history);
-        command(history, "archive").accept_time = at(110);
+        command(history, "archive").accept_time = at(510);
         late(history, 6_100, 0);
         heal(history, 8_200, 200);
     });

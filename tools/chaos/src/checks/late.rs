@@ -7,6 +7,8 @@
 //! Where a single instance is frozen for less than the quiet time after its lease nothing of this happens, so runs of one are
 //! looked at without any of these excuses.
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use simulator::Entry;
 
@@ -19,8 +21,8 @@ use crate::terms;
 /// How long after the end of a freeze what was written before it may arrive: a proxy may hold it, and the machine is busy.
 const PASSAGE: TimeDelta = TimeDelta::milliseconds(1_500);
 
-fn settle() -> TimeDelta {
-    TimeDelta::from_std(terms::SETTLE).unwrap_or_default()
+fn span(duration: Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or_default()
 }
 
 fn freezes<'a>(history: &'a History, entry: &Entry) -> impl Iterator<Item = &'a FaultSeen> {
@@ -49,8 +51,10 @@ pub fn is_late(history: &History, index: &Index<'_>, entry: &Entry) -> bool {
     let Some(command) = command(history, index, entry) else { return false };
     freezes.any(|freeze| {
         // Up to then nobody else begins anything on its connection.
-        let (from, until) = (freeze.from + settle(), freeze.until + PASSAGE);
-        command.accept_time < freeze.from && (from..=until).contains(&entry.received_at)
+        let (from, until) = (freeze.from + span(terms::SETTLE), freeze.until + PASSAGE);
+        // Before it stops what it sends may be held.
+        let stops = freeze.from + span(terms::HOLD);
+        command.accept_time < stops && (from..=until).contains(&entry.received_at)
     })
 }
 
@@ -62,7 +66,7 @@ pub fn is_given_up(history: &History, entry: &Entry, time: Time) -> bool {
     let mut freezes = freezes(history, entry);
     let is_frozen = freezes.any(|freeze| {
         let was_open = entry.received_at <= freeze.until && end(entry).is_none_or(|end| end >= freeze.from);
-        was_open && time > freeze.from + settle()
+        was_open && time > freeze.from + span(terms::SETTLE)
     });
     is_frozen && !is_applied_later
 }

@@ -30,8 +30,8 @@ const PACED: TimeDelta = TimeDelta::seconds(55);
 const PACED_GAP: TimeDelta = TimeDelta::seconds(3);
 
 /// The same of several instances. Each has a pace of its own for an organisation, and a connection waits for the one that it falls
-/// to; the others do not fill the gaps.
-const PACED_GAP_SHARED: TimeDelta = TimeDelta::seconds(5);
+/// to; the others, which may have nothing to send for it, do not fill the gaps.
+const PACED_GAP_SHARED: TimeDelta = TimeDelta::seconds(10);
 
 /// So many requests within this time are much.
 const BUSY_COUNT: usize = 20;
