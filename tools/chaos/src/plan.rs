@@ -318,12 +318,13 @@ impl Plan {
     pub fn new(seed: u64, duration: Duration, cluster: Cluster) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let organizations: Vec<Uuid> = (0..ORGANIZATIONS).map(|_| plan_load::id(&mut rng)).collect();
-        let load = plan_load::load(&mut rng, duration, &organizations, cluster.instances);
+        let mut load = plan_load::load(&mut rng, duration, &organizations, cluster.instances);
         let parties = plan_faults::Parties { hot: &load.hot, organizations: &organizations };
         let mut tracks = plan_faults::tracks(&mut rng, duration, &parties);
         let mut configuration = format!("{}{}", terms::durations(), terms::bounds(&mut rng));
         if cluster.is_shared() {
             plan_cluster::spread(&mut rng, duration, cluster.instances, &parties, &mut tracks);
+            plan_cluster::finale(&mut rng, duration, &organizations, &mut load, &mut tracks);
             configuration.push_str(&terms::cluster(cluster));
         }
         let plan_load::Load { wishes, garbage, steps, .. } = load;

@@ -5,11 +5,14 @@ use std::time::Duration;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use simulator::Rule;
+use uuid::Uuid;
 
-use crate::plan::{Disturbance, Fault, Leg, Stop, Tracks};
+use crate::history::{Door, What};
+use crate::plan::{Disturbance, Fault, Form, Leg, Step, Stop, Tracks, Wish};
 use crate::plan_faults::{self, Parties, RESTART, between, whole_ms};
+use crate::plan_load::{self, Load};
 use crate::plan_outages;
-use crate::terms::{INSTANCE_LEASE, LEASE, OVERSLEEP_LONG_MAX, OVERSLEEP_MAX, SETTLE};
+use crate::terms::{HOLD, INSTANCE_LEASE, LEASE, OVERSLEEP_LONG_MAX, OVERSLEEP_MAX, SETTLE};
 
 /// What an instance needs after a fault to say what it still has to say, at least.
 const BREATH: Duration = Duration::from_secs(2);
@@ -19,6 +22,10 @@ const DATABASE_RESTART: Duration = Duration::from_secs(3);
 
 /// How long it takes to restart all instances one after another, and what each is given of it.
 const ROLL_EACH: Duration = Duration::from_millis(2_500);
+
+/// When the finale begins after everything else, and what is left of it once others may begin something newer.
+const FINALE_PAUSE: Duration = Duration::from_secs(2);
+const FINALE_REST: Duration = Duration::from_secs(3);
 
 /// How many PATCHes are slow when an instance is killed, how slow, and from when on before that.
 const SLOW_COUNT: u64 = 12;
@@ -68,6 +75,45 @@ pub fn spread(
     tracks.upstream.sort_by_key(|fault| fault.at);
     tracks.database = database(rng, calm);
     tracks.network = network(rng, calm, count);
+}
+
+/// After all else an instance is asked for something on every busy connection and stops with that on its way; others are asked for
+/// the contrary when that may be begun. What comes late then comes last, so that the end shows whether it was healed.
+pub fn finale(
+    rng: &mut StdRng,
+    duration: Duration,
+    organizations: &[Uuid],
+    load: &mut Load,
+    tracks: &mut Tracks,
+) {
+    let count = tracks.adapters.len();
+    let (instance, at) = (rng.random_range(0..count), duration + FINALE_PAUSE);
+    let lasts = LEASE + SETTLE + FINALE_REST;
+    tracks.adapters[instance]
+        .push(Fault { instance: Some(instance), ..Fault::new(at, lasts, Disturbance::FreezeHolding) });
+    for (number, guest) in load.hot.clone().into_iter().enumerate() {
+        let archived: bool = rng.random();
+        let newer = at + HOLD + LEASE + SETTLE + FINALE_REST / 5;
+        for (kind, at, archived, instance) in
+            [("late", at + HOLD / 4, archived, instance), ("newer", newer, !archived, (instance + 1) % count)]
+        {
+            let what = What::Wish(load.wishes.len());
+            load.wishes.push(Wish {
+                kind: kind.to_owned(),
+                requester: plan_load::organization_of(guest, organizations),
+                key: format!("{kind}-{number}"),
+                guest,
+                archived,
+                trace: plan_load::id(rng).simple().to_string(),
+                issued_ms: None,
+                expires_ms: None,
+            });
+            let (door, form) = (Door::Grpc, Form::Json);
+            let step = Step { at, what, door, instance, timeout: None, tries: 2, form, wants_reply: false };
+            load.steps.push(step);
+        }
+    }
+    load.steps.sort_by_key(|step| step.at);
 }
 
 /// Each of several instances has its faults; that two or all have some at once happens.
@@ -136,7 +182,6 @@ mod tests {
     use std::collections::{HashMap, HashSet};
 
     use super::*;
-    use crate::history::What;
     use crate::plan::{Cluster, Plan};
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -186,12 +231,47 @@ mod tests {
                 assert!(pair[0].at + pair[0].lasts < pair[1].at, "seed {seed}: {pair:?}");
             }
             let middle = plan_outages::calm(MINUTE) / 2;
+            let (last, others): (Vec<&Fault>, Vec<&Fault>) =
+                adapters.iter().flatten().partition(|fault| fault.at > MINUTE);
+            assert!(
+                matches!(last.as_slice(), [Fault { disturbance: Disturbance::FreezeHolding, .. }]),
+                "{last:?}"
+            );
+            assert!(others.iter().all(|fault| fault.at < plan_outages::calm(MINUTE)));
             let rolled: Vec<_> = adapters
                 .iter()
                 .filter_map(|track| track.iter().find(|fault| fault.at >= middle))
                 .map(|fault| (fault.at, fault.disturbance == Disturbance::Restart))
                 .collect();
             assert_eq!(rolled, [0, 1, 2].map(|place| (middle + ROLL_EACH * place, true)), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn in_the_end_something_newer_comes_while_an_instance_is_frozen() {
+        for seed in 0..20 {
+            let plan = Plan::new(seed, MINUTE, THREE);
+            let (frozen, freeze) = (0..3)
+                .filter_map(|instance| Some((instance, plan.tracks.adapters[instance].last()?)))
+                .find(|(_, fault)| fault.at > MINUTE)
+                .unwrap();
+            let steps = |kind: &str| -> Vec<_> {
+                let is_one =
+                    |step: &&Step| matches!(step.what, What::Wish(wish) if plan.wishes[wish].kind == kind);
+                plan.steps
+                    .iter()
+                    .filter(is_one)
+                    .map(|step| (step.at.saturating_sub(freeze.at), step.instance))
+                    .collect()
+            };
+            let (late, newer) = (steps("late"), steps("newer"));
+            assert_eq!((late.len(), newer.len()), (8, 8));
+            assert!(late.iter().all(|(after, instance)| *instance == frozen && *after < HOLD), "{late:?}");
+            let (from, until) = (HOLD + LEASE + SETTLE, HOLD + freeze.lasts);
+            let is_between = |(after, instance): &(Duration, usize)| {
+                *instance != frozen && from < *after && *after < until
+            };
+            assert!(newer.iter().all(is_between), "{newer:?}");
         }
     }
 

@@ -72,10 +72,15 @@ pub fn load(rng: &mut StdRng, duration: Duration, organizations: &[Uuid], instan
     load
 }
 
+/// The organisation that a guest is of.
+pub fn organization_of(guest: Uuid, organizations: &[Uuid]) -> Uuid {
+    organizations[usize::from(guest.as_bytes()[0]) % organizations.len()]
+}
+
 impl Draft<'_> {
     /// The organisation that a guest is of, each time the same.
     fn of(&self, guest: Uuid) -> Uuid {
-        self.organizations[usize::from(guest.as_bytes()[0]) % self.organizations.len()]
+        organization_of(guest, self.organizations)
     }
 
     fn wish(&mut self, at: Duration) {

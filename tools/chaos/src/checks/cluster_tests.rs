@@ -148,6 +148,7 @@ fn an_answer_that_a_frozen_instance_does_not_read_holds_nothing_up() {
         history.journal[0].status = None;
         history.journal[0].ended_at = Some(at(until));
         let entry = &mut history.journal[1];
+        entry.peer = Some(instance::source(1).into());
         (entry.received_at, entry.status_at, entry.ended_at, entry.applied_at) =
             (at(next), Some(at(next + 10)), Some(at(next + 10)), Some(at(next)));
     };

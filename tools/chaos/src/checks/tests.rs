@@ -291,10 +291,15 @@ fn a_dead_letter_that_the_upstream_did_not_ask_for() {
     assert!(broken(&history).is_empty(), "what has expired was not refused");
 }
 
+/// A single instance took its time.
+fn late(history: &mut History) {
+    history.instances = 1;
+    command(history, "archive").finish_time = Some(at(4_000));
+}
+
 #[test]
 fn a_command_that_waits_for_the_trouble_of_another_organization() {
     let check = "one organisation's trouble holds up no other";
-    let late = |history: &mut History| command(history, "archive").finish_time = Some(at(4_000));
     found(check, late);
     // What is wrong with its own organisation, with all or with its own connection may hold it up.
     let excused = |excuse: &dyn Fn(&mut History)| {
