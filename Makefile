@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down test chaos citizen locks soak fuzz fmt lint-proto lint-deploy sbom deny clean
+.PHONY: help setup build demo up down test chaos citizen locks scale soak fuzz fmt lint-proto lint-deploy sbom deny clean
 
 binaries := $(or $(CARGO_TARGET_DIR),target)/debug
 # Most tests wait for something; so more of them than there are cores run at once.
@@ -41,6 +41,9 @@ citizen: build ## measure outages, isolation, pace and fairness against the simu
 
 locks: build ## measure what TLS and bearer tokens cost a call and a connection, side by side (not part of `make test`)
 	@$(binaries)/locks
+
+scale: build ## measure one, two and three instances, with SQLite and PostgreSQL, side by side (about 2 min; not part of `make test`)
+	@scripts/broker run -- scripts/database run -- $(binaries)/scale
 
 soak: build ## long and large runs, or one PART of them: drain, absence, alarm, deferral, hang (not part of `make test`)
 	@$(binaries)/chaos soak $(if $(PART),--part $(PART)) $(if $(MESSAGES),--messages $(MESSAGES))

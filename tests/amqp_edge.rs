@@ -14,6 +14,8 @@
 mod consumer;
 #[path = "amqp_edge/panics.rs"]
 mod panics;
+#[path = "amqp_edge/partitions.rs"]
+mod partitions;
 #[path = "amqp_edge/pipeline.rs"]
 mod pipeline;
 #[path = "amqp_edge/publisher.rs"]

@@ -2,20 +2,22 @@
 
 use std::future::ready;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use lapin::message::Delivery;
 use lapin::options::BasicAckOptions;
+use opentelemetry::metrics::Counter;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use super::access::Sender;
 use super::decode::{Decoded, Rules, decode};
+use super::generation::Source;
 use super::lane::Purpose;
 use super::publish::BrokerPublisher;
 use super::render::{Publishing, render};
@@ -29,6 +31,7 @@ use crate::domain::record::{Door, Outcome};
 use crate::domain::trace::TraceContext;
 use crate::service::archiver::{Answer, Archiver, Submission};
 use crate::service::ports::Publication;
+use crate::telemetry::metrics;
 
 /// How much later than promised an answer may come before it is not waited for any more.
 const ANSWER_MARGIN: Duration = Duration::from_secs(5);
@@ -58,7 +61,18 @@ pub struct Counts {
     pub dead_letters: AtomicU64,
     /// Panics while a message was worked on.
     pub panics: AtomicU64,
+    /// Messages that came by a partition which their guest does not decide on.
+    pub misrouted: AtomicU64,
 }
+
+static MISROUTED: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    metrics::meter()
+        .u64_counter("adapter.amqp.misrouted")
+        .with_description(
+            "Messages whose routing key is not their guest: partitions cannot keep their order.",
+        )
+        .build()
+});
 
 /// Works on messages.
 pub struct Desk {
@@ -88,7 +102,11 @@ impl Desk {
     /// # Errors
     /// Nothing can be taken for now, and why. The delivery goes back to the queue with the channel, so none that came
     /// after it may be taken in from the same channel: it may be about the same connection.
-    pub fn receive(self: &Arc<Self>, delivery: Delivery) -> Result<BoxFuture<'static, Ending>, Refusal> {
+    pub fn receive(
+        self: &Arc<Self>,
+        delivery: Delivery,
+        source: &Source,
+    ) -> Result<BoxFuture<'static, Ending>, Refusal> {
         let hold_until = Instant::now() + self.settings.delivery_hold;
         let read = catch_unwind(AssertUnwindSafe(|| self.read(&delivery))).unwrap_or_else(|_| {
             self.counts.panics.fetch_add(1, Ordering::Relaxed);
@@ -98,8 +116,11 @@ impl Desk {
             Ok((_, decoded, _)) => decoded.trace.clone(),
             Err(_) => properties::trace(&delivery.properties),
         };
-        let span = spans::process(&self.settings, &delivery, &trace);
+        let span = spans::process(&self.settings, &delivery, source.number, &trace);
         let trace = spans::context_of(&span, &trace);
+        if let (Some(_), Ok((command, ..))) = (source.number, &read) {
+            self.check_route(&delivery, command);
+        }
         let work = Work { desk: Arc::clone(self), delivery, span: span.clone(), trace, hold_until };
         let (command, decoded, sender) = match read {
             Ok(read) => read,
@@ -123,6 +144,20 @@ impl Desk {
             Err(_) => None,
         };
         Ok(work.finish(command, answer).instrument(span).boxed())
+    }
+
+    /// Counts a message whose routing key is not its guest. It is worked on all the same.
+    fn check_route(&self, delivery: &Delivery, command: &Command) {
+        if delivery.routing_key.as_str() == command.connection.guest.0.hyphenated().to_string() {
+            return;
+        }
+        MISROUTED.add(1, &[]);
+        if self.counts.misrouted.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!(
+                "amqp: the routing key of a message is not its guest organisation in lower case; partitions cannot keep \
+                 the order of such messages; this is said once, and counted"
+            );
+        }
     }
 
     /// Reads a message. Who sent it comes first: a stranger does not even learn what is wrong with it.

@@ -55,6 +55,12 @@ pub fn is_about_a_message(error: &Error) -> bool {
     matches!(amqp_kind(error), Some(AMQPErrorKind::Soft(ACCESSREFUSED | PRECONDITIONFAILED)))
 }
 
+/// Whether what was asked about is not there.
+#[must_use]
+pub fn is_not_found(error: &Error) -> bool {
+    matches!(amqp_kind(error), Some(AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND)))
+}
+
 fn amqp_kind(error: &Error) -> Option<&AMQPErrorKind> {
     match error.kind() {
         ErrorKind::ProtocolError(error) => Some(error.kind()),

@@ -37,9 +37,29 @@ pub struct Link {
     access: watch::Receiver<Arc<Access>>,
 }
 
+/// Opens channels on a connection.
+#[derive(Clone)]
+pub struct Channels(Arc<Connection>);
+
+impl Channels {
+    /// Opens a channel, within `patience`.
+    ///
+    /// # Errors
+    /// Why not, for operators.
+    pub async fn open(&self, patience: Duration) -> Result<Channel, String> {
+        within(patience, "opening a channel", self.0.create_channel()).await
+    }
+
+    /// Whether the connection is there.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.0.status().connected()
+    }
+}
+
 /// A connection and its news.
 pub struct Session {
-    connection: Connection,
+    connection: Arc<Connection>,
     events: BoxStream<'static, Event>,
     /// The last error that was told; one of a channel alone may be told here too.
     last_error: Option<String>,
@@ -108,7 +128,11 @@ impl Link {
         }
     }
 
-    async fn attempt(&mut self) -> Result<Session, String> {
+    /// Connects, or says why not.
+    ///
+    /// # Errors
+    /// Why there is no connection, for operators.
+    pub async fn attempt(&mut self) -> Result<Session, String> {
         let access = self.access.borrow_and_update().clone();
         let settings = &self.settings;
         let name = format!("{} {}", settings.connection_name, self.purpose);
@@ -138,7 +162,7 @@ impl Link {
         let events = connection.events_listener().boxed();
         tracing::info!(purpose = self.purpose, "broker: connected");
         Ok(Session {
-            connection,
+            connection: Arc::new(connection),
             events,
             last_error: None,
             since: Instant::now(),
@@ -155,7 +179,13 @@ impl Session {
     /// # Errors
     /// Why not, for operators.
     pub async fn channel(&mut self, patience: Duration) -> Result<Channel, String> {
-        within(patience, "opening a channel", self.connection.create_channel()).await
+        self.channels().open(patience).await
+    }
+
+    /// For opening channels apart from it.
+    #[must_use]
+    pub fn channels(&self) -> Channels {
+        Channels(Arc::clone(&self.connection))
     }
 
     /// Since when it is there.

@@ -8,7 +8,10 @@
 //! - [`topology`]: exchanges, queues and bindings
 //! - [`properties`]: reading and writing message properties
 //! - [`decode`]: a message as a command; its formats are [`json`], [`protobuf`] and [`cloudevents`]
-//! - [`consume`]: the consumer, for ever; [`delivery`]: the way of one message; [`settle`]: the table of how it ends
+//! - [`generation`]: the queues that commands come by; [`fence`]: the mark behind the last message of one that is left;
+//!   [`retire`]: an operator's part in leaving them
+//! - [`consume`]: the consumer, for ever; [`row`]: what it consumes from, and [`tap`]: one queue of it; [`aside`]: when a
+//!   partition is left to another instance; [`delivery`]: the way of one message; [`settle`]: the table of how it ends
 //! - [`pause`]: no more is taken than there is room for
 //! - [`dead_letter`]: a copy of what was refused
 //! - [`render`]: a message of the outbox as AMQP wants it
@@ -16,12 +19,15 @@
 //! - [`spans`]: traces by the messaging conventions
 
 pub mod access;
+pub mod aside;
 pub mod cloudevents;
 pub mod consume;
 pub mod dead_letter;
 pub mod decode;
 pub mod delivery;
 pub mod fault;
+pub mod fence;
+pub mod generation;
 pub mod json;
 pub mod lane;
 pub mod link;
@@ -31,10 +37,13 @@ pub mod properties;
 pub mod protobuf;
 pub mod publish;
 pub mod render;
+pub mod retire;
 pub mod round;
+pub mod row;
 pub mod settings;
 pub mod settle;
 pub mod spans;
+pub mod tap;
 pub mod tls;
 pub mod topology;
 pub mod transport;

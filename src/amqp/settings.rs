@@ -24,6 +24,10 @@ pub struct Settings {
     pub names: Names,
     /// Whether exchanges, queues and bindings are declared. Otherwise they are looked for.
     pub declare: bool,
+    /// Over how many queues commands are spread by their connection; 0 for one queue that all instances share.
+    pub partitions: u16,
+    /// The number that is being left for this one.
+    pub partitions_from: Option<u16>,
     /// Messages that the broker hands out ahead of their acknowledgement, at least 1.
     pub prefetch: u16,
     /// How long a message is held before it is settled one way or another.
@@ -142,6 +146,8 @@ impl Settings {
             connection_name: env!("CARGO_PKG_NAME").to_owned(),
             names: Names::default(),
             declare: true,
+            partitions: 0,
+            partitions_from: None,
             prefetch: 256,
             delivery_hold: Duration::from_secs(60),
             grace: Duration::from_secs(5),

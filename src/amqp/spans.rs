@@ -15,7 +15,12 @@ const DEFAULT_EXCHANGE: &str = "amq.default";
 
 /// The span of one delivery: a trace of its own, linked to the sender's, since a queue lies between.
 #[must_use]
-pub fn process(settings: &Settings, delivery: &Delivery, sender: &TraceContext) -> Span {
+pub fn process(
+    settings: &Settings,
+    delivery: &Delivery,
+    partition: Option<u32>,
+    sender: &TraceContext,
+) -> Span {
     let queue = settings.names.commands_queue.as_str();
     let span = tracing::info_span!(
         parent: None,
@@ -26,6 +31,7 @@ pub fn process(settings: &Settings, delivery: &Delivery, sender: &TraceContext) 
         "messaging.operation.type" = "process",
         messaging.operation.name = "process",
         messaging.destination.name = queue,
+        messaging.destination.partition.id = partition.map(|number| number.to_string()),
         messaging.rabbitmq.destination.routing_key = delivery.routing_key.as_str(),
         messaging.message.id = properties::some(delivery.properties.message_id()),
         messaging.message.conversation_id = properties::some(delivery.properties.correlation_id()),

@@ -5,6 +5,7 @@ mod certificate;
 mod files;
 mod journal;
 mod organizations;
+pub mod partitions;
 mod settings;
 
 use std::net::SocketAddr;
@@ -265,6 +266,7 @@ fn open_broker(
     let publisher = BrokerPublisher::new(settings.clone(), readiness);
     let (links, stop) = (publisher.clone(), stops.broker.clone());
     tasks.parts.spawn(async move { done(links.run(stop)).await });
+    let seat = store.tenure().seat();
     let (store, load, gate) = (store.clone(), archiver.load().clone(), archiver.gate().clone());
     let resume: Resume = Arc::new(move || {
         let (store, load, gate) = (store.clone(), load.clone(), gate.clone());
@@ -274,7 +276,7 @@ fn open_broker(
             gate.available().await;
         })
     });
-    let consumer = Consumer::new(settings, archiver.clone(), publisher.clone(), readiness, resume);
+    let consumer = Consumer::new(settings, archiver.clone(), publisher.clone(), readiness, resume, seat);
     tasks.doors.spawn(done(consumer.run(stops.doors.clone())));
     Arc::new(publisher)
 }

@@ -63,7 +63,10 @@ impl Config {
                 bytes_max: self.limits.in_flight_bytes_max,
                 backlog_max: self.limits.backlog_max,
                 calls_max: self.grpc.in_flight_max,
-                messages_max: self.amqp.as_ref().map_or(0, |amqp| usize::from(amqp.prefetch)),
+                messages_max: self
+                    .amqp
+                    .as_ref()
+                    .map_or(0, |amqp| usize::from(amqp.prefetch.max(amqp.partitions))),
                 recovered_max: self.limits.in_flight_max.div_ceil(RECOVERY_DIVISOR),
             },
             gate: service::gate::Settings {
@@ -161,6 +164,8 @@ impl Config {
                 events_exchange: amqp.events_exchange.clone(),
             },
             declare: amqp.declare,
+            partitions: amqp.partitions,
+            partitions_from: amqp.partitions_from,
             prefetch: amqp.prefetch,
             delivery_hold: amqp.delivery_hold,
             drain: self.shutdown.drain_timeout.saturating_sub(flush_timeout),

@@ -2,6 +2,7 @@
 
 mod admin;
 mod check;
+mod partitions;
 mod signals;
 
 use std::error::Error;
@@ -61,6 +62,9 @@ enum Command {
         #[command(flatten)]
         source: Source,
     },
+    /// Changes the number of partitions
+    #[command(subcommand)]
+    Partitions(partitions::Act),
     /// Prints a configuration file with every key, its meaning and its default
     ExampleConfig,
 }
@@ -112,6 +116,7 @@ where
         }
         Command::Forget { whose, source } => act(&source, |config| admin::forget(config, &whose)),
         Command::Audit { page, source } => act(&source, |config| admin::audit(config, &page)),
+        Command::Partitions(act) => partitions::run(&act),
         Command::ExampleConfig => print(&reference::example()),
     }
 }

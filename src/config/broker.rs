@@ -12,8 +12,15 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::fault::Faults;
+use super::rules::within;
 use super::sections::Config;
 use crate::mycreditapp::roots;
+
+/// More queues than anybody has instances.
+const PARTITIONS_MAX: u16 = 64;
+
+/// Numbers are added to names, which have 255 bytes at most.
+const PARTITIONED_NAME_LENGTH_MAX: usize = 240;
 
 /// The RabbitMQ door.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -55,7 +62,14 @@ pub struct Amqp {
     pub principal: Option<String>,
     /// Whether exchanges, queues and bindings are declared at start. Otherwise they must be there.
     pub declare: bool,
-    /// Deliveries in hand, at most.
+    /// Over how many queues commands are spread, by their guest, so that their order is kept however many instances there
+    /// are; at most 64. 0 is one queue that all instances share, in whatever order. Before you change it on a system that
+    /// runs, read "Changing the number" in `docs/amqp.md`.
+    pub partitions: u16,
+    /// The number of partitions that is being left; 0 is the one queue. Only while `partitions` is being changed.
+    #[schemars(example = 2)]
+    pub partitions_from: Option<u16>,
+    /// Deliveries in hand, at most, of all partitions together; but at least one of each.
     pub prefetch: u16,
     /// The exchange that commands are published to.
     pub commands_exchange: String,
@@ -153,6 +167,7 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
     let Some(amqp) = &config.amqp else { return };
     encryption(amqp, faults);
     login(amqp, faults);
+    partitions(amqp, faults);
     if let Some(name) = amqp.principal.as_ref().filter(|name| !config.principals.contains_key(*name)) {
         faults.push("amqp.principal", format!("is `{name}`, must be a name under `principals`"));
     }
@@ -160,6 +175,28 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
     if amqp.identify == Identify::UserId && amqp.principal.is_none() && !has_users {
         let rule = "is `user_id`, but no principal has `amqp_users`: every message would be refused";
         faults.push("amqp.identify", rule);
+    }
+}
+
+fn partitions(amqp: &Amqp, faults: &mut Faults) {
+    within("amqp.partitions", amqp.partitions, 0, PARTITIONS_MAX, faults);
+    if let Some(from) = amqp.partitions_from {
+        within("amqp.partitions_from", from, 0, PARTITIONS_MAX, faults);
+        if from == amqp.partitions {
+            faults.push("amqp.partitions_from", format!("is {from}, as `amqp.partitions` is"));
+        }
+    }
+    if amqp.partitions == 0 && amqp.partitions_from.is_none() {
+        return;
+    }
+    for (key, name) in
+        [("amqp.commands_queue", &amqp.commands_queue), ("amqp.commands_exchange", &amqp.commands_exchange)]
+    {
+        if name.len() > PARTITIONED_NAME_LENGTH_MAX {
+            let rule =
+                format!("must have at most {PARTITIONED_NAME_LENGTH_MAX} bytes with `amqp.partitions`");
+            faults.push(key, format!("is `{name}`, {rule}"));
+        }
     }
 }
 

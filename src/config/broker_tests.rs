@@ -86,3 +86,20 @@ fn who_sends_must_be_a_principal() {
     let known = format!("[amqp]\nidentify = 'user_id'\n{legacy}amqp_users = ['u']");
     assert_eq!(faults(&place, &known), [""; 0]);
 }
+
+#[test]
+fn partitions_are_few_and_change_to_another_number() {
+    let place = place();
+    assert_eq!(faults(&place, "[amqp]\npartitions = 64\npartitions_from = 0"), [""; 0]);
+    assert_eq!(faults(&place, "[amqp]\npartitions = 0\npartitions_from = 4"), [""; 0]);
+    fault(&place, "[amqp]\npartitions = 65", "amqp.partitions", "from 0 to 64");
+    fault(&place, "[amqp]\npartitions_from = 65", "amqp.partitions_from", "from 0 to 64");
+    fault(
+        &place,
+        "[amqp]\npartitions = 4\npartitions_from = 4",
+        "amqp.partitions_from",
+        "as `amqp.partitions` is",
+    );
+    let long = format!("[amqp]\npartitions = 4\ncommands_queue = '{}'", "q".repeat(241));
+    fault(&place, &long, "amqp.commands_queue", "at most 240 bytes");
+}

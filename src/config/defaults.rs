@@ -138,6 +138,8 @@ impl Default for Amqp {
             identify: Identify::None,
             principal: None,
             declare: true,
+            partitions: 0,
+            partitions_from: None,
             prefetch: 256,
             commands_exchange: "guest-connections.commands".to_owned(),
             commands_queue: "guest-connections.commands".to_owned(),

@@ -112,6 +112,63 @@ async fn the_main_job_is_done_with_the_least_permissions() {
 }
 
 #[tokio::test]
+async fn partitions_are_declared_used_and_left_with_the_least_permissions() {
+    let place = Place::turn().await;
+    let stage = stage(&place).await;
+    let Names { commands, dead_letters, events } = &stage.names;
+    let queues = |count: u16| (0..count).map(move |number| format!("{commands}.{count}.{number}"));
+    let (two, three): (Vec<_>, Vec<_>) = (queues(2).collect(), queues(3).collect());
+    let (hash, next) = (format!("{commands}.2"), format!("{commands}.3"));
+    let list = |names: &[&String], more: &[&Vec<String>]| {
+        let names: Vec<_> =
+            names.iter().copied().chain(more.iter().copied().flatten()).map(String::as_str).collect();
+        any(&names)
+    };
+    let declared = list(&[commands, dead_letters, events, &hash, &next], &[&two, &three]);
+    let all =
+        list(&[commands, dead_letters, events, &hash, &next, &"amq.default".to_owned()], &[&two, &three]);
+    let read = list(&[commands, dead_letters, &hash, &next], &[&two, &three]);
+    place.permit(&stage.user, [&declared, &all, &read]).await;
+    let declaring = stage.setup.clone().config("amqp.declare = true\namqp.partitions = 2");
+    assert!(declaring.start_ready().await.terminate().await.0.success());
+
+    // As it runs from day to day.
+    let usual = list(&[dead_letters, events, &"amq.default".to_owned()], &[]);
+    place.permit(&stage.user, ["^$", &usual, &list(&[], &[&two])]).await;
+    let setup = stage.setup.clone().config("amqp.partitions = 2");
+    let adapter = setup.start_ready().await;
+    let guest = Uuid::new_v4();
+    stage.send(&guest.to_string(), None, &stage.upstream.message(guest, true, "partitioned")).await;
+    stage.upstream.command_when(&adapter, "partitioned", |command| command.finish_time.is_some()).await;
+    assert!(adapter.terminate().await.0.success());
+
+    // While their number changes: whoever gets to the end of an old queue deletes it.
+    let admin = declaring.config("amqp.partitions = 3\namqp.partitions_from = 2");
+    place.permit(&stage.user, [&declared, &all, &read]).await;
+    assert!(admin.start_ready().await.terminate().await.0.success());
+    place.permit(&stage.user, [&list(&[], &[&two]), &usual, &list(&[], &[&two, &three])]).await;
+    let setup = stage.setup.clone().config("amqp.partitions = 3\namqp.partitions_from = 2");
+    let adapter = setup.start_ready().await;
+    let operator = format!("operator-{}", Uuid::new_v4().simple());
+    let write = list(&[&hash, &"amq.default".to_owned()], &[]);
+    place.user(&operator, "pw", [&any(&[&hash]), &write, &any(&[commands])]).await;
+    let own = stage.upstream.setup(PROGRAM).broker(&stage.broker, &stage.names);
+    let lines = user_lines(own.directory(), &operator, "pw");
+    let own =
+        own.config("amqp.declare = false\namqp.partitions = 3\namqp.partitions_from = 2").config(&lines);
+    let own = own.config("amqp.check_interval = \"1s\"");
+    own.write();
+    let mut retire = tokio::process::Command::new(PROGRAM);
+    retire.args(["partitions", "retire", "--config", "adapter.toml"]).current_dir(own.directory());
+    let output = retire.output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let guest = Uuid::new_v4();
+    stage.send(&guest.to_string(), None, &stage.upstream.message(guest, true, "moved")).await;
+    stage.upstream.command_when(&adapter, "moved", |command| command.finish_time.is_some()).await;
+    assert!(adapter.terminate().await.0.success());
+}
+
+#[tokio::test]
 async fn a_permission_that_is_missing_is_named() {
     let place = Place::turn().await;
     let stage = stage(&place).await;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::pipeline::Pipeline;
 use crate::support::{Client, behind_proxy, in_time, not_ready, ready, settings};
 
-fn body(guest: Uuid, key: &str) -> Vec<u8> {
+pub fn body(guest: Uuid, key: &str) -> Vec<u8> {
     let requester = Uuid::from_u128(1);
     format!(
         r#"{{"requester_organization_id":"{requester}","guest_organization_id":"{guest}","archived":true,"idempotency_key":"{key}"}}"#

@@ -13,12 +13,13 @@ use guest_connection_adapter::domain::command::OrganizationId;
 use guest_connection_adapter::domain::lifecycle::Terms;
 use guest_connection_adapter::domain::reply::{Answer, Reply, Unauthorized};
 use guest_connection_adapter::domain::retry::Backoff;
+use guest_connection_adapter::domain::seat::Seat;
 use guest_connection_adapter::service;
 use guest_connection_adapter::service::archiver::Archiver;
 use guest_connection_adapter::service::ports::{Authorization, Clock, Patch, SystemClock, Upstream};
 use guest_connection_adapter::service::readiness::Readiness;
 use guest_connection_adapter::store::sqlite::{self, SqliteStore};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -116,6 +117,8 @@ pub struct Pipeline {
     pub patches: mpsc::UnboundedReceiver<Patch>,
     /// How often it was asked whether commands can be taken again.
     pub resumes: Arc<AtomicUsize>,
+    /// The place of this instance among others.
+    pub seat: watch::Sender<Seat>,
     shutdown: CancellationToken,
     running: JoinHandle<()>,
     _folder: tempfile::TempDir,
@@ -126,6 +129,13 @@ impl Pipeline {
     pub async fn start(settings: &Settings) -> Self {
         let pipeline = Self::start_held(settings).await;
         pipeline.upstream.permits.add_permits(1_000_000);
+        pipeline
+    }
+
+    /// The same, for an instance with this seat.
+    pub async fn start_seated(settings: &Settings, seat: Seat) -> Self {
+        let pipeline = Self::start(settings).await;
+        pipeline.seat.send_replace(seat);
         pipeline
     }
 
@@ -191,14 +201,27 @@ impl Pipeline {
             asked.fetch_add(1, Ordering::SeqCst);
             futures::future::ready(()).boxed()
         });
-        let consumer = Consumer::new(shared, archiver.clone(), publisher.clone(), &readiness, resume);
+        let seat = watch::Sender::new(Seat::ALONE);
+        let (place, archive) = (seat.subscribe(), archiver.clone());
+        let consumer = Consumer::new(shared, archive, publisher.clone(), &readiness, resume, place);
         let counts = consumer.counts();
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
         let running = tokio::spawn(async move {
             futures::future::join(consumer.run(stop.clone()), publisher.run(stop)).await;
         });
-        Self { readiness, archiver, counts, upstream, patches, resumes, shutdown, running, _folder: folder }
+        Self {
+            readiness,
+            archiver,
+            counts,
+            upstream,
+            patches,
+            resumes,
+            seat,
+            shutdown,
+            running,
+            _folder: folder,
+        }
     }
 
     pub async fn ready(&self) {

@@ -81,3 +81,25 @@ async fn a_row_that_is_held_and_a_change_that_is_refused_do_not_change_the_order
     world.settle(&record, applied()).await;
     world.check_books().await;
 }
+
+#[tokio::test]
+async fn many_that_wait_for_one_connection_leave_room_for_others() {
+    let world = World::new(PostgresHarness::new().await);
+    let store = world.store();
+    world.fresh(wish(1, "held")).await;
+    let holder = holder(&world, "SELECT 1 FROM connections").await;
+    // More than one batch can hold.
+    let mut waiting: Vec<_> =
+        (0..600).map(|number| store.accept(wish(1, &format!("key-{number}")).acceptance(), None)).collect();
+    let other = store.accept(wish(2, "other").acceptance(), Some(Uuid::now_v7()));
+    let accepted = timeout(DEADLINE, other).await.expect("it does not wait for them");
+    assert!(matches!(accepted, Ok(Accepted::Fresh(_, Some(Begun::Claimed(_))))), "{accepted:?}");
+    assert!(waiting.iter_mut().all(|accepting| accepting.now_or_never().is_none()));
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    let mut arrivals = Vec::new();
+    for accepting in waiting {
+        let Ok(Accepted::Fresh(record, None)) = accepting.await else { panic!("not new") };
+        arrivals.push(record.arrival);
+    }
+    assert!(arrivals.is_sorted());
+}

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use guest_connection_adapter::domain::command::OrganizationId;
+use guest_connection_adapter::domain::connection::Connection;
 use guest_connection_adapter::domain::record::State;
 use guest_connection_adapter::service::ports::{Accepted, Begun, Store};
 use guest_connection_adapter::store::postgres::PostgresStore;
@@ -15,10 +17,12 @@ use uuid::Uuid;
 use super::{PostgresHarness, settings_at};
 use crate::conformance::world::{RETENTION, TERMS, World, applied, count, wish};
 
-/// Waits until the store takes data again.
+/// Waits until the store takes data again: both who changes commands and who keeps house, on connections of their own.
 async fn takes_data(store: &Arc<dyn Store>) {
+    let nobody = OrganizationId(Uuid::max());
+    let connection = Connection { target: nobody, guest: nobody };
     let taking = async {
-        while store.probe().await.is_err() {
+        while store.probe().await.is_err() || store.begin_heal(connection).await.is_err() {
             look_again().await;
         }
     };

@@ -30,9 +30,18 @@ pub(super) struct Needs {
 pub(super) struct Taken {
     connections: HashSet<Connection>,
     keys: HashSet<(OrganizationId, String)>,
+    ids: HashSet<CommandId>,
 }
 
 impl Taken {
+    /// Adds what a change names. Whether none of it was there.
+    pub(super) fn add_first(&mut self, needs: &Needs) -> bool {
+        let connection = needs.connection.is_none_or(|connection| self.connections.insert(connection));
+        let key = needs.key.as_ref().is_none_or(|key| self.keys.insert(key.clone()));
+        let id = needs.id.is_none_or(|id| self.ids.insert(id));
+        connection && key && id
+    }
+
     fn add(&mut self, connection: Option<Connection>, key: Option<&(OrganizationId, String)>) {
         self.connections.extend(connection);
         self.keys.extend(key.cloned());

@@ -23,6 +23,9 @@ use crate::store::answer;
 /// Changes of one batch, at most.
 const BATCH_LENGTH_MAX: usize = 256;
 
+/// Changes among which those of a batch are picked. One connection with many that wait for one another leaves room for others.
+const WAITING_MAX: usize = 4_096;
+
 /// The wait if nothing of a batch could be done.
 const HELD_DELAY: Duration = Duration::from_millis(5);
 
@@ -132,12 +135,12 @@ impl Writer {
                     None => return,
                 }
             }
-            while waiting.len() < BATCH_LENGTH_MAX
+            while waiting.len() < WAITING_MAX
                 && let Ok(change) = self.queue.try_recv()
             {
                 waiting.push_back(change);
             }
-            let batch: Batch = waiting.drain(..waiting.len().min(BATCH_LENGTH_MAX)).collect();
+            let batch = pick(&mut waiting);
             let count = batch.len();
             let left = self.work(batch, &mut Taken::default()).await;
             if left.len() == count {
@@ -209,6 +212,21 @@ impl Writer {
         }
         done
     }
+}
+
+/// Takes the first of each connection, key and command: those behind it would have to wait for another batch anyway.
+fn pick(waiting: &mut VecDeque<Box<dyn Change>>) -> Batch {
+    let (mut batch, mut rest, mut taken) = (Batch::new(), VecDeque::new(), Taken::default());
+    for change in waiting.drain(..) {
+        let is_first = taken.add_first(change.needs());
+        if is_first && batch.len() < BATCH_LENGTH_MAX {
+            batch.push(change);
+        } else {
+            rest.push_back(change);
+        }
+    }
+    *waiting = rest;
+    batch
 }
 
 async fn transaction(

@@ -1,0 +1,225 @@
+//! What one, two and three instances do on this machine, with SQLite and with PostgreSQL: the drain of a backlog of messages,
+//! and calls; and whose processor time it is.
+//!
+//! All parts share the machine, the stand-in of the API and the clients in this process too, so this shows what a command costs
+//! and that instances do not get in one another's way, not how far they scale. `make scale`, in the environment of
+//! `scripts/broker run` and `scripts/database run`.
+
+#![allow(clippy::print_stdout, reason = "it is there to print")]
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "figures"
+)]
+
+use std::error::Error;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use harness::{Adapter, Broker, Database, Names, Setup, Upstream};
+use lapin::BasicProperties;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+/// Messages of a backlog, and connections that they are for.
+const MESSAGES: usize = 6_000;
+const GUESTS: usize = 2_000;
+
+/// How long is called, and by how many.
+const CALLING: Duration = Duration::from_secs(8);
+const CALLERS: usize = 64;
+
+/// Calls one at a time.
+const ALONE: usize = 500;
+
+type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
+/// Processor time in clock ticks, by part.
+#[derive(Clone, Copy, Default)]
+struct Ticks {
+    adapters: u64,
+    store: u64,
+    broker: u64,
+    rest: u64,
+}
+
+impl Ticks {
+    fn since(self, before: Self) -> Self {
+        Self {
+            adapters: self.adapters - before.adapters,
+            store: self.store - before.store,
+            broker: self.broker - before.broker,
+            rest: self.rest - before.rest,
+        }
+    }
+
+    /// Microseconds for each of `count`: a tick is 10 ms.
+    fn each(self, count: usize) -> [u64; 4] {
+        [self.adapters, self.store, self.broker, self.rest].map(|ticks| ticks * 10_000 / count.max(1) as u64)
+    }
+}
+
+/// The fields of `/proc/PID/stat` after the name: 1 is the parent, 11 to 14 are the times of the process and of children that
+/// have ended.
+fn stat(pid: &str) -> Option<Vec<u64>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = text.rsplit_once(") ")?;
+    Some(fields.split(' ').map(|field| field.parse().unwrap_or(0)).collect())
+}
+
+fn ticks_of(pid: &str) -> u64 {
+    stat(pid).map_or(0, |fields| fields[11..15].iter().sum())
+}
+
+/// A process and those that it has started.
+fn ticks_of_family(pid: &str) -> u64 {
+    let parent: u64 = pid.parse().unwrap_or(0);
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let children = entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| {
+        name.bytes().all(|byte| byte.is_ascii_digit())
+            && stat(name).is_some_and(|fields| fields.get(1) == Some(&parent))
+    });
+    ticks_of(pid) + children.map(|child| ticks_of(&child)).sum::<u64>()
+}
+
+fn ticks(adapters: &[Adapter]) -> Outcome<Ticks> {
+    Ok(Ticks {
+        adapters: adapters.iter().map(|adapter| ticks_of(&adapter.pid().to_string())).sum(),
+        store: ticks_of_family(&std::env::var("DATABASE_PID")?),
+        broker: ticks_of(&std::env::var("AMQP_PID")?),
+        rest: ticks_of("self"),
+    })
+}
+
+/// Where commands are kept, and how many instances there are.
+struct Way {
+    name: &'static str,
+    instances: usize,
+    is_postgres: bool,
+}
+
+const WAYS: [Way; 4] = [
+    Way { name: "SQLite", instances: 1, is_postgres: false },
+    Way { name: "PostgreSQL", instances: 1, is_postgres: true },
+    Way { name: "PostgreSQL", instances: 2, is_postgres: true },
+    Way { name: "PostgreSQL", instances: 3, is_postgres: true },
+];
+
+/// A percentile of sorted times, in microseconds.
+fn percentile(times: &[Duration], percent: usize) -> u128 {
+    times.get((times.len() * percent).div_ceil(100).saturating_sub(1)).map_or(0, Duration::as_micros)
+}
+
+/// Drains a backlog. Yields the rate, and the processor time of each message.
+async fn drain(setup: &Setup, way: &Way, upstream: &Upstream, broker: &Broker, names: &Names) -> Outcome {
+    // The queue is there once an instance has been.
+    setup.start_ready().await.terminate().await;
+    let mut events = broker.subscribe(&names.events).await;
+    let guests: Vec<Uuid> = (0..GUESTS).map(|_| Uuid::new_v4()).collect();
+    let messages = (0..MESSAGES).map(|number| {
+        let guest = guests[number % GUESTS];
+        let body = upstream.message(guest, number % 2 == 0, &format!("key-{number}")).to_string();
+        (guest.to_string(), BasicProperties::default().with_delivery_mode(2), body.into_bytes())
+    });
+    broker.publish_all(names, messages.collect()).await;
+    let before = ticks(&[])?;
+    let mut adapters = Vec::new();
+    for _ in 0..way.instances {
+        adapters.push(setup.start().await);
+    }
+    events.take(MESSAGES).await;
+    let spent = ticks(&adapters)?.since(before).each(MESSAGES);
+    let journal = upstream.simulator.journal();
+    let patches = journal.iter().filter(|entry| entry.guest.is_some());
+    let (first, last) = (
+        patches.clone().map(|entry| entry.received_at).min().ok_or("nothing was sent")?,
+        patches.filter_map(|entry| entry.status_at).max().ok_or("nothing was answered")?,
+    );
+    let rate = MESSAGES as f64 / (last - first).as_seconds_f64();
+    let [own, store, broker, rest] = spent;
+    let Way { name, instances, .. } = way;
+    println!("{name:<12} {instances:>2}  drain   {rate:>8.0}/s {own:>10} {store:>8} {broker:>8} {rest:>8}");
+    for adapter in adapters {
+        adapter.terminate().await;
+    }
+    Ok(())
+}
+
+/// Calls all instances, many at once and then one at a time.
+async fn call(setup: &Setup, way: &Way, upstream: &Upstream) -> Outcome {
+    let mut adapters = Vec::new();
+    for _ in 0..way.instances {
+        adapters.push(setup.start_ready().await);
+    }
+    let (before, until) = (ticks(&adapters)?, Instant::now() + CALLING);
+    let mut callers = JoinSet::new();
+    for caller in 0..CALLERS {
+        let mut client = adapters[caller % adapters.len()].client().await;
+        let organization = upstream.organizations[0].clone();
+        callers.spawn(async move {
+            let mut times = Vec::new();
+            while Instant::now() < until {
+                let (guest, began) = (Uuid::new_v4(), Instant::now());
+                client.archive_guest_connection(organization.archive(guest, &guest.to_string())).await?;
+                times.push(began.elapsed());
+            }
+            Ok::<_, tonic::Status>(times)
+        });
+    }
+    let mut times = Vec::new();
+    while let Some(ended) = callers.join_next().await {
+        times.extend(ended??);
+    }
+    times.sort();
+    let rate = times.len() as f64 / CALLING.as_secs_f64();
+    let [own, store, broker, rest] = ticks(&adapters)?.since(before).each(times.len());
+    let Way { name, instances, .. } = way;
+    println!(
+        "{name:<12} {instances:>2}  calls   {rate:>8.0}/s {own:>10} {store:>8} {broker:>8} {rest:>8}   p50 {} p99 {}",
+        percentile(&times, 50),
+        percentile(&times, 99)
+    );
+    let mut client = adapters[0].client().await;
+    let mut alone = Vec::new();
+    for _ in 0..ALONE {
+        let (guest, began) = (Uuid::new_v4(), Instant::now());
+        client.archive_guest_connection(upstream.archive(guest, &guest.to_string())).await?;
+        alone.push(began.elapsed());
+    }
+    alone.sort();
+    println!(
+        "{name:<12} {instances:>2}  alone                                                      p50 {} p99 {}",
+        percentile(&alone, 50),
+        percentile(&alone, 99)
+    );
+    for adapter in adapters {
+        adapter.terminate().await;
+    }
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> Outcome {
+    let program = std::env::current_exe()?.with_file_name("guest-connection-adapter");
+    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
+    println!("{build} build; {MESSAGES} messages for {GUESTS} connections; {CALLERS} callers\n");
+    println!("store         n            commands   adapters    store   broker     rest   microseconds");
+    for way in &WAYS {
+        let (upstream, broker, names) = (Upstream::start().await, Broker::connect().await, Names::default());
+        let database = Database::create().await;
+        let setup = upstream.setup(&program).broker(&broker, &names);
+        let setup = if way.is_postgres {
+            setup.config(&format!("store.url = \"{}\"", database.url()))
+        } else {
+            setup
+        };
+        drain(&setup, way, &upstream, &broker, &names).await?;
+        call(&setup, way, &upstream).await?;
+    }
+    println!(
+        "\nadapters, store, broker, rest (API, clients): microseconds of processor time for each command;"
+    );
+    println!("that of the embedded store is the adapter's.");
+    Ok(())
+}
