@@ -92,15 +92,22 @@ async fn attempt(shared: &Shared, heal: Heal, asked: Instant) {
     let unanswered_at = unanswered.then(Instant::now);
     let retry_delay = shared.settings.deferral.deferral(1, hint(&verdict), rand::random());
     let mut finish = Finish { heal, verdict, sent: attempts.sent > 0, unanswered_ago: None, retry_delay };
+    let mut told = false;
     loop {
         finish.unanswered_ago = unanswered_at.map(|at| at.elapsed());
         match shared.store.finish_heal(finish.clone()).await {
             Ok(healed) => return tell(shared, healed),
-            // Without an end the connection is due again when the lease is over.
-            Err(error) if Instant::now() + STORE_RETRY_DELAY >= lease_end => {
-                return warn!(%error, "the end of a healing could not be stored");
+            Err(_) if Instant::now() + STORE_RETRY_DELAY < lease_end => sleep(STORE_RETRY_DELAY).await,
+            // Without an end the connection is due again when the lease is over. What was sent may have come after something newer
+            // by then, which nobody else knows.
+            Err(error) => {
+                if !std::mem::replace(&mut told, true) {
+                    warn!(%error, "the end of a healing could not be stored within its lease");
+                }
+                if !finish.sent || shared.pause(STORE_RETRY_DELAY).await.is_err() {
+                    return;
+                }
             }
-            Err(_) => sleep(STORE_RETRY_DELAY).await,
         }
     }
 }

@@ -277,12 +277,14 @@ impl Shared {
         self.finish(finish, asked + self.settings.lease).await;
     }
 
-    /// Writes the end of a claim, again and again until the lease is over: what was sent must not be forgotten for a store
-    /// that is away for a moment.
+    /// Writes the end of a claim, again and again: what was sent must not be forgotten for a store that is away. When the lease is
+    /// over, others may have taken the claim over and sent something newer. Then nobody else knows that this PATCH may have come
+    /// after theirs, so it is said whenever the store is back.
     async fn finish(&self, mut finish: Finish, lease_end: Instant) {
         let id = finish.id;
         let started = Instant::now();
         let unanswered_ago = finish.unanswered_ago;
+        let mut told = false;
         loop {
             finish.unanswered_ago = unanswered_ago.map(|ago| ago + started.elapsed());
             match self.store.finish(finish.clone()).await {
@@ -296,8 +298,14 @@ impl Shared {
                     sleep(STORE_RETRY_DELAY).await;
                 }
                 Err(error) => {
-                    warn!(command.id = %id, %error, "the outcome could not be stored; recovery repeats the command");
-                    return self.board.tell(id, Notice::Left(Reason::StoreUnavailable));
+                    if !std::mem::replace(&mut told, true) {
+                        warn!(command.id = %id, %error, "the outcome could not be stored within its lease");
+                        self.board.tell(id, Notice::Left(Reason::StoreUnavailable));
+                    }
+                    // What sent nothing leaves nothing in doubt; recovery takes it up.
+                    if finish.attempts == 0 || self.pause(STORE_RETRY_DELAY).await.is_err() {
+                        return;
+                    }
                 }
             }
         }

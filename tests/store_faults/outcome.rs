@@ -66,7 +66,7 @@ async fn an_outcome_is_kept_over_a_locked_file() {
 }
 
 #[tokio::test]
-async fn an_outcome_that_cannot_be_stored_within_the_lease_is_found_out_again() {
+async fn an_outcome_that_cannot_be_stored_within_the_lease_is_stored_after_it() {
     let lines = r#"
 amqp.delivery_hold = "20s"
 upstream.attempt_timeout = "1500ms"
@@ -78,15 +78,15 @@ store.lease = "3s"
     let (mut world, disk) = World::on_disk(PROGRAM, lines).await;
     let guest = Uuid::new_v4();
     let in_trouble = sent_before(&world, &disk, Trouble::Disk(Fault::Full), guest).await;
-    let given_up = |line: &str| line.contains("the outcome could not be stored; recovery repeats");
-    world.adapter.log().wait_for(DEADLINE, given_up).await.expect("the lease ends");
+    let is_over = |line: &str| line.contains("the outcome could not be stored within its lease");
+    world.adapter.log().wait_for(DEADLINE, is_over).await.expect("the lease ends");
     is_not_ready(&world, "the disk is full").await;
     until_depth(&world, 1).await;
 
     in_trouble.over();
     assert_eq!(key_of(&world.events.next().await.json()), "k");
     nothing_more_is_told(&mut world).await;
-    assert_eq!(world.upstream.applied(guest), [true, true], "the same value again");
+    assert_eq!(world.upstream.applied(guest), [true], "nothing had to be repeated");
     let command = world.upstream.command(&world.adapter, "k").await.unwrap();
     assert_eq!((command.state(), command.maybe_applied), (CommandState::Succeeded, false));
     until_depth(&world, 0).await;

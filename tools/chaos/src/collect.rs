@@ -24,7 +24,7 @@ const LOOK_UPS: usize = 16;
 const OWN_HEADER: &str = "x-guest-connection-adapter";
 
 /// Fetches what has come into the queues since.
-pub async fn drain(broker: &Broker, history: &mut History) {
+pub async fn drain(broker: &Broker, stage: &Stage, history: &mut History) {
     for message in get_all(broker, EVENTS_QUEUE).await {
         history.events.push(event(&message));
     }
@@ -34,7 +34,10 @@ pub async fn drain(broker: &Broker, history: &mut History) {
     for message in get_all(broker, REPLIES_QUEUE).await {
         history.replies.push(reply(&message));
     }
-    history.left_in_queue = broker.depth(&Names::usual().commands).await;
+    history.left_in_queue = 0;
+    for queue in stage.command_queues() {
+        history.left_in_queue += broker.depth(&queue).await;
+    }
 }
 
 async fn get_all(broker: &Broker, queue: &str) -> Vec<Arrived> {
@@ -118,7 +121,14 @@ pub fn learn_keys(history: &mut History) {
     }
 }
 
-/// Looks commands up: those that are not final with everything confirmed, or all.
+/// Takes over the sums of the database.
+pub async fn books(stage: &Stage, history: &mut History) {
+    if let Some(ledger) = &stage.ledger {
+        history.books = ledger.books().await;
+    }
+}
+
+/// Looks commands up: those that are not final with everything confirmed, or all. Each instance is asked in its turn.
 pub async fn look_up(stage: &Arc<Stage>, history: &mut History, all: bool) {
     let is_settled = |key: &String| {
         let command = history.commands.get(key);
@@ -133,8 +143,8 @@ pub async fn look_up(stage: &Arc<Stage>, history: &mut History, all: bool) {
         keys.filter(|(key, _)| !key.is_empty() && (all || !is_settled(key))).collect();
     keys.sort();
     keys.dedup();
-    let look_ups = stream::iter(keys).map(|(key, requester)| async move {
-        let client = stage.client()?;
+    let look_ups = stream::iter(keys).zip(stream::iter(0..)).map(|((key, requester), number)| async move {
+        let client = stage.client_of(number)?;
         // What cannot be had now is asked for in the next round.
         calls::look_up(client, requester, &key).await.ok().map(|found| (key, found))
     });

@@ -4,13 +4,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::Utc;
-use harness::FaultProxy;
+use futures::future::join_all;
+use harness::{Direction, FaultProxy};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::history::FaultSeen;
 use crate::outages;
-use crate::plan::{Disturbance, Fault, Leg, Tracks};
-use crate::stage::{self, Stage};
+use crate::plan::{Disturbance, Fault, Leg, Stop, Tracks};
+use crate::stage::{self, Instance, Stage};
+use crate::terms::HOLD;
 
 /// What has happened so far.
 #[derive(Debug, Default)]
@@ -34,7 +36,7 @@ impl Happened {
 
 /// Makes everything happen at its time, and returns when it is over. Then the stage is whole again.
 pub async fn make_all(stage: &Arc<Stage>, tracks: &Tracks, started: Instant, happened: &Happened) {
-    let Tracks { adapter, broker, network, upstream, outages, organization } = tracks;
+    let Tracks { adapters, database, broker, network, upstream, outages, organization } = tracks;
     let track = |faults: &'_ [Fault]| {
         let faults = faults.to_vec();
         async move {
@@ -47,12 +49,15 @@ pub async fn make_all(stage: &Arc<Stage>, tracks: &Tracks, started: Instant, hap
                     Disturbance::Organization(one, _) => Some(one),
                     _ => None,
                 };
-                happened.add(FaultSeen { kind, text, from, until: Utc::now(), organization });
+                let is_freeze = matches!(fault.disturbance, Disturbance::Freeze | Disturbance::FreezeHolding);
+                let (until, instance) = (Utc::now(), fault.instance);
+                happened.add(FaultSeen { kind, text, from, until, organization, instance, is_freeze });
             }
         }
     };
     tokio::join!(
-        track(adapter),
+        join_all(adapters.iter().map(|adapter| track(adapter))),
+        track(database),
         track(broker),
         track(network),
         track(upstream),
@@ -66,11 +71,16 @@ fn kind(disturbance: &Disturbance) -> String {
     let leg = |leg: &Leg| match leg {
         Leg::Broker => "broker",
         Leg::Upstream => "upstream",
+        Leg::Database => "database",
     };
     match disturbance {
         Disturbance::Kill => "adapter killed".to_owned(),
         Disturbance::Restart => "adapter restarted".to_owned(),
         Disturbance::Freeze => "adapter frozen past its lease".to_owned(),
+        Disturbance::FreezeHolding => "adapter frozen with requests written".to_owned(),
+        Disturbance::DatabaseStop(how) => format!("database stopped {how:?}"),
+        Disturbance::DatabaseFreeze => "database frozen".to_owned(),
+        Disturbance::DatabaseLock => "database locked".to_owned(),
         Disturbance::StoreLock => "store locked".to_owned(),
         Disturbance::KillLocked => "adapter killed with its store locked".to_owned(),
         Disturbance::BrokerKill => "broker killed".to_owned(),
@@ -100,18 +110,22 @@ async fn make(stage: &Stage, fault: &Fault) {
         Disturbance::Kill
         | Disturbance::Restart
         | Disturbance::Freeze
+        | Disturbance::FreezeHolding
         | Disturbance::StoreLock
-        | Disturbance::KillLocked
-        | Disturbance::BrokerKill
-        | Disturbance::BrokerRestart
-        | Disturbance::BrokerFreeze => process(stage, fault).await,
+        | Disturbance::KillLocked => process(stage, fault).await,
+        Disturbance::DatabaseStop(_) | Disturbance::DatabaseFreeze | Disturbance::DatabaseLock => {
+            database(stage, fault).await;
+        }
+        Disturbance::BrokerKill | Disturbance::BrokerRestart | Disturbance::BrokerFreeze => {
+            broker(stage, fault).await;
+        }
         Disturbance::BrokerAlarm | Disturbance::EventsUnbound => inside_broker(stage, fault).await,
         Disturbance::Cut(leg, _)
         | Disturbance::Stall(leg, _)
         | Disturbance::Strand(leg)
         | Disturbance::Unattended(leg)
         | Disturbance::Slow(leg, _)
-        | Disturbance::Refuse(leg) => network(proxy(stage, *leg), fault).await,
+        | Disturbance::Refuse(leg) => network(&proxies(stage, *leg, fault.instance), fault).await,
         Disturbance::Upstream(rule) => drop(stage.simulator.script(rule.clone())),
         Disturbance::RevokeTokens => stage.simulator.revoke_tokens(),
         Disturbance::UpstreamReset => stage.simulator.reset_connections(),
@@ -122,41 +136,79 @@ async fn make(stage: &Stage, fault: &Fault) {
     }
 }
 
-/// What happens to the adapter, its store or the broker.
+/// What happens to an instance or its store.
 async fn process(stage: &Stage, fault: &Fault) {
+    let number = fault.instance.unwrap_or_default();
+    let instance = &stage.instances[number];
     match &fault.disturbance {
-        Disturbance::StoreLock => unlock(lock_store(stage, fault.lasts).await).await,
+        Disturbance::StoreLock => unlock(lock_store(instance, fault.lasts).await).await,
         Disturbance::KillLocked => {
-            let lock = lock_store(stage, fault.lasts).await;
-            stage.kill().await;
+            let lock = lock_store(instance, fault.lasts).await;
+            stage.kill(number).await;
             unlock(lock).await;
-            stage.start().await;
+            stage.start_one(instance).await;
         }
-        Disturbance::Freeze => {
-            let place = stage.adapter.lock().await;
+        Disturbance::Kill => {
+            stage.kill(number).await;
+            sleep(fault.lasts).await;
+            stage.start_one(instance).await;
+        }
+        Disturbance::Restart => {
+            // A drain that a fault beside it makes too long is no failure here.
+            instance.terminate().await;
+            sleep(fault.lasts).await;
+            stage.start_one(instance).await;
+        }
+        freeze => {
+            let place = instance.adapter.lock().await;
             let adapter = place.as_ref().expect("this track alone ends it");
+            let is_holding = *freeze == Disturbance::FreezeHolding;
+            if is_holding {
+                instance.upstream_proxy.freeze(Direction::ToTarget);
+                sleep(HOLD).await;
+            }
             adapter.signal("STOP").await;
             sleep(fault.lasts).await;
+            if is_holding {
+                instance.upstream_proxy.thaw();
+            }
             adapter.signal("CONT").await;
         }
-        Disturbance::Kill | Disturbance::Restart => {
-            if fault.disturbance == Disturbance::Kill {
-                stage.kill().await;
-            } else {
-                // A drain that a fault beside it makes too long is no failure here.
-                stage.terminate().await;
+    }
+}
+
+/// What happens to the server of the database.
+async fn database(stage: &Stage, fault: &Fault) {
+    let (Some(server), Some(ledger)) = (&stage.database, &stage.ledger) else { return };
+    let mut server = server.lock().await;
+    match &fault.disturbance {
+        Disturbance::DatabaseStop(how) => {
+            match how {
+                Stop::InOrder => server.down().await,
+                Stop::AtOnce => server.crash().await,
             }
             sleep(fault.lasts).await;
-            stage.start().await;
+            server.up().await;
         }
+        Disturbance::DatabaseFreeze => {
+            server.freeze().await;
+            sleep(fault.lasts).await;
+            server.thaw().await;
+        }
+        _ => ledger.lock(fault.lasts).await,
+    }
+}
+
+/// What happens to the broker.
+async fn broker(stage: &Stage, fault: &Fault) {
+    let mut node = stage.node.lock().await;
+    match &fault.disturbance {
         Disturbance::BrokerFreeze => {
-            let node = stage.node.lock().await;
             node.freeze().await;
             sleep(fault.lasts).await;
             node.thaw().await;
         }
         killed_or_stopped => {
-            let mut node = stage.node.lock().await;
             if *killed_or_stopped == Disturbance::BrokerKill {
                 node.kill().await;
             } else {
@@ -183,51 +235,60 @@ async fn inside_broker(stage: &Stage, fault: &Fault) {
 }
 
 /// What happens to connections.
-async fn network(proxy: &FaultProxy, fault: &Fault) {
+async fn network(proxies: &[&FaultProxy], fault: &Fault) {
+    let each = |act: &dyn Fn(&FaultProxy)| proxies.iter().for_each(|proxy| act(proxy));
     match &fault.disturbance {
-        Disturbance::Cut(_, true) => proxy.reset(),
+        Disturbance::Cut(_, true) => each(&FaultProxy::reset),
         Disturbance::Stall(_, direction) => {
-            proxy.freeze(*direction);
+            each(&|proxy| proxy.freeze(*direction));
             sleep(fault.lasts).await;
-            proxy.thaw();
+            each(&FaultProxy::thaw);
         }
         Disturbance::Strand(_) => {
-            proxy.strand();
+            each(&FaultProxy::strand);
             sleep(fault.lasts).await;
-            proxy.cut();
-            proxy.thaw();
+            each(&FaultProxy::cut);
+            each(&FaultProxy::thaw);
         }
         Disturbance::Unattended(_) => {
-            proxy.leave_unattended();
-            proxy.cut();
+            each(&FaultProxy::leave_unattended);
+            each(&FaultProxy::cut);
             sleep(fault.lasts).await;
-            proxy.accept();
+            each(&FaultProxy::accept);
         }
         Disturbance::Slow(_, delay) => {
-            proxy.delay(*delay);
+            each(&|proxy| proxy.delay(*delay));
             sleep(fault.lasts).await;
-            proxy.delay(Duration::ZERO);
+            each(&|proxy| proxy.delay(Duration::ZERO));
         }
         Disturbance::Refuse(_) => {
-            proxy.refuse();
-            proxy.cut();
+            each(&FaultProxy::refuse);
+            each(&FaultProxy::cut);
             sleep(fault.lasts).await;
-            proxy.accept();
+            each(&FaultProxy::accept);
         }
-        _ => proxy.cut(),
+        _ => each(&FaultProxy::cut),
     }
 }
 
-fn proxy(stage: &Stage, leg: Leg) -> &FaultProxy {
-    match leg {
-        Leg::Broker => &stage.broker_proxy,
-        Leg::Upstream => &stage.upstream_proxy,
+/// The proxies on this leg of one instance, or of all.
+fn proxies(stage: &Stage, leg: Leg, instance: Option<usize>) -> Vec<&FaultProxy> {
+    let mut proxies = Vec::new();
+    for (number, befallen) in stage.instances.iter().enumerate() {
+        if instance.is_none_or(|instance| instance == number) {
+            proxies.extend(match leg {
+                Leg::Broker => Some(&befallen.broker_proxy),
+                Leg::Upstream => Some(&befallen.upstream_proxy),
+                Leg::Database => befallen.database_proxy.as_ref(),
+            });
+        }
     }
+    proxies
 }
 
 /// Another program has the store's write lock for a while, as a backup or a curious operator may.
-async fn lock_store(stage: &Stage, lasts: Duration) -> rusqlite::Connection {
-    let path = stage.store();
+async fn lock_store(instance: &Instance, lasts: Duration) -> rusqlite::Connection {
+    let path = instance.store();
     let connection = tokio::task::spawn_blocking(move || {
         let connection = rusqlite::Connection::open(path).expect("the store is there");
         connection.busy_timeout(Duration::from_secs(5)).expect("a time-out");

@@ -137,6 +137,44 @@ pub struct FaultSeen {
     /// The organisation that it is about alone, if there is one.
     #[serde(default)]
     pub organization: Option<Uuid>,
+    /// The instance that it befell alone, if there is one.
+    #[serde(default)]
+    pub instance: Option<usize>,
+    /// Whether that instance was frozen.
+    #[serde(default)]
+    pub is_freeze: bool,
+}
+
+/// An instance that was killed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KillSeen {
+    /// Which.
+    pub instance: usize,
+    /// When.
+    pub at: Time,
+    /// The slots of the outbox that were its own then, as far as that could be learnt.
+    pub slots: Vec<i16>,
+}
+
+/// The sums in the database that several instances share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BooksSeen {
+    /// Commands ever registered.
+    pub registered: i64,
+    /// Commands that are there.
+    pub commands: i64,
+    /// Those that are not final.
+    pub unfinished: i64,
+    /// Messages ever written.
+    pub outbox_written: i64,
+    /// Messages confirmed.
+    pub outbox_confirmed: i64,
+    /// Messages that are there.
+    pub outbox_pending: i64,
+    /// Suspect connections.
+    pub suspect: i64,
+    /// Instances.
+    pub instances: i64,
 }
 
 /// A delivery of an event.
@@ -298,8 +336,23 @@ pub struct History {
     pub commands: BTreeMap<String, CommandSeen>,
     /// The values that the upstream's connections have in the end.
     pub upstream: BTreeMap<Uuid, bool>,
-    /// Messages left in the command queue in the end.
+    /// Messages left in the command queue in the end, or in its partitions.
     pub left_in_queue: u32,
+    /// How many instances there were.
+    #[serde(default)]
+    pub instances: usize,
+    /// The sums of the database, if there are several instances.
+    #[serde(default)]
+    pub books: Option<BooksSeen>,
+    /// Whether the instances have ended, each in order.
+    #[serde(default)]
+    pub ended_well: bool,
+    /// The instances that were killed.
+    #[serde(default)]
+    pub kills: Vec<KillSeen>,
+    /// When events were confirmed, and in which slot of the outbox, if there are several instances.
+    #[serde(default)]
+    pub published: Vec<(Time, i16)>,
 }
 
 impl History {

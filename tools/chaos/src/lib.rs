@@ -1,7 +1,7 @@
 //! Seeded chaos around a running adapter, and the promises checked from outside afterwards.
 //!
 //! - [`plan`]: what is sent and which faults happen when; a seed is a plan
-//! - [`stage`]: the parts: a broker's node, the simulator, proxies, the adapter
+//! - [`stage`], [`instance`]: the parts: a broker's node, the simulator, proxies, the adapter; [`ledger`]: its database
 //! - [`load`], [`faults`]: make the plan happen
 //! - [`run`]: all of it, until everything is quiet
 //! - [`history`]: what is known afterwards, from the simulator's journal, the queues and `GetCommand` alone
@@ -18,10 +18,13 @@ pub mod citizen;
 pub mod collect;
 pub mod faults;
 pub mod history;
+pub mod instance;
+pub mod ledger;
 pub mod load;
 pub mod messages;
 pub mod outages;
 pub mod plan;
+mod plan_cluster;
 mod plan_faults;
 mod plan_load;
 mod plan_outages;
@@ -29,4 +32,5 @@ pub mod report;
 pub mod run;
 pub mod soak;
 pub mod stage;
+mod takeover;
 pub mod terms;

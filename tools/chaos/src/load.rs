@@ -87,14 +87,17 @@ impl Sender<'_> {
         }
     }
 
-    /// Calls, and calls again while nothing is known, as a client with a key does.
+    /// Calls, and calls again while nothing is known, as a client with a key does: another instance, if there is one, as
+    /// callers behind a load balancer do.
     async fn call(&self, step: &Step, wish: &Wish) {
-        for attempt in 0..step.tries {
+        let others = self.stage.instances.len() - 1;
+        let more = if wish.key.is_empty() { 0 } else { u32::try_from(others).unwrap_or_default() };
+        for (attempt, instance) in (0..step.tries + more).zip(step.instance..) {
             if attempt > 0 {
                 sleep(RETRY_DELAY).await;
             }
             let number = self.sent.begin(step);
-            let answer = match self.stage.client() {
+            let answer = match self.stage.client_of(instance) {
                 Some(client) => {
                     let moment = |ms: Option<i64>| ms.map(|ms| self.moment(ms));
                     let times = (moment(wish.issued_ms), moment(wish.expires_ms));

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use chaos::citizen::{self, Durations};
 use chaos::history::History;
+use chaos::plan::{Cluster, Plan, Track};
 use chaos::soak::{self, Part};
 use chaos::{checks, report, run};
 use clap::{Parser, Subcommand};
@@ -34,6 +35,18 @@ enum Command {
         /// For how long commands are sent and faults happen.
         #[arg(long, default_value_t = 60)]
         seconds: u64,
+        /// How many instances there are. Several share a PostgreSQL database.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
+        instances: u8,
+        /// Over how many queues commands are spread; 0 is one queue for all.
+        #[arg(long, default_value_t = 0)]
+        partitions: u16,
+        /// Only these faults happen; repeatable; without one, all.
+        #[arg(long, value_enum)]
+        only: Vec<Track>,
+        /// The files of the run are kept even if it passes.
+        #[arg(long)]
+        keep: bool,
     },
     /// Makes the long and the large runs.
     Soak {
@@ -102,10 +115,15 @@ async fn main() -> ExitCode {
 
 async fn work(command: Command) -> ExitCode {
     match command {
-        Command::Run { seed, seconds } => {
+        Command::Run { seed, seconds, instances, partitions, only, keep } => {
             // Short enough to be typed.
             let seed = seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
-            chaos(seed, Duration::from_secs(seconds)).await
+            let cluster = Cluster { instances: instances.into(), partitions };
+            let mut plan = Plan::new(seed, Duration::from_secs(seconds), cluster);
+            if !only.is_empty() {
+                plan.tracks = plan.tracks.only(&only);
+            }
+            Box::pin(chaos(plan, keep)).await
         }
         Command::Soak { part, messages } => long(part, messages).await,
         Command::Citizen(arguments) => measure(&arguments).await,
@@ -113,19 +131,26 @@ async fn work(command: Command) -> ExitCode {
     }
 }
 
-async fn chaos(seed: u64, duration: Duration) -> ExitCode {
-    println!("chaos: SEED={seed} SECONDS={}", duration.as_secs());
-    let run = run::run(seed, duration).await;
+async fn chaos(plan: Plan, keeps: bool) -> ExitCode {
+    let Plan { seed, cluster, duration, .. } = plan;
+    let mut words = format!("SEED={seed} SECONDS={}", duration.as_secs());
+    if cluster.is_shared() {
+        words = format!("INSTANCES={} PARTITIONS={} {words}", cluster.instances, cluster.partitions);
+    }
+    println!("chaos: {words}");
+    let run = Box::pin(run::run(plan)).await;
     println!("{}", report::summary(&run));
+    if keeps || !run.is_sound() {
+        match report::keep(&run) {
+            Ok(folder) => println!("chaos: everything about it is in {}", folder.display()),
+            Err(error) => println!("chaos: its files could not be kept: {error}"),
+        }
+    }
     if run.is_sound() {
         println!("chaos: seed {seed} passed");
         return ExitCode::SUCCESS;
     }
-    match report::keep(&run) {
-        Ok(folder) => println!("chaos: everything about it is in {}", folder.display()),
-        Err(error) => println!("chaos: its files could not be kept: {error}"),
-    }
-    println!("chaos: FAILED; again: make chaos SEED={seed} SECONDS={}", duration.as_secs());
+    println!("chaos: FAILED; again: make chaos {words}");
     ExitCode::FAILURE
 }
 

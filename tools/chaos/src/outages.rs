@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use harness::FaultProxy;
 use simulator::{Rule, RuleBuilder, Simulator};
 use tokio::time::sleep;
 use uuid::Uuid;
@@ -20,10 +21,13 @@ pub async fn make(stage: &Stage, fault: &Fault) {
     let simulator = &stage.simulator;
     match &fault.disturbance {
         Disturbance::Away(Away::Refuses) => {
-            stage.upstream_proxy.refuse();
-            stage.upstream_proxy.cut();
+            let proxies = || stage.instances.iter().map(|instance| &instance.upstream_proxy);
+            for proxy in proxies() {
+                proxy.refuse();
+                proxy.cut();
+            }
             sleep(fault.lasts).await;
-            stage.upstream_proxy.accept();
+            proxies().for_each(FaultProxy::accept);
         }
         Disturbance::Away(Away::Hangs) => {
             meanwhile(simulator, [Rule::patch().hang(), Rule::token().hang()], fault.lasts).await;

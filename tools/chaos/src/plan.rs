@@ -10,10 +10,30 @@ use simulator::{Limit, Rule};
 use uuid::Uuid;
 
 use crate::history::{Door, What};
-use crate::{plan_faults, plan_load, terms};
+use crate::{plan_cluster, plan_faults, plan_load, terms};
 
 /// Organisations that ask for something.
 const ORGANIZATIONS: usize = 5;
+
+/// How many instances there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cluster {
+    /// Instances. A single one keeps its commands in a file, several in one database.
+    pub instances: usize,
+    /// `amqp.partitions`; 0 is one queue for all.
+    pub partitions: u16,
+}
+
+impl Cluster {
+    /// One instance.
+    pub const ALONE: Self = Self { instances: 1, partitions: 0 };
+
+    /// Whether there is more than one.
+    #[must_use]
+    pub const fn is_shared(self) -> bool {
+        self.instances > 1
+    }
+}
 
 /// A command that someone wants carried out. The same wish sent twice is a duplicate; another wish with the same key is
 /// a conflict.
@@ -70,6 +90,8 @@ pub struct Step {
     pub what: What,
     /// Where.
     pub door: Door,
+    /// The instance that is called first. While nothing is known of the outcome, the next one is called.
+    pub instance: usize,
     /// The deadline of a call; none means none.
     pub timeout: Option<Duration>,
     /// How often a call is made at most, while nothing is known of its outcome.
@@ -87,6 +109,8 @@ pub enum Leg {
     Broker,
     /// From the adapter to the upstream.
     Upstream,
+    /// From the adapter to its database.
+    Database,
 }
 
 /// A disturbance.
@@ -98,10 +122,18 @@ pub enum Disturbance {
     Restart,
     /// SIGSTOP to the adapter, and SIGCONT after a while.
     Freeze,
+    /// The same, with the requests to the upstream that it has just written not yet gone out.
+    FreezeHolding,
     /// Another connection holds the write lock of the store for a while.
     StoreLock,
     /// The same, and SIGKILL to the adapter before the lock is let go.
     KillLocked,
+    /// The database's server is stopped, in order or at once, and started again.
+    DatabaseStop(Stop),
+    /// The database's server is frozen for a while.
+    DatabaseFreeze,
+    /// Another client holds a lock on all commands for a while.
+    DatabaseLock,
     /// The broker's node is killed and started again.
     BrokerKill,
     /// The broker's node is stopped and started again.
@@ -138,6 +170,15 @@ pub enum Disturbance {
     Tokens(TokenTrouble, Option<Uuid>),
     /// The upstream fails one organisation for a while.
     Organization(Uuid, Trouble),
+}
+
+/// How a database's server is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// As an operator does ("fast").
+    InOrder,
+    /// As a crash does ("immediate").
+    AtOnce,
 }
 
 /// How the whole upstream is away.
@@ -182,15 +223,27 @@ pub struct Fault {
     pub at: Duration,
     /// For how long.
     pub lasts: Duration,
+    /// The instance that it befalls, if it is not all of them.
+    pub instance: Option<usize>,
     /// What.
     pub disturbance: Disturbance,
+}
+
+impl Fault {
+    /// One that befalls all.
+    #[must_use]
+    pub const fn new(at: Duration, lasts: Duration, disturbance: Disturbance) -> Self {
+        Self { at, lasts, instance: None, disturbance }
+    }
 }
 
 /// Faults that happen one after another; tracks run beside one another.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tracks {
-    /// Of the adapter's process and store.
-    pub adapter: Vec<Fault>,
+    /// Of the adapter's process and store: a track for each instance.
+    pub adapters: Vec<Vec<Fault>>,
+    /// Of the database's process.
+    pub database: Vec<Fault>,
     /// Of the broker's process.
     pub broker: Vec<Fault>,
     /// Of the connections.
@@ -203,6 +256,39 @@ pub struct Tracks {
     pub organization: Vec<Fault>,
 }
 
+/// A track, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Track {
+    /// Of the adapter's process and store.
+    Adapters,
+    /// Of the database's process.
+    Database,
+    /// Of the broker's process.
+    Broker,
+    /// Of the connections.
+    Network,
+    /// Of the upstream, in each way.
+    Upstream,
+}
+
+impl Tracks {
+    /// The faults of `wanted` tracks alone.
+    #[must_use]
+    pub fn only(self, wanted: &[Track]) -> Self {
+        let has = |track| wanted.contains(&track);
+        let some = |track, faults| if has(track) { faults } else { Vec::new() };
+        Self {
+            adapters: if has(Track::Adapters) { self.adapters } else { Vec::new() },
+            database: some(Track::Database, self.database),
+            broker: some(Track::Broker, self.broker),
+            network: some(Track::Network, self.network),
+            upstream: some(Track::Upstream, self.upstream),
+            outages: some(Track::Upstream, self.outages),
+            organization: some(Track::Upstream, self.organization),
+        }
+    }
+}
+
 /// A run to be made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
@@ -210,6 +296,8 @@ pub struct Plan {
     pub seed: u64,
     /// For how long commands are sent and faults happen.
     pub duration: Duration,
+    /// The instances.
+    pub cluster: Cluster,
     /// The organisations in whose names everything is asked.
     pub organizations: Vec<Uuid>,
     /// Lines of the adapter's configuration.
@@ -227,14 +315,20 @@ pub struct Plan {
 impl Plan {
     /// The plan of a seed.
     #[must_use]
-    pub fn new(seed: u64, duration: Duration) -> Self {
+    pub fn new(seed: u64, duration: Duration, cluster: Cluster) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let organizations: Vec<Uuid> = (0..ORGANIZATIONS).map(|_| plan_load::id(&mut rng)).collect();
-        let load = plan_load::load(&mut rng, duration, &organizations);
-        let tracks = plan_faults::tracks(&mut rng, duration, &load.hot, &organizations);
-        let configuration = format!("{}{}", terms::durations(), terms::bounds(&mut rng));
+        let mut load = plan_load::load(&mut rng, duration, &organizations, cluster.instances);
+        let parties = plan_faults::Parties { hot: &load.hot, organizations: &organizations };
+        let mut tracks = plan_faults::tracks(&mut rng, duration, &parties);
+        let mut configuration = format!("{}{}", terms::durations(), terms::bounds(&mut rng));
+        if cluster.is_shared() {
+            plan_cluster::spread(&mut rng, duration, cluster.instances, &parties, &mut tracks);
+            plan_cluster::finale(&mut rng, duration, &organizations, &mut load, &mut tracks);
+            configuration.push_str(&terms::cluster(cluster));
+        }
         let plan_load::Load { wishes, garbage, steps, .. } = load;
-        Self { seed, duration, organizations, configuration, wishes, garbage, steps, tracks }
+        Self { seed, duration, cluster, organizations, configuration, wishes, garbage, steps, tracks }
     }
 }
 
@@ -246,22 +340,27 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
+    fn alone(seed: u64) -> Plan {
+        Plan::new(seed, MINUTE, Cluster::ALONE)
+    }
+
     #[test]
     fn a_seed_is_a_plan() {
-        assert_eq!(Plan::new(7, MINUTE), Plan::new(7, MINUTE));
-        assert_ne!(Plan::new(7, MINUTE), Plan::new(8, MINUTE));
+        assert_eq!(alone(7), alone(7));
+        assert_ne!(alone(7), alone(8));
     }
 
     #[test]
     fn a_minute_has_some_of_everything() {
         for seed in 0..20 {
-            let plan = Plan::new(seed, MINUTE);
+            let plan = alone(seed);
             let kinds: HashSet<&str> = plan.wishes.iter().map(|wish| wish.kind.as_str()).collect();
             for kind in ["plain", "stale", "equal", "future", "expiring", "keyless", "conflict"] {
                 assert!(kinds.contains(kind), "no {kind} in seed {seed}");
             }
             assert!(plan.garbage.len() > 5 && plan.steps.len() > plan.wishes.len());
-            let Tracks { adapter, broker, network, upstream, outages, organization } = &plan.tracks;
+            let Tracks { adapters, broker, network, upstream, outages, organization, .. } = &plan.tracks;
+            let adapter = &adapters[0];
             let adapters = |wanted: &Disturbance| adapter.iter().any(|fault| fault.disturbance == *wanted);
             assert!(adapters(&Disturbance::Kill) && adapters(&Disturbance::Freeze), "seed {seed}");
             assert!(broker.len() > 1 && network.len() > 5 && upstream.len() > 20, "seed {seed}");
@@ -279,9 +378,9 @@ mod tests {
     #[test]
     fn a_few_seconds_have_a_kill_and_other_faults() {
         for seed in 0..20 {
-            let plan = Plan::new(seed, Duration::from_secs(6));
-            let Tracks { adapter, broker, network, upstream, .. } = plan.tracks;
-            assert_eq!(adapter[0].disturbance, Disturbance::Kill, "seed {seed}");
+            let plan = Plan::new(seed, Duration::from_secs(6), Cluster::ALONE);
+            let Tracks { adapters, broker, network, upstream, .. } = plan.tracks;
+            assert_eq!(adapters[0][0].disturbance, Disturbance::Kill, "seed {seed}");
             assert!(!broker.is_empty() && !network.is_empty() && upstream.len() > 3, "seed {seed}");
         }
     }
@@ -289,8 +388,8 @@ mod tests {
     #[test]
     fn every_fault_is_over_when_the_next_one_of_its_track_comes() {
         for seed in 0..50 {
-            let Tracks { adapter, broker, network, outages, .. } = Plan::new(seed, MINUTE).tracks;
-            for track in [adapter, broker, network, outages] {
+            let Tracks { mut adapters, broker, network, outages, .. } = alone(seed).tracks;
+            for track in [adapters.remove(0), broker, network, outages] {
                 for pair in track.windows(2) {
                     assert!(pair[0].at + pair[0].lasts < pair[1].at, "seed {seed}: {pair:?}");
                 }
@@ -300,7 +399,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_of_one_organization_and_so_is_a_key() {
-        let plan = Plan::new(5, MINUTE);
+        let plan = alone(5);
         let (mut guests, mut keys) = (HashMap::new(), HashMap::new());
         for wish in plan.wishes.iter().filter(|wish| wish.kind != "keyless") {
             assert_eq!(*guests.entry(wish.guest).or_insert(wish.requester), wish.requester);
@@ -311,8 +410,9 @@ mod tests {
     #[test]
     fn at_the_end_of_a_minute_nothing_is_wrong_but_with_one_organization() {
         for seed in 0..20 {
-            let Tracks { adapter, broker, network, upstream, outages, organization } =
-                Plan::new(seed, MINUTE).tracks;
+            let Tracks { mut adapters, broker, network, upstream, outages, organization, .. } =
+                alone(seed).tracks;
+            let adapter = adapters.remove(0);
             let last = |track: &[Fault]| track.iter().map(|fault| fault.at).max().unwrap();
             let others = [adapter, broker, network, upstream, outages];
             let last = others.iter().map(|track| last(track)).max().unwrap();
@@ -325,7 +425,7 @@ mod tests {
 
     #[test]
     fn traces_are_those_of_wishes_and_keys_are_shared_by_conflicts_alone() {
-        let plan = Plan::new(3, MINUTE);
+        let plan = alone(3);
         let traces: HashSet<&str> = plan.wishes.iter().map(|wish| wish.trace.as_str()).collect();
         assert_eq!(traces.len(), plan.wishes.len());
         let mut keys = HashSet::new();

@@ -14,7 +14,7 @@ use crate::plan_outages;
 use crate::terms::{LATE_MAX, LEASE, OVERSLEEP_MAX, SLOW_MAX, STALL_MAX};
 
 /// What a restart of a process takes besides its pause, at most, on a busy machine.
-const RESTART: Duration = Duration::from_secs(1);
+pub const RESTART: Duration = Duration::from_secs(1);
 
 /// The same of a broker.
 const BROKER_RESTART: Duration = Duration::from_secs(12);
@@ -33,12 +33,21 @@ pub fn between(rng: &mut StdRng, min: u64, max: u64) -> Duration {
     Duration::from_millis(rng.random_range(min..=max))
 }
 
-fn whole_ms(duration: Duration) -> u64 {
+pub fn whole_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Draws up the faults.
-pub fn tracks(rng: &mut StdRng, duration: Duration, hot: &[Uuid], organizations: &[Uuid]) -> Tracks {
+/// Whom faults can be aimed at.
+pub struct Parties<'a> {
+    /// The busy guests.
+    pub hot: &'a [Uuid],
+    /// The organisations.
+    pub organizations: &'a [Uuid],
+}
+
+/// Draws up the faults for a single instance.
+pub fn tracks(rng: &mut StdRng, duration: Duration, parties: &Parties<'_>) -> Tracks {
+    let Parties { hot, organizations } = *parties;
     let calm = plan_outages::calm(duration);
     let adapter = adapter(rng, calm);
     let mut upstream = upstream(rng, calm, hot);
@@ -47,7 +56,8 @@ pub fn tracks(rng: &mut StdRng, duration: Duration, hot: &[Uuid], organizations:
     }
     upstream.sort_by_key(|fault| fault.at);
     Tracks {
-        adapter,
+        adapters: vec![adapter],
+        database: Vec::new(),
         broker: broker(rng, calm),
         network: network(rng, calm),
         upstream,
@@ -57,10 +67,10 @@ pub fn tracks(rng: &mut StdRng, duration: Duration, hot: &[Uuid], organizations:
 }
 
 /// An end of the adapter that meets PATCHes under way whose fate is unknown, and an upstream that refuses their repeats.
-fn misfortunes(rng: &mut StdRng, fault: &Fault, hot: &[Uuid]) -> Vec<Fault> {
+pub fn misfortunes(rng: &mut StdRng, fault: &Fault, hot: &[Uuid]) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut add = |at, rule| {
-        faults.push(Fault { at, lasts: Duration::ZERO, disturbance: Disturbance::Upstream(rule) });
+        faults.push(Fault::new(at, Duration::ZERO, Disturbance::Upstream(rule)));
     };
     for guest in hot.sample(rng, MISFORTUNES) {
         let matching = Rule::patch().guest(*guest).times(1);
@@ -118,7 +128,7 @@ fn adapter(rng: &mut StdRng, duration: Duration) -> Vec<Fault> {
                 (lasts, lasts + RESTART)
             }
         };
-        faults.push(Fault { at, lasts, disturbance });
+        faults.push(Fault::new(at, lasts, disturbance));
         at += ends_after + between(rng, 500, 3_500);
     }
     faults
@@ -142,7 +152,7 @@ fn broker(rng: &mut StdRng, duration: Duration) -> Vec<Fault> {
             Disturbance::BrokerAlarm => BROKER_CONTROL,
             _ => Duration::ZERO,
         };
-        faults.push(Fault { at, lasts, disturbance });
+        faults.push(Fault::new(at, lasts, disturbance));
         at += lasts + pause + between(rng, 2_000, 7_000);
     }
     faults
@@ -153,27 +163,32 @@ fn network(rng: &mut StdRng, duration: Duration) -> Vec<Fault> {
     let mut at = between(rng, 500, 2_000);
     while at < duration {
         let leg = if rng.random() { Leg::Broker } else { Leg::Upstream };
-        let patience = if leg == Leg::Upstream { whole_ms(STALL_MAX) } else { 3_000 };
-        let (disturbance, lasts) = match rng.random_range(0..8) {
-            0 | 1 => (Disturbance::Cut(leg, rng.random()), Duration::ZERO),
-            2 | 3 => {
-                let direction = [Direction::Both, Direction::ToTarget, Direction::ToClient];
-                let direction = direction[rng.random_range(0..direction.len())];
-                (Disturbance::Stall(leg, direction), between(rng, 50, patience))
-            }
-            4 => (Disturbance::Strand(leg), between(rng, 50, patience)),
-            // What was sent meanwhile is passed on afterwards, so this is a stall too.
-            5 => (Disturbance::Unattended(leg), between(rng, 50, patience)),
-            6 => {
-                let delay = between(rng, 5, whole_ms(SLOW_MAX));
-                (Disturbance::Slow(leg, delay), between(rng, 200, 2_000))
-            }
-            _ => (Disturbance::Refuse(leg), between(rng, 200, 1_500)),
-        };
-        faults.push(Fault { at, lasts, disturbance });
+        let (disturbance, lasts) = trouble(rng, leg);
+        faults.push(Fault::new(at, lasts, disturbance));
         at += lasts + between(rng, 500, 3_000);
     }
     faults
+}
+
+/// What may happen on a leg, and for how long.
+pub fn trouble(rng: &mut StdRng, leg: Leg) -> (Disturbance, Duration) {
+    let patience = if leg == Leg::Upstream { whole_ms(STALL_MAX) } else { 3_000 };
+    match rng.random_range(0..8) {
+        0 | 1 => (Disturbance::Cut(leg, rng.random()), Duration::ZERO),
+        2 | 3 => {
+            let direction = [Direction::Both, Direction::ToTarget, Direction::ToClient];
+            let direction = direction[rng.random_range(0..direction.len())];
+            (Disturbance::Stall(leg, direction), between(rng, 50, patience))
+        }
+        4 => (Disturbance::Strand(leg), between(rng, 50, patience)),
+        // What was sent meanwhile is passed on afterwards, so this is a stall too.
+        5 => (Disturbance::Unattended(leg), between(rng, 50, patience)),
+        6 => {
+            let delay = between(rng, 5, whole_ms(SLOW_MAX));
+            (Disturbance::Slow(leg, delay), between(rng, 200, 2_000))
+        }
+        _ => (Disturbance::Refuse(leg), between(rng, 200, 1_500)),
+    }
 }
 
 fn upstream(rng: &mut StdRng, duration: Duration, hot: &[Uuid]) -> Vec<Fault> {
@@ -195,7 +210,7 @@ fn upstream(rng: &mut StdRng, duration: Duration, hot: &[Uuid]) -> Vec<Fault> {
                 Disturbance::Upstream(misbehaviour(rng, matching))
             }
         };
-        faults.push(Fault { at, lasts: Duration::ZERO, disturbance });
+        faults.push(Fault::new(at, Duration::ZERO, disturbance));
         at += between(rng, 100, 800);
     }
     faults

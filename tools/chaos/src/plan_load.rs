@@ -20,6 +20,9 @@ const HOT: usize = 8;
 /// Other connections, for each second of the run.
 const COLD_PER_SECOND: u64 = 8;
 
+/// How often two instances are called for the same thing at once.
+const AT_ONCE: f64 = 0.12;
+
 /// What is sent.
 pub struct Load {
     /// The busy guests.
@@ -45,16 +48,17 @@ fn ms(count: u64) -> Duration {
 struct Draft<'a> {
     rng: &'a mut StdRng,
     organizations: &'a [Uuid],
+    instances: usize,
     cold: Vec<Uuid>,
     load: Load,
 }
 
 /// Draws up the load.
-pub fn load(rng: &mut StdRng, duration: Duration, organizations: &[Uuid]) -> Load {
+pub fn load(rng: &mut StdRng, duration: Duration, organizations: &[Uuid], instances: usize) -> Load {
     let hot = (0..HOT).map(|_| id(rng)).collect();
     let cold = (0..COLD_PER_SECOND * duration.as_secs().max(1)).map(|_| id(rng)).collect();
     let load = Load { hot, wishes: Vec::new(), garbage: Vec::new(), steps: Vec::new() };
-    let mut draft = Draft { rng, organizations, cold, load };
+    let mut draft = Draft { rng, organizations, instances, cold, load };
     let length = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     for _ in 0..RATE * duration.as_secs().max(1) {
         let at = ms(draft.rng.random_range(0..length));
@@ -68,10 +72,15 @@ pub fn load(rng: &mut StdRng, duration: Duration, organizations: &[Uuid]) -> Loa
     load
 }
 
+/// The organisation that a guest is of.
+pub fn organization_of(guest: Uuid, organizations: &[Uuid]) -> Uuid {
+    organizations[usize::from(guest.as_bytes()[0]) % organizations.len()]
+}
+
 impl Draft<'_> {
     /// The organisation that a guest is of, each time the same.
     fn of(&self, guest: Uuid) -> Uuid {
-        self.organizations[usize::from(guest.as_bytes()[0]) % self.organizations.len()]
+        organization_of(guest, self.organizations)
     }
 
     fn wish(&mut self, at: Duration) {
@@ -110,7 +119,11 @@ impl Draft<'_> {
             let step = Step { tries: 1, ..self.step(at, what, Door::Grpc) };
             return self.load.steps.push(step);
         }
-        self.send(at, what);
+        if self.instances > 1 && self.rng.random_bool(AT_ONCE) {
+            self.send_to_two(at, what);
+        } else {
+            self.send(at, what);
+        }
         while self.rng.random_bool(0.25) {
             let later = self.delay();
             self.send(at + later, what);
@@ -156,6 +169,14 @@ impl Draft<'_> {
         self.load.steps.push(step);
     }
 
+    /// Two instances are called with one key at the same moment.
+    fn send_to_two(&mut self, at: Duration, what: What) {
+        let first = self.step(at, what, Door::Grpc);
+        let instance = (first.instance + 1) % self.instances;
+        let second = Step { instance, ..self.step(at, what, Door::Grpc) };
+        self.load.steps.extend([first, second]);
+    }
+
     fn step(&mut self, at: Duration, what: What, door: Door) -> Step {
         let timeout = match self.rng.random_range(0..10) {
             0..2 => Some(ms(self.rng.random_range(60..400))),
@@ -168,7 +189,9 @@ impl Draft<'_> {
             _ => Form::Json,
         };
         let wants_reply = door == Door::Amqp && self.rng.random_bool(0.4);
-        Step { at, what, door, timeout, tries: self.rng.random_range(1..4), form, wants_reply }
+        let tries = self.rng.random_range(1..4);
+        let instance = if self.instances > 1 { self.rng.random_range(0..self.instances) } else { 0 };
+        Step { at, what, door, instance, timeout, tries, form, wants_reply }
     }
 
     fn garbage(&mut self, at: Duration) {

@@ -36,7 +36,7 @@ pub fn outages(rng: &mut StdRng, duration: Duration, organizations: &[Uuid]) -> 
             1 => Disturbance::Limit(limit(rng)),
             _ => tokens(rng, organizations),
         };
-        faults.push(Fault { at, lasts, disturbance });
+        faults.push(Fault::new(at, lasts, disturbance));
         at += lasts + between(rng, 500, 4_000);
     }
     faults
@@ -65,5 +65,5 @@ pub fn organization(rng: &mut StdRng, duration: Duration, organizations: &[Uuid]
     let one = *organizations.choose(rng).expect("some are given");
     let troubles = [Trouble::Errors, Trouble::Hangs, Trouble::Unauthorized];
     let disturbance = Disturbance::Organization(one, *troubles.choose(rng).expect("some are given"));
-    vec![Fault { at, lasts, disturbance }]
+    vec![Fault::new(at, lasts, disturbance)]
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::checks::{About, Checked, Finding};
 use crate::history::{Answer, Door, EventSeen, History, Sending, Time, What};
 use crate::run::Run;
-use crate::stage;
+use crate::{instance, stage, takeover};
 
 /// Findings told of one check, at most.
 const FINDINGS_SHOWN: usize = 5;
@@ -32,6 +32,7 @@ pub fn summary(run: &Run) -> String {
     };
     text.push_str(&settled);
     writeln!(text, "longest stall of this process: {:.0?}", run.longest_stall).expect("a string");
+    text.push_str(&takeover::told(&run.history));
     text.push_str(&verdict(&run.history, &run.checked));
     text
 }
@@ -129,7 +130,8 @@ pub fn story(history: &History, finding: &Finding) -> String {
     for fault in &history.faults {
         if fault.from <= last + MARGIN && fault.until >= first - MARGIN {
             let took = fault.until - fault.from;
-            lines.push((fault.from, format!("FAULT    {} for {took}: {}", fault.kind, fault.text)));
+            let instance = fault.instance.map(|number| format!(" of instance {number}")).unwrap_or_default();
+            lines.push((fault.from, format!("FAULT    {}{instance} for {took}: {}", fault.kind, fault.text)));
         }
     }
     lines.sort();
@@ -166,9 +168,10 @@ fn told(history: &History, number: usize, sending: &Sending) -> String {
 fn patch(entry: &Entry) -> String {
     let after = |time: Option<Time>| time.map(|time| (time - entry.received_at).num_milliseconds());
     format!(
-        "PATCH    {} archived {:?}, status {:?}, status after {:?} ms, ended after {:?} ms, applied as {:?} after {:?} ms, \
+        "PATCH    {} from {:?} archived {:?}, status {:?}, status after {:?} ms, ended after {:?} ms, applied as {:?} after {:?} ms, \
          fault {:?}, {}",
         entry.seq,
+        instance::at_source(entry.peer),
         entry.archived,
         entry.status,
         after(entry.status_at),
@@ -195,7 +198,11 @@ pub fn keep(run: &Run) -> std::io::Result<PathBuf> {
     let folder = folder(run.history.seed);
     std::fs::create_dir_all(&folder)?;
     std::fs::write(folder.join("history.json"), serde_json::to_vec(&run.history)?)?;
-    std::fs::write(folder.join("adapter.log"), run.log.join("\n"))?;
+    for (number, log) in run.logs.iter().enumerate() {
+        let name =
+            if run.logs.len() == 1 { "adapter.log".to_owned() } else { format!("adapter-{number}.log") };
+        std::fs::write(folder.join(name), log.join("\n"))?;
+    }
     std::fs::write(folder.join("adapter.toml"), &run.configuration)?;
     std::fs::write(folder.join("report.txt"), summary(run))?;
     Ok(folder)

@@ -36,8 +36,8 @@ pub struct Run {
     /// How long this process itself was once kept from running. What the faults may do to a request has a bound, and a
     /// machine that stalls for longer than the bound has room for adds to it.
     pub longest_stall: Duration,
-    /// What the adapter has logged.
-    pub log: Vec<String>,
+    /// What each instance of the adapter has logged.
+    pub logs: Vec<Vec<String>>,
     /// The adapter's configuration.
     pub configuration: String,
 }
@@ -50,10 +50,10 @@ impl Run {
     }
 }
 
-/// Makes the run of a seed.
-pub async fn run(seed: u64, duration: Duration) -> Run {
-    let plan = Plan::new(seed, duration);
-    let stage = Arc::new(Stage::set(&plan.organizations, &plan.configuration).await);
+/// Makes the run of a plan.
+pub async fn run(plan: Plan) -> Run {
+    let cluster = plan.cluster;
+    let stage = Arc::new(Stage::with(&plan.organizations, &plan.configuration, cluster).await);
     let (started, started_at) = (Instant::now(), Utc::now());
     let (sent, happened) = (Sent::default(), Happened::default());
     let longest_stall = watch::Sender::new(Duration::ZERO);
@@ -65,7 +65,7 @@ pub async fn run(seed: u64, duration: Duration) -> Run {
     watching.abort();
     let longest_stall = *longest_stall.borrow();
     let mut history = History {
-        seed,
+        seed: plan.seed,
         started_at,
         wishes: plan.wishes,
         garbage: plan.garbage,
@@ -78,11 +78,20 @@ pub async fn run(seed: u64, duration: Duration) -> Run {
         commands: BTreeMap::new(),
         upstream: BTreeMap::new(),
         left_in_queue: 0,
+        instances: cluster.instances,
+        books: None,
+        ended_well: false,
+        kills: stage.kills(),
+        published: Vec::new(),
     };
     let settled = settle(&stage, &mut history).await;
     let checked = checks::all(&history);
-    let log = stage.log().await;
-    Run { history, checked, settled, longest_stall, log, configuration: stage.configuration().to_owned() }
+    let mut logs = Vec::new();
+    for instance in &stage.instances {
+        logs.push(instance.log().await);
+    }
+    let configuration = stage.instances[0].configuration().to_owned();
+    Run { history, checked, settled, longest_stall, logs, configuration }
 }
 
 /// Sleeps for ever, and measures how much too long.
@@ -101,7 +110,8 @@ async fn settle(stage: &Arc<Stage>, history: &mut History) -> Result<Duration, V
     stage.ready().await;
     let broker = stage.broker().await;
     let settled = loop {
-        collect::drain(&broker, history).await;
+        collect::drain(&broker, stage, history).await;
+        collect::books(stage, history).await;
         collect::learn_keys(history);
         collect::look_up(stage, history, false).await;
         let owed = checks::owed(history, &Index::new(history));
@@ -116,16 +126,23 @@ async fn settle(stage: &Arc<Stage>, history: &mut History) -> Result<Duration, V
     };
     collect::look_up(stage, history, true).await;
     let _ = stage.simulator.wait_until_idle(LOOK_INTERVAL * 10).await;
-    if !stage.terminate().await {
+    history.ended_well = stage.terminate().await;
+    if !history.ended_well {
         history.faults.push(crate::history::FaultSeen {
             kind: "the adapter did not end well".to_owned(),
             text: "its exit status was not success".to_owned(),
             from: Utc::now(),
             until: Utc::now(),
             organization: None,
+            instance: None,
+            is_freeze: false,
         });
     }
-    collect::drain(&broker, history).await;
+    collect::drain(&broker, stage, history).await;
+    collect::books(stage, history).await;
+    if let Some(ledger) = &stage.ledger {
+        history.published = ledger.published().await;
+    }
     collect::upstream(stage, history);
     settled
 }

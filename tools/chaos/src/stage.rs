@@ -1,30 +1,28 @@
-//! The parts of a run: a broker's node, the simulator, a proxy before each, and the adapter.
+//! The parts of a run: a broker's node, the simulator, a database's server if there are several instances, and these.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
-use guest_connection_adapter::proto::guest_connection_service_client::GuestConnectionServiceClient;
-use harness::{Adapter, Broker, FaultProxy, Names, Node, Organization, Setup};
+use chrono::Utc;
+use harness::{Broker, Names, Node, Organization, Server, Setup};
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ExchangeKind};
 use simulator::Simulator;
-use tokio::sync::watch;
-use tonic::transport::{Channel as GrpcChannel, Endpoint};
 use uuid::Uuid;
+
+pub use crate::instance::{Client, Instance};
+
+use crate::history::KillSeen;
+use crate::instance::Surroundings;
+use crate::ledger::Ledger;
+use crate::plan::Cluster;
 
 /// The queue in which events are kept.
 pub const EVENTS_QUEUE: &str = "chaos.events";
 
 /// The queue in which replies are kept.
 pub const REPLIES_QUEUE: &str = "chaos.replies";
-
-/// How long a client waits for a connection to the adapter.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// A client of the adapter.
-pub type Client = GuestConnectionServiceClient<GrpcChannel>;
 
 /// The parts.
 pub struct Stage {
@@ -36,15 +34,16 @@ pub struct Stage {
     pub simulator: Simulator,
     /// The organisations that something is asked for.
     pub organizations: Vec<Organization>,
-    /// Between the adapter and the broker.
-    pub broker_proxy: FaultProxy,
-    /// Between the adapter and the upstream.
-    pub upstream_proxy: FaultProxy,
-    /// The adapter, while there is one.
-    pub adapter: tokio::sync::Mutex<Option<Adapter>>,
-    setup: Setup,
-    client: watch::Sender<Option<Client>>,
-    logs: Mutex<Vec<String>>,
+    /// The server of the database that several instances share.
+    pub database: Option<tokio::sync::Mutex<Server>>,
+    /// What stands in that database.
+    pub ledger: Option<Ledger>,
+    /// The instances.
+    pub instances: Vec<Instance>,
+    cluster: Cluster,
+    /// The greatest name of an instance that is known, while none is being started.
+    newest: tokio::sync::Mutex<Uuid>,
+    kills: Mutex<Vec<KillSeen>>,
 }
 
 /// The adapter's program: it lies beside the one that runs, or one folder above in a test.
@@ -63,8 +62,13 @@ pub fn program() -> PathBuf {
 }
 
 impl Stage {
-    /// Starts everything. `lines` are added to the adapter's configuration.
+    /// Starts everything, with one instance. `lines` are added to its configuration.
     pub async fn set(organizations: &[Uuid], lines: &str) -> Self {
+        Self::with(organizations, lines, Cluster::ALONE).await
+    }
+
+    /// The same with as many instances as wanted.
+    pub async fn with(organizations: &[Uuid], lines: &str, cluster: Cluster) -> Self {
         let node = Node::start().await;
         let simulator = Simulator::start(simulator::Config::default()).await.expect("the simulator starts");
         let numbered = |(number, id): (usize, &Uuid)| Organization::numbered(number, *id);
@@ -72,12 +76,27 @@ impl Stage {
         for Organization { client_id, client_secret, id, .. } in &organizations {
             simulator.register_client(client_id, client_secret, *id);
         }
-        let broker_proxy = FaultProxy::start(node.address());
-        let upstream_proxy = FaultProxy::start(simulator.address());
-        let base_url = format!("http://{}/v1-beta", upstream_proxy.address());
-        let setup = Setup::with_organizations(program(), &base_url, &organizations)
-            .broker_at(&broker_proxy.amqp_uri(), &Names::usual())
-            .config(lines);
+        let server = if cluster.is_shared() { Some(Server::start().await) } else { None };
+        let surroundings = Surroundings {
+            broker: node.address(),
+            upstream: simulator.address(),
+            database: server.as_ref().map(Server::address),
+        };
+        let instance = |number| {
+            Instance::new(number, &surroundings, |broker, upstream, database| {
+                let base_url = format!("http://{}/v1-beta", upstream.address());
+                let setup = Setup::with_organizations(program(), &base_url, &organizations)
+                    .broker_at(&broker.amqp_uri(), &Names::usual())
+                    .config(lines);
+                match (&server, database) {
+                    (Some(server), Some(proxy)) => {
+                        setup.config(&format!("store.url = \"{}\"", server.url_at(proxy.address())))
+                    }
+                    _ => setup,
+                }
+            })
+        };
+        let instances = (0..cluster.instances).map(instance).collect();
         let broker_uri = node.uri().to_owned();
         declare(node.connect().await.channel()).await;
         let stage = Self {
@@ -85,12 +104,12 @@ impl Stage {
             broker_uri,
             simulator,
             organizations,
-            broker_proxy,
-            upstream_proxy,
-            adapter: tokio::sync::Mutex::new(None),
-            setup,
-            client: watch::Sender::new(None),
-            logs: Mutex::default(),
+            ledger: server.as_ref().map(|server| Ledger::at(server.url())),
+            database: server.map(tokio::sync::Mutex::new),
+            instances,
+            cluster,
+            newest: tokio::sync::Mutex::new(Uuid::nil()),
+            kills: Mutex::default(),
         };
         stage.start().await;
         stage.ready().await;
@@ -103,74 +122,81 @@ impl Stage {
         self.organizations[0].id
     }
 
-    /// Starts the adapter. Whether it becomes ready is another matter.
+    /// Starts every instance.
     pub async fn start(&self) {
-        let mut place = self.adapter.lock().await;
-        let adapter = self.setup.start().await;
-        let endpoint = Endpoint::from_shared(format!("http://{}", adapter.grpc)).expect("an address");
-        let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect_lazy();
-        self.client.send_replace(Some(GuestConnectionServiceClient::new(channel)));
-        *place = Some(adapter);
-    }
-
-    /// Waits until the adapter is ready.
-    pub async fn ready(&self) {
-        self.adapter.lock().await.as_ref().expect("the adapter runs").ready().await;
-    }
-
-    /// Kills the adapter.
-    pub async fn kill(&self) {
-        let mut place = self.adapter.lock().await;
-        if let Some(adapter) = place.take() {
-            let log = adapter.kill().await;
-            self.keep_log(log, "killed");
+        for instance in &self.instances {
+            self.start_one(instance).await;
         }
     }
 
-    /// Ends the adapter in an orderly way. Yields whether it did so.
+    /// Starts an instance, and learns by which name the others know it, if that can be learnt now.
+    pub async fn start_one(&self, instance: &Instance) {
+        let Some(ledger) = &self.ledger else { return instance.start().await };
+        // One after another, so that it is plain whose the new name is.
+        let mut newest = self.newest.lock().await;
+        let before = ledger.newest_instance().await;
+        instance.start().await;
+        let id = match before {
+            Some(before) => ledger.instance_after(before.max(*newest)).await,
+            None => None,
+        };
+        *newest = newest.max(id.unwrap_or_default());
+        *instance.id.lock().unwrap_or_else(PoisonError::into_inner) = id;
+    }
+
+    /// Waits until every instance is ready.
+    pub async fn ready(&self) {
+        for instance in &self.instances {
+            instance.ready().await;
+        }
+    }
+
+    /// Kills an instance, and notes what it was to publish.
+    pub async fn kill(&self, number: usize) {
+        let instance = &self.instances[number];
+        let id = *instance.id.lock().unwrap_or_else(PoisonError::into_inner);
+        let slots = match (&self.ledger, id) {
+            (Some(ledger), Some(id)) => ledger.slots(id).await,
+            _ => Vec::new(),
+        };
+        let at = Utc::now();
+        instance.kill().await;
+        let kill = KillSeen { instance: number, at, slots };
+        self.kills.lock().unwrap_or_else(PoisonError::into_inner).push(kill);
+    }
+
+    /// The instances that were killed.
+    #[must_use]
+    pub fn kills(&self) -> Vec<KillSeen> {
+        self.kills.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends every instance in an orderly way. Yields whether all did so.
     pub async fn terminate(&self) -> bool {
-        let mut place = self.adapter.lock().await;
-        let Some(adapter) = place.take() else { return true };
-        let (status, log) = adapter.terminate().await;
-        self.keep_log(log, &format!("ended: {status}"));
-        status.success()
+        let ended = self.instances.iter().map(Instance::terminate);
+        futures::future::join_all(ended).await.into_iter().all(|well| well)
     }
 
-    fn keep_log(&self, log: Vec<String>, end: &str) {
-        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
-        logs.extend(log);
-        logs.push(format!("---- the adapter was {end}"));
+    /// A client of an instance.
+    #[must_use]
+    pub fn client_of(&self, number: usize) -> Option<Client> {
+        self.instances[number % self.instances.len()].client()
     }
 
-    /// Everything that the adapter has logged, over all its starts.
-    pub async fn log(&self) -> Vec<String> {
-        let mut log = self.logs.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        log.extend(self.adapter.lock().await.as_ref().map(|adapter| adapter.log().all()).unwrap_or_default());
-        log
-    }
-
-    /// A client of the adapter that was started last.
+    /// A client of the first instance.
     #[must_use]
     pub fn client(&self) -> Option<Client> {
-        self.client.borrow().clone()
+        self.client_of(0)
     }
 
-    /// The file of the adapter's store.
+    /// The queues that commands come by.
     #[must_use]
-    pub fn store(&self) -> PathBuf {
-        self.setup.directory().join("var/adapter.db")
-    }
-
-    /// The configuration that the adapter was started with.
-    #[must_use]
-    pub fn configuration(&self) -> &str {
-        self.setup.text()
-    }
-
-    /// Where the adapter's files lie.
-    #[must_use]
-    pub fn directory(&self) -> &Path {
-        self.setup.directory()
+    pub fn command_queues(&self) -> Vec<String> {
+        let queue = Names::usual().commands;
+        match self.cluster.partitions {
+            0 => vec![queue],
+            count => (0..count).map(|number| format!("{queue}.{count}.{number}")).collect(),
+        }
     }
 
     /// A new client of the broker.

@@ -9,6 +9,8 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 
+use crate::plan::Cluster;
+
 /// `upstream.attempt_timeout`
 pub const ATTEMPT: Duration = Duration::from_millis(500);
 
@@ -17,6 +19,17 @@ pub const SETTLE: Duration = Duration::from_secs(2);
 
 /// `store.lease`
 pub const LEASE: Duration = Duration::from_millis(2_500);
+
+/// `store.instance_lease`
+pub const INSTANCE_LEASE: Duration = Duration::from_millis(1_500);
+
+/// How long one of several instances sleeps beyond the quiet time after its lease, at most: what it was about to send is older
+/// then than what others have sent since.
+pub const OVERSLEEP_LONG_MAX: Duration = Duration::from_secs(4);
+
+/// For how long what is sent to the upstream is held before an instance is frozen; less than [`ATTEMPT`], so that what is held is
+/// waited for.
+pub const HOLD: Duration = Duration::from_millis(400);
 
 /// How long a proxy before the upstream holds everything, at most.
 pub const STALL_MAX: Duration = Duration::from_millis(500);
@@ -48,6 +61,23 @@ relay.batch = {}
         one_of(&[50, 200, 100_000]),
         one_of(&[1, 8, 256]),
     )
+}
+
+/// Lines of configuration for instances that share a database. The address of that is each one's own.
+#[must_use]
+pub fn cluster(cluster: Cluster) -> String {
+    let lines = format!(
+        r#"
+store.instance_lease = "{}ms"
+store.connect_timeout = "2s"
+store.statement_timeout = "3s"
+"#,
+        INSTANCE_LEASE.as_millis(),
+    );
+    match cluster.partitions {
+        0 => lines,
+        partitions => format!("{lines}amqp.partitions = {partitions}\n"),
+    }
 }
 
 /// Lines of configuration with the durations and what goes with them.

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use chaos::plan::{Cluster, Plan};
 use chaos::{report, run};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn some_seconds_of_chaos_break_no_promise() {
-    let run = run::run(4711, Duration::from_secs(12)).await;
+    let plan = Plan::new(4711, Duration::from_secs(12), Cluster::ALONE);
+    let run = Box::pin(run::run(plan)).await;
     let summary = report::summary(&run);
     if !run.is_sound() {
         let kept = report::keep(&run);

@@ -193,27 +193,34 @@ relay.retry_delay_max = "1s"
 
     /// Starts the process and waits until it listens. Not necessarily ready.
     pub async fn start(&self) -> Adapter {
+        let started = self.try_start().await;
+        started.unwrap_or_else(|lines| panic!("the adapter did not start:\n{}", lines.join("\n")))
+    }
+
+    /// The same for a process that may end instead, as it does without its database.
+    ///
+    /// # Errors
+    /// Its log, if it has not started.
+    pub async fn try_start(&self) -> Result<Adapter, Vec<String>> {
         let mut child = self.command().spawn().expect("the adapter starts");
         let log = Lines::follow(child.stderr.take().expect("a pipe"));
         let output = Lines::follow(child.stdout.take().expect("a pipe"));
-        let started = log
-            .wait_for(DEADLINE, |line| record(line).is_some_and(|r| message(&r) == "the adapter is started"))
-            .await
-            .unwrap_or_else(|lines| panic!("the adapter did not start:\n{}", lines.join("\n")));
+        let is_start = |line: &str| record(line).is_some_and(|r| message(&r) == "the adapter is started");
+        let started = log.wait_for(DEADLINE, is_start).await?;
         let started = record(&started).expect("a log record");
         let address = |name: &str| {
             let text = field(&started, name).unwrap_or_else(|| panic!("no {name} in {started}"));
             text.parse::<SocketAddr>().expect("an address")
         };
         let directory = self.directory.clone();
-        Adapter {
+        Ok(Adapter {
             grpc: address("grpc.listen"),
             admin: address("admin.listen"),
             child,
             log,
             output,
             _directory: directory,
-        }
+        })
     }
 
     /// Starts the process and waits until it is ready.

@@ -1,7 +1,7 @@
 //! A TCP proxy that does to connections what networks do: cuts, silence, delay. No help of the system is needed.
 
 use std::io::{Error, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -45,6 +45,8 @@ enum Door {
 #[derive(Debug, Clone)]
 struct Plan {
     target: SocketAddr,
+    /// The address from which it is connected to.
+    source: Ipv4Addr,
     door: Door,
     frozen: Option<Direction>,
     /// Connections below this number are dead to both sides, which do not know.
@@ -69,6 +71,7 @@ pub struct FaultProxy {
     plan: watch::Sender<Plan>,
     begun: Arc<AtomicUsize>,
     alive: watch::Sender<usize>,
+    heard: watch::Sender<usize>,
     accepting: JoinHandle<()>,
 }
 
@@ -76,11 +79,18 @@ impl FaultProxy {
     /// Starts a proxy that does no harm yet. Must be called within a runtime.
     #[must_use]
     pub fn start(target: SocketAddr) -> Self {
+        Self::start_from(target, Ipv4Addr::UNSPECIFIED)
+    }
+
+    /// The same, connecting to its target from this loopback address, by which the target knows it.
+    #[must_use]
+    pub fn start_from(target: SocketAddr, source: Ipv4Addr) -> Self {
         // Bound and never listening, it keeps the port while the door is closed.
         let place = socket("127.0.0.1:0".parse().expect("an address"));
         let address = place.local_addr().expect("an address");
         let plan = Plan {
             target,
+            source,
             door: Door::Open,
             frozen: None,
             stranded_below: 0,
@@ -90,10 +100,16 @@ impl FaultProxy {
         };
         let plan = watch::Sender::new(plan);
         let (begun, alive) = (Arc::new(AtomicUsize::new(0)), watch::Sender::new(0));
+        let heard = watch::Sender::new(0);
         let listener = listen(address);
-        let house = House { plan: plan.subscribe(), begun: begun.clone(), alive: alive.clone() };
+        let house = House {
+            plan: plan.subscribe(),
+            begun: begun.clone(),
+            alive: alive.clone(),
+            heard: heard.clone(),
+        };
         let accepting = tokio::spawn(async move { house.receive(place, listener).await });
-        Self { address, plan, begun, alive, accepting }
+        Self { address, plan, begun, alive, heard, accepting }
     }
 
     /// Where it listens.
@@ -176,6 +192,19 @@ impl FaultProxy {
         self.begun.load(Ordering::SeqCst)
     }
 
+    /// How many bytes clients have sent, those that are held included.
+    #[must_use]
+    pub fn heard(&self) -> usize {
+        *self.heard.borrow()
+    }
+
+    /// Waits until clients have sent more than that.
+    pub async fn heard_more(&self, than: usize) {
+        let mut heard = self.heard.subscribe();
+        let reached = timeout(DEADLINE, heard.wait_for(|heard| *heard > than)).await.is_ok();
+        assert!(reached, "no more than {than} bytes");
+    }
+
     /// Waits until `count` connections are there.
     pub async fn connected(&self, count: usize) {
         let mut alive = self.alive.subscribe();
@@ -196,6 +225,7 @@ struct House {
     plan: watch::Receiver<Plan>,
     begun: Arc<AtomicUsize>,
     alive: watch::Sender<usize>,
+    heard: watch::Sender<usize>,
 }
 
 impl House {
@@ -217,10 +247,10 @@ impl House {
 
     fn connect(&self, client: TcpStream) {
         let number = self.begun.fetch_add(1, Ordering::SeqCst);
-        let (plan, alive) = (self.plan.clone(), self.alive.clone());
+        let (plan, alive, heard) = (self.plan.clone(), self.alive.clone(), self.heard.clone());
         alive.send_modify(|alive| *alive += 1);
         tokio::spawn(async move {
-            carry(client, plan, number).await;
+            carry(client, (plan, heard), number).await;
             alive.send_modify(|alive| *alive -= 1);
         });
     }
@@ -242,17 +272,36 @@ fn listen(address: SocketAddr) -> TcpListener {
     socket(address).listen(128).expect("a listener")
 }
 
+async fn connect(target: SocketAddr, source: Ipv4Addr) -> Result<TcpStream, Error> {
+    if source.is_unspecified() {
+        return TcpStream::connect(target).await;
+    }
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((source, 0)))?;
+    socket.connect(target).await
+}
+
 /// Carries one connection until it ends or is cut.
-async fn carry(client: TcpStream, plan: watch::Receiver<Plan>, number: usize) {
-    let target = plan.borrow().target;
-    let Ok(server) = TcpStream::connect(target).await else { return };
+async fn carry(
+    client: TcpStream,
+    (plan, heard): (watch::Receiver<Plan>, watch::Sender<usize>),
+    number: usize,
+) {
+    let (target, source) = {
+        let plan = plan.borrow();
+        (plan.target, plan.source)
+    };
+    let Ok(server) = connect(target, source).await else { return };
     // What is small must not wait for more: delays are this proxy's to add.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (mut client_in, mut client_out) = client.into_split();
     let (mut server_in, mut server_out) = server.into_split();
     let both = async {
-        let there = pump(&mut client_in, &mut server_out, plan.clone(), number, Direction::ToTarget);
-        let back = pump(&mut server_in, &mut client_out, plan.clone(), number, Direction::ToClient);
+        let hear = |length: usize| heard.send_modify(|heard| *heard += length);
+        let to_target = Way { plan: plan.clone(), number, direction: Direction::ToTarget };
+        let to_client = Way { plan: plan.clone(), number, direction: Direction::ToClient };
+        let there = pump(&mut client_in, &mut server_out, to_target, &hear);
+        let back = pump(&mut server_in, &mut client_out, to_client, &|_| ());
         // An error of one direction ends both; a direction that ended well leaves the other one open.
         let _ = tokio::try_join!(there, back);
     };
@@ -273,20 +322,28 @@ async fn carry(client: TcpStream, plan: watch::Receiver<Plan>, number: usize) {
     }
 }
 
+/// One direction of a connection.
+struct Way {
+    plan: watch::Receiver<Plan>,
+    number: usize,
+    direction: Direction,
+}
+
 /// Passes on what comes, as late as is wanted and not while it is held. The end of a side is news too, and held alike.
 async fn pump(
     from: &mut OwnedReadHalf,
     to: &mut OwnedWriteHalf,
-    plan: watch::Receiver<Plan>,
-    number: usize,
-    direction: Direction,
+    way: Way,
+    hear: &(dyn Fn(usize) + Sync),
 ) -> Result<(), Error> {
+    let Way { plan, number, direction } = way;
     let (pieces_in, mut pieces) = mpsc::channel::<(Instant, Result<Vec<u8>, Error>)>(PIECES_MAX);
     let delays = plan.clone();
     let reading = async move {
         let mut buffer = vec![0; PIECE_LENGTH_MAX];
         loop {
             let piece = from.read(&mut buffer).await.map(|length| buffer[..length].to_vec());
+            hear(piece.as_ref().map_or(0, Vec::len));
             let is_last = piece.as_ref().is_ok_and(Vec::is_empty) || piece.is_err();
             let due = Instant::now() + delays.borrow().delay;
             if pieces_in.send((due, piece)).await.is_err() || is_last {

@@ -1,5 +1,6 @@
-//! A PostgreSQL server of one's own, to be stopped, started again and locked, by `scripts/database`.
+//! A PostgreSQL server of one's own, to be stopped, started again, frozen and locked, by `scripts/database`.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -48,6 +49,44 @@ impl Server {
         let status = Command::new("kill").arg("-QUIT").arg(self.pid.to_string()).status().await;
         assert!(status.expect("kill runs").success());
         self.script(&["stop"]).await;
+    }
+
+    /// Where clients find it.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Where it listens. It stays the same for the server's life.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        let (_, place) = self.url.rsplit_once('@').expect("a URL with a user");
+        place.split('/').next().and_then(|address| address.parse().ok()).expect("a URL with an address")
+    }
+
+    /// Where clients find it by way of a proxy at `address`.
+    #[must_use]
+    pub fn url_at(&self, address: SocketAddr) -> String {
+        self.url.replace(&self.address().to_string(), &address.to_string())
+    }
+
+    /// Halts all its processes: connections stay, and nothing moves on them.
+    pub async fn freeze(&self) {
+        // First the one that starts the others.
+        signal("STOP", &[self.pid]).await;
+        signal("STOP", &self.backends()).await;
+    }
+
+    /// Lets them go on.
+    pub async fn thaw(&self) {
+        signal("CONT", &self.backends()).await;
+        signal("CONT", &[self.pid]).await;
+    }
+
+    fn backends(&self) -> Vec<u32> {
+        let path = format!("/proc/{0}/task/{0}/children", self.pid);
+        let children = std::fs::read_to_string(path).unwrap_or_default();
+        children.split_whitespace().map(|pid| pid.parse().expect("a process id")).collect()
     }
 
     /// Ends it in order, and its clients' connections with it (`pg_ctl stop -m fast`).
@@ -116,8 +155,18 @@ impl Server {
     }
 }
 
+/// Some of them may be gone: backends end with their clients.
+async fn signal(name: &str, pids: &[u32]) {
+    let pids = pids.iter().map(ToString::to_string);
+    let killed = Command::new("kill").arg(format!("-{name}")).args(pids).stderr(Stdio::null()).status().await;
+    killed.expect("kill runs");
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
+        // Frozen ones would outlive it.
+        let backends = self.backends().into_iter().map(|pid| pid.to_string());
+        let _ = std::process::Command::new("kill").arg("-CONT").args(backends).stderr(Stdio::null()).status();
         let mut command = std::process::Command::new(script());
         // What is left is removed when this process has ended.
         let _ = command.arg("remove").env("DATABASE_NAME", &self.name).stdin(Stdio::null()).status();

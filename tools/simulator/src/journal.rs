@@ -1,6 +1,7 @@
 //! What was received, answered and applied.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,15 @@ pub enum Endpoint {
     Token,
     /// Anything else, which is always a violation.
     Other,
+}
+
+/// Where a request comes from.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    /// The trace context as it was sent.
+    pub(crate) traceparent: Option<String>,
+    /// The address that its connection came from.
+    pub(crate) peer: Option<IpAddr>,
 }
 
 /// One request, in the order of arrival.
@@ -59,6 +69,9 @@ pub struct Entry {
     pub fault: Option<String>,
     /// How the request breaks the contract.
     pub violations: Vec<String>,
+    /// The address that its connection came from.
+    #[serde(default)]
+    pub peer: Option<IpAddr>,
 }
 
 impl Entry {

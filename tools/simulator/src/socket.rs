@@ -1,7 +1,7 @@
 //! Accepted TCP connections that a request handler can reset or slow down.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -22,6 +22,7 @@ pub(crate) struct SocketControl(Arc<Control>);
 
 #[derive(Default)]
 struct Control {
+    peer: Option<IpAddr>,
     reset: AtomicBool,
     waker: AtomicWaker,
     /// Milliseconds between two bytes written; 0 writes freely.
@@ -31,6 +32,11 @@ struct Control {
 }
 
 impl SocketControl {
+    /// The address that the connection came from.
+    pub(crate) fn peer(&self) -> Option<IpAddr> {
+        self.0.peer
+    }
+
     /// Closes the connection with RST, now or at the next read or write of it.
     pub(crate) fn reset(&self) {
         self.0.reset.store(true, Ordering::Release);
@@ -100,7 +106,7 @@ impl Listener for ControlledListener {
         let (stream, address) = Listener::accept(&mut self.listener).await;
         // Without it small answers wait for the peer's delayed ack; a failure only costs time.
         let _ = stream.set_nodelay(true);
-        let control = SocketControl::default();
+        let control = SocketControl(Arc::new(Control { peer: Some(address.ip()), ..Control::default() }));
         self.sockets.register(&control);
         (ControlledStream { stream, control, pause: None }, address)
     }

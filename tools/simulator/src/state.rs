@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::connection::{Connection, ConnectionKey, Style};
 use crate::contract::PatchHead;
-use crate::journal::{Endpoint, Entry, Journal, Stats};
+use crate::journal::{Endpoint, Entry, Journal, Origin, Stats};
 use crate::limit::Limiter;
 use crate::script::Script;
 use crate::tokens::Tokens;
@@ -157,7 +157,7 @@ impl Inner {
         &mut self,
         endpoint: Endpoint,
         head: &PatchHead,
-        traceparent: Option<String>,
+        origin: Origin,
     ) -> (u64, Option<Outstanding>) {
         let seq = self.journal.push(Entry {
             seq: 0,
@@ -171,13 +171,14 @@ impl Inner {
             guest: head.guest,
             archived: None,
             client_organization: None,
-            traceparent,
+            traceparent: origin.traceparent,
             status: None,
             applied: false,
             applied_seq: None,
             applied_at: None,
             fault: None,
             violations: Vec::new(),
+            peer: origin.peer,
         });
         match endpoint {
             Endpoint::Patch => self.stats.patches += 1,

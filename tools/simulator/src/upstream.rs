@@ -12,7 +12,7 @@ use chrono::Utc;
 use crate::admission::Refusal;
 use crate::answer;
 use crate::contract::{self, BODY_BYTES_MAX, Call, PatchHead};
-use crate::journal::{Endpoint, Entry};
+use crate::journal::{Endpoint, Entry, Origin};
 use crate::problem::{Violation, json_response, limited_body, refusal};
 use crate::socket::SocketControl;
 use crate::state::{Outstanding, Shared};
@@ -25,13 +25,8 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    fn begin(
-        shared: &Arc<Shared>,
-        endpoint: Endpoint,
-        head: &PatchHead,
-        traceparent: Option<String>,
-    ) -> Self {
-        let (seq, outstanding) = shared.lock().arrive(endpoint, head, traceparent);
+    fn begin(shared: &Arc<Shared>, endpoint: Endpoint, head: &PatchHead, origin: Origin) -> Self {
+        let (seq, outstanding) = shared.lock().arrive(endpoint, head, origin);
         shared.changed.notify_waiters();
         Self { shared: Arc::clone(shared), seq, outstanding }
     }
@@ -104,11 +99,11 @@ pub(crate) async fn handle(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let traceparent = contract::traceparent(&parts.headers);
+    let origin = Origin { traceparent: contract::traceparent(&parts.headers), peer: socket.peer() };
     match contract::call(&parts.method, parts.uri.path(), &shared.base_path) {
         Ok(Call::Patch(guest)) => {
             let head = contract::patch_head(&parts, guest);
-            let exchange = Exchange::begin(&shared, Endpoint::Patch, &head, traceparent);
+            let exchange = Exchange::begin(&shared, Endpoint::Patch, &head, origin);
             let body = read(body).await.and_then(|body| contract::patch_body(&body));
             let admission = shared.lock().admit_patch(exchange.seq, head, body);
             match admission {
@@ -118,7 +113,7 @@ pub(crate) async fn handle(
         }
         Ok(Call::Token) => {
             let violations = contract::token_head(&parts);
-            let exchange = Exchange::begin(&shared, Endpoint::Token, &PatchHead::default(), traceparent);
+            let exchange = Exchange::begin(&shared, Endpoint::Token, &PatchHead::default(), origin);
             let body = read(body).await.and_then(|body| contract::token_body(&body));
             let admission = shared.lock().admit_token(exchange.seq, violations, body);
             match admission {
@@ -129,7 +124,7 @@ pub(crate) async fn handle(
             }
         }
         Err(violation) => {
-            let exchange = Exchange::begin(&shared, Endpoint::Other, &PatchHead::default(), traceparent);
+            let exchange = Exchange::begin(&shared, Endpoint::Other, &PatchHead::default(), origin);
             shared.lock().note(exchange.seq, std::slice::from_ref(&violation), |_| {});
             exchange.refuse(Refusal::Violations(vec![violation]))
         }

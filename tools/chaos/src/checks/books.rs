@@ -129,3 +129,41 @@ pub fn nothing_is_left(history: &History) -> Checked {
     checked.expect(left == 0, || About::Run, || format!("{left} messages are left in the command queue"));
     checked
 }
+
+/// The sums of the database that several instances share are right, all work is done, every message is out, and no connection is
+/// suspect any more.
+#[must_use]
+pub fn the_database_balances(history: &History) -> Checked {
+    let mut checked = Checked::new("the database balances");
+    if history.instances < 2 {
+        return checked;
+    }
+    let Some(books) = history.books else {
+        checked.expect(false, || About::Run, || "its sums could not be read".to_owned());
+        return checked;
+    };
+    let known = i64::try_from(history.commands.len()).unwrap_or(i64::MAX);
+    for (sound, what) in [
+        (books.registered == books.commands, "commands registered and commands there differ"),
+        // Of a call without a key that was never answered the key is not known.
+        (known <= books.commands, "fewer commands are there than are known"),
+        (books.outbox_written == books.outbox_confirmed + books.outbox_pending, "the outbox does not add up"),
+        (books.unfinished == 0, "commands are not final"),
+        (books.outbox_pending == 0, "messages are not out"),
+        (books.suspect == 0, "connections are suspect"),
+    ] {
+        checked.expect(sound, || About::Run, || format!("{what}: {books:?}"));
+    }
+    checked
+}
+
+/// An instance that has ended in order is none any more, and one that was killed has been noticed.
+#[must_use]
+pub fn everybody_has_left(history: &History) -> Checked {
+    let mut checked = Checked::new("everybody has left");
+    if let Some(books) = history.books.filter(|_| history.ended_well) {
+        let text = || format!("{} instances are still entered", books.instances);
+        checked.expect(books.instances == 0, || About::Run, text);
+    }
+    checked
+}

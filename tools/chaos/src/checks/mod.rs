@@ -2,7 +2,7 @@
 //!
 //! - [`accepted`]: nothing that was accepted is lost, and answers are true
 //! - [`effects`]: PATCHes and events belong together
-//! - [`order`]: no overlap, no older value after a newer one, sequences without gaps
+//! - [`order`]: no overlap, no older value after a newer one, sequences without gaps; [`late`]: what a frozen instance may do
 //! - [`neighbours`]: no organisation pays for another, nothing is given up too soon
 //! - [`books`]: what was promised in writing has come, and nothing else
 
@@ -10,6 +10,7 @@ pub mod accepted;
 pub mod books;
 pub mod effects;
 mod index;
+pub mod late;
 pub mod neighbours;
 pub mod order;
 
@@ -91,14 +92,16 @@ pub fn all(history: &History) -> Vec<Checked> {
         effects::patches_have_their_event(history, &index),
         effects::events_have_their_patch(history, &index),
         effects::deliveries_are_equal(history),
-        order::nothing_overlaps(&index),
+        order::nothing_overlaps(history, &index),
         order::nothing_older_follows(history, &index),
         order::the_newest_stays(history, &index),
-        order::sequences_are_gapless(&index),
+        order::sequences_are_gapless(history, &index),
+        order::first_deliveries_are_in_order(&index),
         effects::the_contract_is_kept(history),
         neighbours::requests_have_their_own_token(history, &index),
         neighbours::dead_letters_are_refusals(history, &index),
         neighbours::others_do_not_wait(history, &index),
+        books::everybody_has_left(history),
     ]);
     checked
 }
@@ -114,8 +117,12 @@ pub fn owed(history: &History, index: &Index<'_>) -> Vec<Checked> {
         books::messages_have_their_command(history, index),
         books::replies_have_come(history, index),
         books::nothing_is_left(history),
+        books::the_database_balances(history),
     ]
 }
+
+#[cfg(test)]
+mod cluster_tests;
 
 #[cfg(test)]
 pub(crate) mod story;

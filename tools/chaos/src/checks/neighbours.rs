@@ -29,6 +29,10 @@ const PACED: TimeDelta = TimeDelta::seconds(55);
 /// that waits in the store may be found a second later.
 const PACED_GAP: TimeDelta = TimeDelta::seconds(3);
 
+/// The same of several instances. Each has a pace of its own for an organisation, and a connection waits for the one that it falls
+/// to; the others, which may have nothing to send for it, do not fill the gaps.
+const PACED_GAP_SHARED: TimeDelta = TimeDelta::seconds(10);
+
 /// So many requests within this time are much.
 const BUSY_COUNT: usize = 20;
 const BUSY_TIME: TimeDelta = TimeDelta::seconds(2);
@@ -43,6 +47,7 @@ fn requesters(history: &History) -> HashMap<&str, Uuid> {
 pub fn others_do_not_wait(history: &History, index: &Index<'_>) -> Checked {
     let mut checked = Checked::new("one organisation's trouble holds up no other");
     let (requesters, troubles) = (requesters(history), troubles(history));
+    let gap = if history.instances > 1 { PACED_GAP_SHARED } else { PACED_GAP };
     for command in history.commands.values() {
         let Some(requester) = requesters.get(command.key.as_str()).copied() else { continue };
         // That it ends is another check's.
@@ -53,7 +58,7 @@ pub fn others_do_not_wait(history: &History, index: &Index<'_>) -> Checked {
         let took = finish - command.accept_time;
         let accept = command.accept_time;
         let is_in_time = took <= PROMPT
-            || goes_at_its_pace(index, requester, accept, finish)
+            || goes_at_its_pace(index, requester, (accept, finish), gap)
             || is_in_a_queue(&troubles, index, accept, finish);
         checked.expect(is_in_time, key(&command.key), || {
             format!("it took {took}, and nothing was wrong but with another organisation")
@@ -107,14 +112,19 @@ fn beside_trouble(troubles: &[Trouble], command: &CommandSeen, requester: Uuid) 
 
 /// Whether an organisation was told to slow down not long ago, and is sent for all the time from `accept` to `finish`: a command
 /// that waits then waits for others of its own organisation.
-fn goes_at_its_pace(index: &Index<'_>, requester: Uuid, accept: Time, finish: Time) -> bool {
+fn goes_at_its_pace(
+    index: &Index<'_>,
+    requester: Uuid,
+    (accept, finish): (Time, Time),
+    gap: TimeDelta,
+) -> bool {
     let patches = index.patches_by_requester.get(&requester).map_or(&[][..], Vec::as_slice);
     let until = |time: Time| patches.partition_point(|entry| entry.received_at <= time);
     let is_limited =
         patches[until(accept - PACED)..until(finish)].iter().any(|entry| entry.status == Some(429));
     let meanwhile = patches[until(accept)..until(finish)].iter().map(|entry| entry.received_at);
     let times: Vec<_> = iter::once(accept).chain(meanwhile).chain(iter::once(finish)).collect();
-    is_limited && times.windows(2).all(|pair| pair[1] - pair[0] <= PACED_GAP)
+    is_limited && times.windows(2).all(|pair| pair[1] - pair[0] <= gap)
 }
 
 /// Whether much was sent all the time from `accept` to `finish`, and no more than half of it for organisations that fared badly:
@@ -164,7 +174,7 @@ pub fn dead_letters_are_refusals(history: &History, index: &Index<'_>) -> Checke
 }
 
 /// Whether the contract lets a command end with this status.
-fn refuses_for_good(status: u16) -> bool {
+pub(super) fn refuses_for_good(status: u16) -> bool {
     (300..500).contains(&status) && ![401, 408, 425, 429].contains(&status)
 }
 

@@ -1,22 +1,32 @@
 //! Nothing out of order: on one connection no overlap, nothing older after something newer, sequences without gaps.
+//!
+//! "Older" is what the store says. Where several instances take commands from one queue, or calls come to several at once, they
+//! are accepted in another order than they were sent in; without an issue time the order of acceptance is the one that counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use simulator::Entry;
 
 use super::index::{Owner, end};
+use super::late::{self, command};
 use super::{About, Checked, Index, key};
 use crate::history::{CommandSeen, EventSeen, History};
 
-/// No two PATCHes of different commands of a connection were outstanding at once.
+/// No two PATCHes of different commands of a connection were outstanding at once, but for those of an instance that was frozen
+/// for longer than others have to wait for it.
 #[must_use]
-pub fn nothing_overlaps(index: &Index<'_>) -> Checked {
+pub fn nothing_overlaps(history: &History, index: &Index<'_>) -> Checked {
     let mut checked = Checked::new("no overlap on a connection");
     for (guest, entries) in &index.patches {
         let mut open: Vec<&Entry> = Vec::new();
         for entry in entries {
             open.retain(|earlier| end(earlier).is_none_or(|end| end > entry.received_at));
-            let other = open.iter().find(|earlier| index.owner(earlier) != index.owner(entry));
+            let other = open.iter().find(|earlier| {
+                let is_excused = late::is_given_up(history, earlier, entry.received_at)
+                    || late::is_late(history, index, earlier)
+                    || late::is_late(history, index, entry);
+                index.owner(earlier) != index.owner(entry) && !is_excused
+            });
             checked.expect(
                 other.is_none(),
                 || About::Connection(*guest),
@@ -35,17 +45,7 @@ pub fn nothing_overlaps(index: &Index<'_>) -> Checked {
     checked
 }
 
-/// The command of a PATCH that took effect. That there is one is another check's.
-fn command<'a>(history: &'a History, index: &Index<'_>, entry: &Entry) -> Option<&'a CommandSeen> {
-    let entries = index.patches.get(&entry.guest?)?;
-    let own = entries.iter().find(|own| own.seq == entry.seq)?;
-    match index.owner(own) {
-        Owner::Key(key) => history.commands.get(key),
-        Owner::Trace(_) => None,
-    }
-}
-
-/// An older command never overwrites a newer one.
+/// An older command never overwrites a newer one, but for what was written before its instance was frozen.
 #[must_use]
 pub fn nothing_older_follows(history: &History, index: &Index<'_>) -> Checked {
     let mut checked = Checked::new("nothing older follows");
@@ -53,12 +53,13 @@ pub fn nothing_older_follows(history: &History, index: &Index<'_>) -> Checked {
         let mut newest: Option<&CommandSeen> = None;
         for entry in index.applied(*guest) {
             let Some(command) = command(history, index, entry) else { continue };
-            let sound = newest.is_none_or(|newest| newest.version() <= command.version());
+            let is_newer = newest.is_none_or(|newest| newest.version() <= command.version());
+            let sound = is_newer || late::is_late(history, index, entry);
             checked.expect(sound, key(&command.key), || {
                 let newest = newest.map(|newest| (&newest.key, newest.version()));
                 format!("PATCH {} of {:?} came after {newest:?}", entry.seq, command.version())
             });
-            if sound {
+            if is_newer {
                 newest = Some(command);
             }
         }
@@ -66,7 +67,8 @@ pub fn nothing_older_follows(history: &History, index: &Index<'_>) -> Checked {
     checked
 }
 
-/// A connection shows in the end what its newest applied command asked for.
+/// A connection shows in the end what its newest applied command asked for, whatever came late in between: once it is healed, for
+/// which the check of the books waits.
 #[must_use]
 pub fn the_newest_stays(history: &History, index: &Index<'_>) -> Checked {
     let mut checked = Checked::new("the newest stays");
@@ -76,7 +78,7 @@ pub fn the_newest_stays(history: &History, index: &Index<'_>) -> Checked {
         let Some(newest) = commands.max_by_key(|command| command.version()) else { continue };
         let shown = history.upstream.get(guest);
         checked.expect(
-            shown == Some(&newest.archived),
+            shown == Some(&newest.archived) || late::is_left_alone(history, index, newest),
             || About::Connection(*guest),
             || {
                 format!(
@@ -91,7 +93,7 @@ pub fn the_newest_stays(history: &History, index: &Index<'_>) -> Checked {
 
 /// The sequences of a connection's events have no gap and no double, and follow the order of effects.
 #[must_use]
-pub fn sequences_are_gapless(index: &Index<'_>) -> Checked {
+pub fn sequences_are_gapless(history: &History, index: &Index<'_>) -> Checked {
     let mut checked = Checked::new("sequences are gapless and in order");
     for (guest, events) in &index.events_by_guest {
         let mut by_sequence: BTreeMap<u64, &EventSeen> = BTreeMap::new();
@@ -109,13 +111,34 @@ pub fn sequences_are_gapless(index: &Index<'_>) -> Checked {
         let mut before: Option<(u64, u64)> = None;
         for (sequence, event) in by_sequence {
             let applied = index.applied(*guest);
-            let own = applied.iter().filter(|entry| index.owner(entry) == Owner::Key(&event.key));
+            let own = applied.iter().filter(|entry| {
+                index.owner(entry) == Owner::Key(&event.key) && !late::is_late(history, index, entry)
+            });
             // The first one: the newest value may be sent again later, to heal a connection.
             let Some(place) = own.filter_map(|entry| entry.applied_seq).min() else { continue };
             checked.expect(before.is_none_or(|(_, last)| last < place), key(&event.key), || {
                 format!("its event has sequence {sequence} and its effect place {place}; before: {before:?}")
             });
             before = Some((sequence, place));
+        }
+    }
+    checked
+}
+
+/// The events of a connection come in the order of their sequences. Repeats may come at any time: an instance may have been frozen
+/// between a look at the clock and the publishing, while another one published in its place.
+#[must_use]
+pub fn first_deliveries_are_in_order(index: &Index<'_>) -> Checked {
+    let mut checked = Checked::new("first deliveries are in order");
+    for (guest, events) in &index.events_by_guest {
+        let (mut seen, mut last) = (BTreeSet::new(), 0);
+        for event in events.iter().filter(|event| seen.insert(&event.id)) {
+            checked.expect(
+                event.sequence > last,
+                || About::Connection(*guest),
+                || format!("event {} with the sequence {} came after {last}", event.id, event.sequence),
+            );
+            last = last.max(event.sequence);
         }
     }
     checked

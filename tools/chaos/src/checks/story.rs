@@ -5,9 +5,10 @@ use simulator::{Endpoint, Entry};
 use uuid::Uuid;
 
 use crate::history::{
-    Answer, CommandSeen, Door, EventSeen, FaultSeen, History, LetterSeen, ReplySeen, Sending, State, Time,
-    What,
+    Answer, BooksSeen, CommandSeen, Door, EventSeen, FaultSeen, History, LetterSeen, ReplySeen, Sending,
+    State, Time, What,
 };
+use crate::instance;
 use crate::plan::{Garbage, Wish};
 
 /// The first connection.
@@ -72,8 +73,21 @@ pub fn sound() -> History {
         from: at(0),
         until: at(10_000),
         organization: Some(OTHER),
+        instance: None,
+        is_freeze: false,
     });
     story.history.upstream = [(FIRST, false), (SECOND, true)].into();
+    let commands = i64::try_from(story.history.commands.len()).unwrap();
+    story.history.books = Some(BooksSeen {
+        registered: commands,
+        commands,
+        unfinished: 0,
+        outbox_written: 9,
+        outbox_confirmed: 9,
+        outbox_pending: 0,
+        suspect: 0,
+        instances: 0,
+    });
     story.history
 }
 
@@ -98,6 +112,11 @@ impl Default for Story {
             commands: <_>::default(),
             upstream: <_>::default(),
             left_in_queue: 0,
+            instances: 3,
+            books: None,
+            ended_well: true,
+            kills: Vec::new(),
+            published: Vec::new(),
         };
         Self { history, applied: 0 }
     }
@@ -159,6 +178,7 @@ impl Story {
             applied_at: applied.then_some(at(from)),
             fault: None,
             violations: Vec::new(),
+            peer: Some(instance::source(0).into()),
         });
     }
 

@@ -9,21 +9,21 @@ use super::story::{FIRST, OTHER, REQUESTER, SECOND, at, sound};
 use crate::history::{Answer, Door, FaultSeen, History, LetterSeen, ReplySeen, Sending, State, What};
 
 /// The checks that find something.
-fn broken(history: &History) -> BTreeSet<&'static str> {
+pub fn broken(history: &History) -> BTreeSet<&'static str> {
     let checked = all(history);
     checked.iter().filter(|checked| !checked.findings.is_empty()).map(|checked| checked.check).collect()
 }
 
 /// Breaks a sound run, and asserts that the check finds it. Others may as well.
 #[track_caller]
-fn found(check: &str, breaks: impl FnOnce(&mut History)) {
+pub fn found(check: &str, breaks: impl FnOnce(&mut History)) {
     let mut history = sound();
     breaks(&mut history);
     let broken = broken(&history);
     assert!(broken.contains(check), "{check} finds nothing, but only: {broken:?}");
 }
 
-fn command<'a>(history: &'a mut History, key: &str) -> &'a mut crate::history::CommandSeen {
+pub fn command<'a>(history: &'a mut History, key: &str) -> &'a mut crate::history::CommandSeen {
     history.commands.get_mut(key).unwrap()
 }
 
@@ -291,10 +291,15 @@ fn a_dead_letter_that_the_upstream_did_not_ask_for() {
     assert!(broken(&history).is_empty(), "what has expired was not refused");
 }
 
+/// A single instance took its time.
+fn late(history: &mut History) {
+    history.instances = 1;
+    command(history, "archive").finish_time = Some(at(4_000));
+}
+
 #[test]
 fn a_command_that_waits_for_the_trouble_of_another_organization() {
     let check = "one organisation's trouble holds up no other";
-    let late = |history: &mut History| command(history, "archive").finish_time = Some(at(4_000));
     found(check, late);
     // What is wrong with its own organisation, with all or with its own connection may hold it up.
     let excused = |excuse: &dyn Fn(&mut History)| {

@@ -106,7 +106,8 @@ async fn confirmed(confirm: Option<impl Future<Output = lapin::Result<Confirmati
 
 /// Samples the memory until every command has its event. Closes all connections once on the way.
 async fn watch(stage: &Stage, counter: &Counter, messages: usize) -> Result<Vec<(usize, Sample)>, String> {
-    let pid = stage.adapter.lock().await.as_ref().map(harness::Adapter::pid).ok_or("no adapter")?;
+    let pid =
+        stage.instances[0].adapter.lock().await.as_ref().map(harness::Adapter::pid).ok_or("no adapter")?;
     let mut samples = Vec::new();
     let (mut done, mut closed) = (0, false);
     let mut progress = (0, Instant::now());

@@ -87,7 +87,7 @@ async fn reaches(stage: &Stage, wish: &Wish, state: State, patience: Duration) -
 
 /// Waits until `/readyz` says yes or no.
 async fn readiness(stage: &Stage, ready: bool) {
-    let place = stage.adapter.lock().await;
+    let place = stage.instances[0].adapter.lock().await;
     let adapter = place.as_ref().expect("the adapter runs");
     adapter.readiness(|status, _| (status == 200) == ready).await;
 }
