@@ -78,6 +78,15 @@ async fn round(shared: &Arc<Shared>, room: &Arc<Semaphore>) -> Result<Duration, 
     Ok(if is_busy { INTERVAL_BUSY } else { wait.clamp(INTERVAL_MIN, INTERVAL_MAX) })
 }
 
+/// Whether another instance has the command in hand, with a caller, say, to whom it would be told that it was put off: it was
+/// accepted to be begun there. What stands behind it in line waits for its end anyway. If that instance is gone it is due in
+/// the end, and taken up then.
+fn is_elsewhere(shared: &Shared, due: &Due, now: i64) -> bool {
+    let is_owned = !due.waiting && (due.cursor.due_time - now) > 0;
+    let lease = i64::try_from(shared.settings.lease.as_micros()).unwrap_or(i64::MAX);
+    is_owned && due.cursor.due_time - now <= lease && shared.store.tenure().seat().borrow().count > 1
+}
+
 /// What may be taken up in one look.
 struct Menu<'a> {
     shared: &'a Arc<Shared>,
@@ -162,6 +171,9 @@ impl Menu<'_> {
         for due in line {
             if shared.board.is_running(due.id) {
                 continue;
+            }
+            if is_elsewhere(shared, &due, now) {
+                return Ok(true);
             }
             let place = match self.serve(due.requester) {
                 Serving::Yes(permit, counted) => (Some(permit), counted),

@@ -121,7 +121,10 @@ fn the_drain_fits_into_the_time_that_kubernetes_gives() {
     let config = config(&objects);
     let grace = objects.pod()["terminationGracePeriodSeconds"].as_u64().unwrap();
     assert!(Duration::from_secs(grace) > config.shutdown.drain_timeout + OVERTIME);
-    assert!(config.shutdown.notice >= Duration::from_secs(5), "endpoints are taken out of everybody's tables");
+    assert!(
+        config.shutdown.notice >= Duration::from_secs(5),
+        "endpoints are taken out of everybody's tables"
+    );
     let rollout = &objects.one("Deployment", "")["spec"]["strategy"]["rollingUpdate"];
     assert_eq!(rollout["maxUnavailable"], 0);
 }

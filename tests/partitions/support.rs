@@ -94,7 +94,9 @@ impl Stage {
             let line = |row: &tokio_postgres::Row| {
                 let (key, state, due): (String, String, Option<i64>) = (row.get(0), row.get(1), row.get(5));
                 let (waiting, in_line, attempts): (bool, bool, i64) = (row.get(2), row.get(3), row.get(4));
-                format!("{key} {state} waiting {waiting} in line {in_line} attempts {attempts} due in {due:?} us")
+                format!(
+                    "{key} {state} waiting {waiting} in line {in_line} attempts {attempts} due in {due:?} us"
+                )
             };
             let open: Vec<_> = rows.iter().map(line).collect();
             panic!("commands are not worked on: {open:#?}");
