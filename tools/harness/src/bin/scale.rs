@@ -17,8 +17,10 @@ use std::error::Error;
 use std::fs;
 use std::time::{Duration, Instant};
 
+use harness::broker::Inbox;
 use harness::{Adapter, Broker, Database, Names, Setup, Upstream};
 use lapin::BasicProperties;
+use simulator::{Entry, Rule};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -32,6 +34,18 @@ const CALLERS: usize = 64;
 
 /// Calls one at a time.
 const ALONE: usize = 500;
+
+/// Kills, the leases meanwhile, and calls of which half bring events that the killed one would have published.
+const TAKE_OVERS: usize = 5;
+const LEASE: Duration = Duration::from_secs(5);
+const INSTANCE_LEASE: Duration = Duration::from_secs(2);
+const EVENTS: usize = 40;
+const PATIENCE: Duration = Duration::from_secs(30);
+const BRIEF: &str = r#"
+upstream.attempt_timeout = "2s"
+upstream.command_timeout = "3s"
+upstream.settle = "1s"
+"#;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -97,13 +111,16 @@ struct Way {
     name: &'static str,
     instances: usize,
     is_postgres: bool,
+    partitions: u16,
 }
 
-const WAYS: [Way; 4] = [
-    Way { name: "SQLite", instances: 1, is_postgres: false },
-    Way { name: "PostgreSQL", instances: 1, is_postgres: true },
-    Way { name: "PostgreSQL", instances: 2, is_postgres: true },
-    Way { name: "PostgreSQL", instances: 3, is_postgres: true },
+const WAYS: [Way; 6] = [
+    Way { name: "SQLite", instances: 1, is_postgres: false, partitions: 0 },
+    Way { name: "PostgreSQL", instances: 1, is_postgres: true, partitions: 0 },
+    Way { name: "PostgreSQL", instances: 2, is_postgres: true, partitions: 0 },
+    Way { name: "PostgreSQL", instances: 3, is_postgres: true, partitions: 0 },
+    Way { name: "12 partitions", instances: 1, is_postgres: true, partitions: 12 },
+    Way { name: "12 partitions", instances: 3, is_postgres: true, partitions: 12 },
 ];
 
 /// A percentile of sorted times, in microseconds.
@@ -139,7 +156,7 @@ async fn drain(setup: &Setup, way: &Way, upstream: &Upstream, broker: &Broker, n
     let rate = MESSAGES as f64 / (last - first).as_seconds_f64();
     let [own, store, broker, rest] = spent;
     let Way { name, instances, .. } = way;
-    println!("{name:<12} {instances:>2}  drain   {rate:>8.0}/s {own:>10} {store:>8} {broker:>8} {rest:>8}");
+    println!("{name:<13} {instances:>2}  drain   {rate:>8.0}/s {own:>10} {store:>8} {broker:>8} {rest:>8}");
     for adapter in adapters {
         adapter.terminate().await;
     }
@@ -176,7 +193,7 @@ async fn call(setup: &Setup, way: &Way, upstream: &Upstream) -> Outcome {
     let [own, store, broker, rest] = ticks(&adapters)?.since(before).each(times.len());
     let Way { name, instances, .. } = way;
     println!(
-        "{name:<12} {instances:>2}  calls   {rate:>8.0}/s {own:>10} {store:>8} {broker:>8} {rest:>8}   p50 {} p99 {}",
+        "{name:<13} {instances:>2}  calls   {rate:>8.0}/s {own:>10} {store:>8} {broker:>8} {rest:>8}   p50 {} p99 {}",
         percentile(&times, 50),
         percentile(&times, 99)
     );
@@ -189,7 +206,7 @@ async fn call(setup: &Setup, way: &Way, upstream: &Upstream) -> Outcome {
     }
     alone.sort();
     println!(
-        "{name:<12} {instances:>2}  alone                                                      p50 {} p99 {}",
+        "{name:<13} {instances:>2}  alone                                                      p50 {} p99 {}",
         percentile(&alone, 50),
         percentile(&alone, 99)
     );
@@ -199,24 +216,72 @@ async fn call(setup: &Setup, way: &Way, upstream: &Upstream) -> Outcome {
     Ok(())
 }
 
+/// Kills an instance that has sent a PATCH, and measures until another one sends it again; and until the events are published
+/// that only the killed one might have.
+async fn take_over(setup: &Setup, upstream: &Upstream, events: &mut Inbox) -> Outcome {
+    for round in 1..=TAKE_OVERS {
+        let (stays, dies) = (setup.start_ready().await, setup.start_ready().await);
+        tokio::time::sleep(INSTANCE_LEASE).await;
+        let guest = Uuid::new_v4();
+        upstream.simulator.script(Rule::patch().guest(guest).times(1).hang());
+        let (mut client, call) = (dies.client().await, upstream.archive(guest, &guest.to_string()));
+        let call = tokio::spawn(async move { client.archive_guest_connection(call).await });
+        let sent = |count| {
+            move |entries: &[Entry]| entries.iter().filter(|entry| entry.is_patch_of(guest)).count() == count
+        };
+        upstream.simulator.wait_for(sent(1), PATIENCE).await?;
+        dies.kill().await;
+        let killed = Instant::now();
+        let mut client = stays.client().await;
+        for _ in 0..EVENTS {
+            let guest = Uuid::new_v4();
+            client.archive_guest_connection(upstream.archive(guest, &guest.to_string())).await?;
+        }
+        events.take(EVENTS).await;
+        let published = killed.elapsed();
+        upstream.simulator.wait_for(sent(2), PATIENCE).await?;
+        let claimed = killed.elapsed();
+        println!(
+            "take-over {round}: events after {} ms, what it had begun after {} ms",
+            published.as_millis(),
+            claimed.as_millis()
+        );
+        events.take(1).await;
+        call.abort();
+        stays.terminate().await;
+    }
+    Ok(())
+}
+
 #[tokio::main]
 async fn main() -> Outcome {
     let program = std::env::current_exe()?.with_file_name("guest-connection-adapter");
     let build = if cfg!(debug_assertions) { "debug" } else { "release" };
     println!("{build} build; {MESSAGES} messages for {GUESTS} connections; {CALLERS} callers\n");
-    println!("store         n            commands   adapters    store   broker     rest   microseconds");
+    println!("store          n            commands   adapters    store   broker     rest   microseconds");
     for way in &WAYS {
         let (upstream, broker, names) = (Upstream::start().await, Broker::connect().await, Names::default());
         let database = Database::create().await;
         let setup = upstream.setup(&program).broker(&broker, &names);
         let setup = if way.is_postgres {
-            setup.config(&format!("store.url = \"{}\"", database.url()))
+            let lines = format!("store.url = \"{}\"\namqp.partitions = {}", database.url(), way.partitions);
+            setup.config(&lines)
         } else {
             setup
         };
         drain(&setup, way, &upstream, &broker, &names).await?;
         call(&setup, way, &upstream).await?;
     }
+    println!("\nstore.lease {LEASE:?}, store.instance_lease {INSTANCE_LEASE:?}");
+    let (upstream, broker, names) = (Upstream::start().await, Broker::connect().await, Names::default());
+    let database = Database::create().await;
+    let lines = format!(
+        "store.url = \"{}\"\nstore.lease = \"{LEASE:?}\"\nstore.instance_lease = \"{INSTANCE_LEASE:?}\"\n{BRIEF}",
+        database.url()
+    );
+    let setup = upstream.setup(&program).broker(&broker, &names).config(&lines);
+    setup.start_ready().await.terminate().await;
+    take_over(&setup, &upstream, &mut broker.subscribe(&names.events).await).await?;
     println!(
         "\nadapters, store, broker, rest (API, clients): microseconds of processor time for each command;"
     );
