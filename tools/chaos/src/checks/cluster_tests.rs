@@ -4,7 +4,7 @@ use simulator::Entry;
 
 use super::story::{FIRST, at, sound};
 use super::tests::{broken, command, found};
-use crate::history::{FaultSeen, History, State};
+use crate::history::{Door, FaultSeen, History, State, What};
 use crate::instance;
 
 /// The first instance was frozen from 105 ms to 6 s.
@@ -200,4 +200,27 @@ fn books_that_do_not_balance() {
     });
     let alone = History { instances: 1, books: None, ..sound() };
     assert!(broken(&alone).is_empty());
+}
+
+#[test]
+fn a_call_that_outlasts_the_lease_may_have_a_dead_letter_beside_its_refusal() {
+    let check = "only what was refused for good is a dead letter";
+    let change = |history: &mut History, waited: i64| {
+        history.journal[2].status = Some(503);
+        for (_, state) in history.letters.iter_mut().filter_map(|letter| letter.command.as_mut()) {
+            *state = State::Failed;
+        }
+        let wish = history.wishes.iter().position(|wish| wish.key == "refused").unwrap();
+        let mut sendings = history.sendings.iter_mut();
+        let sending = sendings.find(|sending| sending.what == What::Wish(wish)).unwrap();
+        (sending.door, sending.at, sending.answered_at) = (Door::Grpc, at(1_000), Some(at(1_000 + waited)));
+    };
+    found(check, |history| change(history, 2_400));
+    found(check, |history| {
+        history.instances = 1;
+        change(history, 2_600);
+    });
+    let mut history = sound();
+    change(&mut history, 2_600);
+    assert!(!broken(&history).contains(&check));
 }

@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::index::Owner;
 use super::{About, Checked, Index, key};
-use crate::history::{CommandSeen, FaultSeen, History, State, Time};
+use crate::history::{CommandSeen, Door, FaultSeen, History, Sending, State, Time, What};
+use crate::terms::LEASE;
 
 /// How long a command may take from its acceptance while nothing is wrong that concerns it: a deferred one takes longer.
 const PROMPT: TimeDelta = TimeDelta::milliseconds(1_500);
@@ -165,12 +166,27 @@ pub fn dead_letters_are_refusals(history: &History, index: &Index<'_>) -> Checke
         let refused = patches.any(|entry| {
             index.owner(entry) == Owner::Key(&command.key) && entry.status.is_some_and(refuses_for_good)
         });
-        let sound = *state != State::Abandoned && (letter.reason == "COMMAND_EXPIRED" || refused);
+        let sound = *state != State::Abandoned
+            && (letter.reason == "COMMAND_EXPIRED" || refused || is_taken_for_left(history, command, *state));
         checked.expect(sound, key(&command.key), || {
             format!("it is {state} for {}, and no PATCH of it was refused for good", letter.reason)
         });
     }
     checked
+}
+
+/// Whether a caller waited for the command for longer than an instance leaves it to another one. Such a command may be put off
+/// by one that does not know of the caller, and then fail before its eyes: it has a dead letter too, since somebody may have
+/// been told that it goes on.
+fn is_taken_for_left(history: &History, command: &CommandSeen, state: State) -> bool {
+    let lease = TimeDelta::from_std(LEASE).unwrap_or(TimeDelta::MAX);
+    let is_long_call = |sending: &Sending| {
+        let What::Wish(wish) = sending.what else { return false };
+        history.wishes[wish].key == command.key
+            && sending.door == Door::Grpc
+            && sending.answered_at.is_some_and(|answered_at| answered_at - sending.at > lease)
+    };
+    history.instances > 1 && state == State::Failed && history.sendings.iter().any(is_long_call)
 }
 
 /// Whether the contract lets a command end with this status.
