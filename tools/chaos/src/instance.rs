@@ -116,6 +116,12 @@ impl Instance {
         self.adapter.lock().await.as_ref().expect("the adapter runs").ready().await;
     }
 
+    /// Waits until it takes calls. It may take no messages for a while: so much may be left to be done that nothing more is
+    /// taken in, for organisations that are sent for slowly.
+    pub async fn takes_calls(&self) {
+        self.adapter.lock().await.as_ref().expect("the adapter runs").takes_calls().await;
+    }
+
     /// Kills it.
     pub async fn kill(&self) {
         let mut place = self.adapter.lock().await;

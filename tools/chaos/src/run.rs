@@ -107,7 +107,7 @@ pub async fn watch_stalls(longest: watch::Sender<Duration>) {
 /// Waits until nothing is owed any more, ends the adapter, and fetches what that has brought.
 async fn settle(stage: &Arc<Stage>, history: &mut History) -> Result<Duration, Vec<Finding>> {
     let since = Instant::now();
-    stage.ready().await;
+    stage.takes_calls().await;
     let broker = stage.broker().await;
     let settled = loop {
         collect::drain(&broker, stage, history).await;

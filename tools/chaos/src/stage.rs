@@ -151,6 +151,13 @@ impl Stage {
         }
     }
 
+    /// Waits until every instance takes calls.
+    pub async fn takes_calls(&self) {
+        for instance in &self.instances {
+            instance.takes_calls().await;
+        }
+    }
+
     /// Kills an instance, and notes what it was to publish.
     pub async fn kill(&self, number: usize) {
         let instance = &self.instances[number];

@@ -267,6 +267,17 @@ impl Adapter {
         self.readiness(|status, _| status == 200).await;
     }
 
+    /// Waits until `/readyz/calls` says yes: calls are served, whether messages are taken in or not.
+    pub async fn takes_calls(&self) {
+        let taking = async {
+            while !matches!(crate::http::get(self.admin, "/readyz/calls").await, Some((200, _))) {
+                crate::look_again().await;
+            }
+        };
+        let in_time = timeout(DEADLINE, taking).await;
+        assert!(in_time.is_ok(), "it takes no calls:\n{}", self.log.all().join("\n"));
+    }
+
     /// Waits until `/readyz` answers as wanted, and yields the body.
     pub async fn readiness(&self, wanted: impl Fn(u16, &Value) -> bool) -> Value {
         let mut last = String::new();
