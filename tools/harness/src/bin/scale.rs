@@ -42,6 +42,7 @@ const INSTANCE_LEASE: Duration = Duration::from_secs(2);
 const EVENTS: usize = 40;
 const PATIENCE: Duration = Duration::from_secs(30);
 const BRIEF: &str = r#"
+upstream.connect_timeout = "1s"
 upstream.attempt_timeout = "2s"
 upstream.command_timeout = "3s"
 upstream.settle = "1s"
