@@ -51,6 +51,9 @@ const STORE_SILENT_TEXT: &str = "the store has not answered a small write and a 
 /// How often it is asked while consuming waits for it.
 const STORE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How much longer than the notice calls are served that came with its end.
+const NOTICE_MARGIN: Duration = Duration::from_millis(200);
+
 /// The part of the drain that is left to the outbox and the connections when work takes all the time it may.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -175,7 +178,7 @@ async fn attend(
         Some(ended) = tasks.relays.join_next() => failure(ended),
     };
     info!("the adapter drains");
-    drain(config, archiver, stops, &mut tasks).await;
+    drain(config, archiver, &store, stops, &mut tasks).await;
     if timeout(FLUSH_TIMEOUT, store.close()).await.is_err() {
         warn!("the store could not be closed in time");
     }
@@ -212,11 +215,20 @@ struct Tasks {
 }
 
 /// Doors first, then the work under way, then the outbox. What takes longer than it may is left to the next start.
-async fn drain(config: &Config, archiver: &Archiver, stops: &Stops, tasks: &mut Tasks) {
+async fn drain(
+    config: &Config,
+    archiver: &Archiver,
+    store: &Arc<dyn Store>,
+    stops: &Stops,
+    tasks: &mut Tasks,
+) {
+    store.retire();
     stops.doors.cancel();
     let work_until = Instant::now() + config.shutdown.drain_timeout.saturating_sub(FLUSH_TIMEOUT);
     // Whoever is served goes on to be, waits included, for as long as there is time left for one last request.
     let served_until = work_until.checked_sub(config.upstream.attempt_timeout).unwrap_or_else(Instant::now);
+    let served_until =
+        served_until.max(Instant::now() + config.shutdown.notice + NOTICE_MARGIN).min(work_until);
     let served = async { while tasks.doors.join_next().await.is_some() {} };
     if timeout_at(served_until, served).await.is_err() {
         info!("calls and messages still wait; from now on only requests that were sent are waited for");
@@ -229,6 +241,9 @@ async fn drain(config: &Config, archiver: &Archiver, stops: &Stops, tasks: &mut 
     };
     if timeout_at(work_until, work).await.is_err() {
         warn!("work is still under way; it is taken up after the next start");
+    }
+    if !matches!(timeout(FLUSH_TIMEOUT, archiver.give_up()).await, Ok(Ok(()))) {
+        warn!("what was not begun could not be given up; it is taken up once it counts as left");
     }
     stops.relay.cancel();
     let flush = async { while tasks.relays.join_next().await.is_some() {} };

@@ -183,7 +183,11 @@ fn relations(config: &Config, faults: &mut Faults) {
         true,
     );
     less(attempt, ("grpc.answer_timeout", grpc.answer_timeout), true);
-    less(("shutdown.notice", shutdown.notice), ("shutdown.drain_timeout", shutdown.drain_timeout), false);
+    less(
+        ("shutdown.notice", shutdown.notice),
+        ("half of `shutdown.drain_timeout`", shutdown.drain_timeout / 2),
+        true,
+    );
     less(("shutdown.drain_timeout", shutdown.drain_timeout), ("the longest drain", DRAIN_TIMEOUT_MAX), true);
     if let Some(amqp) = &config.amqp {
         less(("amqp.delivery_hold", amqp.delivery_hold), ("the broker's ack timeout", ACK_TIMEOUT), false);

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -102,6 +102,7 @@ impl Archiver {
             recovery,
             outbox: watch::Sender::new(()),
             draining: CancellationToken::new(),
+            left: Mutex::default(),
             tasks: TaskTracker::new(),
         };
         Self { shared: Arc::new(shared) }
@@ -241,6 +242,15 @@ impl Archiver {
     pub fn drain(&self) {
         self.shared.draining.cancel();
         self.shared.tasks.close();
+    }
+
+    /// Gives up what was accepted to be begun here and was not, so that others need not wait until it is taken for left.
+    ///
+    /// # Errors
+    /// The store does not take it.
+    pub async fn give_up(&self) -> Result<(), StoreError> {
+        let left = std::mem::take(&mut *self.shared.left.lock().unwrap_or_else(PoisonError::into_inner));
+        if left.is_empty() { Ok(()) } else { self.shared.store.release(left).await }
     }
 
     /// Resolves when the adapter drains and no work is under way any more.

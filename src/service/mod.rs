@@ -38,7 +38,7 @@ pub mod retention;
 pub mod tenure;
 pub mod worker;
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -46,7 +46,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::domain::command::OrganizationId;
+use crate::domain::command::{CommandId, OrganizationId};
 use crate::domain::retry::Backoff;
 
 /// Numbers that the loop goes by. `limits` asserts their relations.
@@ -91,6 +91,8 @@ struct Shared {
     outbox: watch::Sender<()>,
     /// Cancelled when no new work is to be begun.
     draining: CancellationToken,
+    /// What was to be begun here and was not, for the drain.
+    left: Mutex<Vec<CommandId>>,
     /// Work under way.
     tasks: TaskTracker,
 }

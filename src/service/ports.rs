@@ -182,6 +182,9 @@ pub trait Store: Send + Sync + 'static {
     /// [`BULK_LENGTH_MAX`] means that there may be more.
     fn resume(&self, requester: Option<OrganizationId>) -> StoreFuture<u64>;
 
+    /// Gives up commands that were accepted to be begun at once and will not be: those that nobody has begun are due now.
+    fn release(&self, ids: Vec<CommandId>) -> StoreFuture<()>;
+
     /// Ends a claim.
     fn finish(&self, finish: Finish) -> StoreFuture<Finished>;
 
@@ -258,6 +261,9 @@ pub trait Store: Send + Sync + 'static {
     fn tenure(&self) -> Arc<Tenure> {
         Arc::new(Tenure::sole())
     }
+
+    /// Leaves what several instances do together to the others, if there are any; the rest goes on.
+    fn retire(&self) {}
 
     /// Changes when another instance may have written something, or this one's tenure has grown. Not every change is told.
     fn changes(&self) -> watch::Receiver<()> {

@@ -1,7 +1,7 @@
 //! The work on one claim: attempts, waits between them, and the end.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -150,6 +150,7 @@ impl Shared {
         let entered = tokio::select! {
             biased;
             () = self.draining.cancelled() => {
+                self.left.lock().unwrap_or_else(PoisonError::into_inner).push(job.id);
                 self.board.tell(job.id, Notice::Left(Reason::Draining));
                 return None;
             }

@@ -126,6 +126,10 @@ impl Store for Gated<dyn Store> {
         self.question(move |store| store.resume(requester))
     }
 
+    fn release(&self, ids: Vec<CommandId>) -> StoreFuture<()> {
+        self.question(move |store| store.release(ids))
+    }
+
     fn finish(&self, finish: Finish) -> StoreFuture<Finished> {
         let note = |outside: &Outside, finished: &Finished| outside.finished(finished);
         self.effect(Effect::Finish, move |store| store.finish(finish), note)

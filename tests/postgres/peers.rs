@@ -270,6 +270,51 @@ async fn many_that_start_at_once_migrate_once() {
 }
 
 #[tokio::test]
+async fn who_waits_for_the_migration_of_another_has_all_the_time_it_takes() {
+    let place = Place::new().await;
+    let client = place.database.connect().await;
+    client.batch_execute("SELECT pg_advisory_lock(1734566244)").await.unwrap();
+    let quick = settings_at(place.database.url(), Duration::from_millis(200));
+    let opening = tokio::spawn(PostgresStore::open(quick, TERMS, RETENTION, Arc::clone(&place.clock) as _));
+    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let held = tokio::time::Instant::now() + Duration::from_millis(600);
+    // Its statements have 200 ms; it still waits after 600.
+    while tokio::time::Instant::now() < held
+        || client.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) != 1
+    {
+        assert!(!opening.is_finished(), "it waits");
+        look_again().await;
+    }
+    client.batch_execute("SELECT pg_advisory_unlock(1734566244)").await.unwrap();
+    opening.await.unwrap().expect("a store");
+}
+
+#[tokio::test]
+async fn one_that_retires_leaves_its_part_to_the_others_and_can_still_be_written_by() {
+    let place = Place::new().await;
+    let url = place.database.url();
+    let lease = Duration::from_secs(3_600);
+    let (first, second) = (place.instance_at(url, lease).await, place.instance_at(url, lease).await);
+    divided(&[&first, &second]).await;
+    let accepted = first.accept(wish(1, "k").acceptance(), None).await.unwrap();
+    let Accepted::Fresh(record, None) = accepted else { panic!("{accepted:?}") };
+    first.retire();
+    held_by_one(&[&first, &second], divided(&[&second])).await;
+    assert_eq!(slots(&first), Slots::NONE);
+    // What it was to begin is due for others as soon as it says so.
+    let due = async || second.due(DueCursor::default(), 10).await.unwrap().len();
+    assert_eq!(due().await, 0);
+    first.release(vec![record.id]).await.unwrap();
+    assert_eq!(due().await, 1);
+    assert!(first.accept(wish(2, "l").acceptance(), None).await.is_ok());
+    first.close().await.unwrap();
+    // Who is alone keeps all until it closes.
+    second.retire();
+    assert_eq!(slots(&second), Slots::ALL);
+}
+
+#[tokio::test]
 async fn a_program_works_with_the_schema_of_the_next_and_not_with_one_that_needs_more() {
     let place = Place::new().await;
     let first = place.instance().await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
+use uuid::Uuid;
 
 use super::error::Fault;
 use super::queries::row_limit;
@@ -14,7 +15,7 @@ use super::rows::text;
 use super::session::Session;
 use super::worker::Desk;
 use crate::domain::act::{Act, ActRecord};
-use crate::domain::command::OrganizationId;
+use crate::domain::command::{CommandId, OrganizationId};
 use crate::domain::erasure::{Forgotten, Whose};
 use crate::domain::lifecycle;
 use crate::domain::message::Message;
@@ -68,6 +69,18 @@ pub(super) async fn resume(desk: Desk<'_>, requester: Option<OrganizationId>) ->
     let now = micros(desk.shared.now());
     let (requester, (index, count)) = (requester.map(|requester| requester.0), desk.shared.seat());
     desk.session.execute(SQL, &[&now, &BULK_LENGTH_MAX.cast_signed(), &requester, &count, &index]).await
+}
+
+/// Makes those due now that nobody has begun.
+pub(super) async fn release(desk: Desk<'_>, ids: Vec<CommandId>) -> Result<(), Fault> {
+    const SQL: &str = "UPDATE commands SET due_time = $2 WHERE arrival IN (
+        SELECT arrival FROM commands WHERE id = ANY ($1::uuid[]) AND state = 'accepted' AND NOT waiting AND due_time > $2
+        ORDER BY arrival FOR UPDATE)";
+    let now = micros(desk.shared.now());
+    let ids: Vec<Uuid> = ids.into_iter().map(|id| id.0).collect();
+    desk.session.execute(SQL, &[&ids, &now]).await?;
+    desk.shared.written.send_replace(());
+    Ok(())
 }
 
 /// Forgets what is final for longer than the retention and fully told.

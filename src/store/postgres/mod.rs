@@ -142,6 +142,7 @@ pub struct PostgresStore {
     tenure: Arc<Tenure>,
     changes: Arc<watch::Sender<()>>,
     closing: CancellationToken,
+    retiring: CancellationToken,
     tasks: tokio::sync::Mutex<JoinSet<()>>,
 }
 
@@ -198,6 +199,7 @@ impl PostgresStore {
             tenure: Arc::clone(&shared.tenure),
             changes: Arc::default(),
             closing: CancellationToken::new(),
+            retiring: CancellationToken::new(),
             tasks: tokio::sync::Mutex::default(),
         };
         if let Some(lease) = instance_lease {
@@ -219,6 +221,7 @@ impl PostgresStore {
             words,
             changes: Arc::clone(&self.changes),
             stop: self.closing.clone(),
+            retiring: self.retiring.clone(),
         }
     }
 
@@ -302,6 +305,10 @@ impl Store for PostgresStore {
 
     fn resume(&self, requester: Option<OrganizationId>) -> StoreFuture<u64> {
         self.ask(|queues| &queues.house, move |desk| house::resume(desk, requester).boxed())
+    }
+
+    fn release(&self, ids: Vec<CommandId>) -> StoreFuture<()> {
+        self.ask(|queues| &queues.house, move |desk| house::release(desk, ids).boxed())
     }
 
     fn finish(&self, finish: Finish) -> StoreFuture<Finished> {
@@ -391,6 +398,10 @@ impl Store for PostgresStore {
 
     fn tenure(&self) -> Arc<Tenure> {
         Arc::clone(&self.tenure)
+    }
+
+    fn retire(&self) {
+        self.retiring.cancel();
     }
 
     fn changes(&self) -> watch::Receiver<()> {

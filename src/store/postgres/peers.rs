@@ -98,16 +98,19 @@ pub(super) struct Peers {
     /// Told when another one has.
     pub(super) changes: Arc<watch::Sender<()>>,
     pub(super) stop: CancellationToken,
+    /// Told to leave the work to the others.
+    pub(super) retiring: CancellationToken,
 }
 
 impl Peers {
     /// Works until it is told to stop, and then leaves.
     pub(super) async fn run(mut self) {
-        let mut look_at = Instant::now();
+        let (mut look_at, mut has_left) = (Instant::now(), false);
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
-                () = sleep_until(look_at) => look_at = self.look().await,
+                () = self.retiring.cancelled(), if !has_left => has_left = self.retire().await,
+                () = sleep_until(look_at), if !has_left => look_at = self.look().await,
                 Some(word) = self.words.recv() => {
                     if self.hear(&word) {
                         look_at = Instant::now();
@@ -173,6 +176,24 @@ impl Peers {
         if let Err(fault) = session.query(TELL, &[&text]).await {
             self.link.undo(&fault).await;
         }
+    }
+
+    /// Leaves the work to the others, once no round of publishing is under way. Who is alone does it to its end.
+    async fn retire(&mut self) -> bool {
+        let seat = *self.shared.tenure.seat().borrow();
+        if seat.count <= 1 {
+            self.retiring = CancellationToken::new();
+            return false;
+        }
+        let none = Seat { index: seat.count, count: seat.count };
+        self.shared.tenure.grant(none, Slots::NONE, Instant::now());
+        while self.shared.tenure.withdraw(Slots::NONE) != Slots::ALL {
+            if self.stop.run_until_cancelled(sleep(RETRY_DELAY)).await.is_none() {
+                break;
+            }
+        }
+        self.leave().await;
+        true
     }
 
     async fn leave(&mut self) {

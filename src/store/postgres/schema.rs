@@ -64,7 +64,7 @@ pub(super) async fn prepare(session: &mut Session) -> Result<(), OpenError> {
     let fail = |fault: Fault| OpenError::Schema(text(&fault));
     let client = &session.client;
     let begin = format!(
-        "BEGIN; {LOCK}; CREATE TABLE IF NOT EXISTS schema_versions (
+        "BEGIN; SET LOCAL statement_timeout = 0; {LOCK}; CREATE TABLE IF NOT EXISTS schema_versions (
             version INTEGER PRIMARY KEY, needs INTEGER NOT NULL, taken_at TIMESTAMPTZ NOT NULL DEFAULT now())"
     );
     client.batch_execute(&begin).await.map_err(|error| fail(error.into()))?;

@@ -222,6 +222,10 @@ impl Store for SqliteStore {
         self.write(move |scope| pauses::resume(scope, requester))
     }
 
+    fn release(&self, ids: Vec<CommandId>) -> StoreFuture<()> {
+        self.write(move |scope| pauses::release(scope, &ids))
+    }
+
     fn finish(&self, finish: Finish) -> StoreFuture<Finished> {
         self.write(move |scope| shared::finish(scope, finish))
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::error::Fault;
 use super::rows::micros;
 use super::task::Scope;
-use crate::domain::command::OrganizationId;
+use crate::domain::command::{CommandId, OrganizationId};
 use crate::domain::lifecycle;
 use crate::service::ports::BULK_LENGTH_MAX;
 
@@ -71,6 +71,18 @@ pub(super) fn resume(scope: &Scope<'_>, requester: Option<OrganizationId>) -> Re
         }
     };
     Ok(changed? as u64)
+}
+
+/// Makes those due now that nobody has begun.
+pub(super) fn release(scope: &Scope<'_>, ids: &[CommandId]) -> Result<(), Fault> {
+    let mut statement = scope.connection.prepare_cached(
+        "UPDATE commands SET due_time = ?2 WHERE id = ?1 AND state = 'accepted' AND waiting = 0 AND due_time > ?2",
+    )?;
+    let now = micros(scope.now());
+    for id in ids {
+        statement.execute((id.0.as_bytes(), now))?;
+    }
+    Ok(())
 }
 
 const fn limit() -> i64 {
