@@ -32,7 +32,7 @@ test: setup ## format check, clippy with warnings as errors, all tests against a
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUST_TEST_THREADS=$(test_threads) scripts/broker run -- scripts/database run -- cargo test --workspace --locked
 
-chaos: build ## disturb everything around the adapter, or INSTANCES of it, for SECONDS (60) by a SEED (any), then check its promises
+chaos: build ## disturb everything around the adapter, or INSTANCES of it with PARTITIONS, for SECONDS (60) by a SEED (any), then check its promises
 	@$(binaries)/chaos run $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) \
 	  $(if $(INSTANCES),--instances $(INSTANCES)) $(if $(PARTITIONS),--partitions $(PARTITIONS))
 

@@ -39,9 +39,17 @@ pub(super) fn summary(config: &Config, file: Option<&Path>, store: &str) -> Stri
     let file = file.map_or_else(|| "none".to_owned(), |file| file.display().to_string());
     let broker = config.amqp.as_ref().map_or_else(
         || "none; events go to standard output".to_owned(),
-        |amqp| match amqp.sasl {
-            Sasl::Plain => format!("{} as {}", amqp.uri, amqp.username),
-            Sasl::External => format!("{} by client certificate", amqp.uri),
+        |amqp| {
+            let user = match amqp.sasl {
+                Sasl::Plain => format!("as {}", amqp.username),
+                Sasl::External => "by client certificate".to_owned(),
+            };
+            let queues = match (amqp.partitions, amqp.partitions_from) {
+                (0, None) => "one queue".to_owned(),
+                (partitions, None) => format!("{partitions} partitions"),
+                (partitions, Some(from)) => format!("{partitions} partitions, in the place of {from}"),
+            };
+            format!("{} {user}, {queues}", amqp.uri)
         },
     );
     let collector = config.telemetry.otlp_endpoint.as_deref().unwrap_or("none");

@@ -105,6 +105,12 @@ fn durations(config: &Config, faults: &mut Faults) {
         let rule = format!("is {}, must be from 1ms to 366days", shown(interval));
         faults.push("organizations_check_interval", rule);
     }
+    let half = config.shutdown.drain_timeout / 2;
+    if config.shutdown.notice > half {
+        let (notice, half) = (shown(config.shutdown.notice), shown(half));
+        let rule = format!("is {notice}, must not be longer than half of `shutdown.drain_timeout` ({half})");
+        faults.push("shutdown.notice", rule);
+    }
     let Ok(tree) = serde_json::to_value(config) else { return };
     let sections = tree
         .as_object()
@@ -183,11 +189,6 @@ fn relations(config: &Config, faults: &mut Faults) {
         true,
     );
     less(attempt, ("grpc.answer_timeout", grpc.answer_timeout), true);
-    less(
-        ("shutdown.notice", shutdown.notice),
-        ("half of `shutdown.drain_timeout`", shutdown.drain_timeout / 2),
-        true,
-    );
     less(("shutdown.drain_timeout", shutdown.drain_timeout), ("the longest drain", DRAIN_TIMEOUT_MAX), true);
     if let Some(amqp) = &config.amqp {
         less(("amqp.delivery_hold", amqp.delivery_hold), ("the broker's ack timeout", ACK_TIMEOUT), false);
