@@ -88,7 +88,17 @@ pub async fn gone_from_store(setup: &Setup, text: &str) {
             harness::look_again().await;
         }
     };
-    timeout(DEADLINE, gone).await.unwrap_or_else(|_| panic!("the store still holds {text}"));
+    if timeout(DEADLINE, gone).await.is_err() {
+        let entries = std::fs::read_dir(setup.store().parent().unwrap()).unwrap();
+        let files = entries.map(|entry| entry.unwrap().path()).map(|path| {
+            let bytes = std::fs::read(&path).unwrap();
+            let found: Vec<_> =
+                bytes.windows(text.len()).enumerate().filter(|(_, w)| *w == text.as_bytes()).collect();
+            let places: Vec<_> = found.iter().map(|(place, _)| *place).take(20).collect();
+            format!("{}: {} bytes, {} times at {places:?}", path.display(), bytes.len(), found.len())
+        });
+        panic!("the store still holds {text}: {:#?}", files.collect::<Vec<_>>());
+    }
 }
 
 /// Runs the program with the adapter's configuration and token.
