@@ -444,9 +444,7 @@ fn times_that_instances_live_by_are_checked() {
     for (lines, fault) in [
         ("[shutdown]\nnotice = \"13s\"", "shutdown.notice: is 13s, must not be longer than half of"),
         ("[store]\nurl = \"postgres://db/x\"\ninstance_lease = \"61s\"", "store.instance_lease: is 1m 1s"),
-        ("[store]\nurl = \"postgres://db/x\"\ninstance_lease = \"1ms\"", "`store.instance_lease` (1ms)"),
     ] {
-        let faults = Place::new().faults(lines, &[]);
-        assert!(faults.iter().any(|found| found.contains(fault)), "{fault}: {faults:#?}");
+        assert!(Place::new().faults(lines, &[]).join("\n").contains(fault), "{fault}");
     }
 }
