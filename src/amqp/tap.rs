@@ -100,7 +100,9 @@ impl Tap {
                 Err(reason) => return Err(reason),
             };
             // Two that have looked at the same time both step back, and look again after waits of their own.
-            let is_alone = !self.is_exclusive() || self.look().await?.is_some_and(|look| look.consumers == 1);
+            // Who cannot look steps back too: the channel is closed then, where a consumer that is dropped would be cancelled.
+            let is_alone =
+                !self.is_exclusive() || matches!(self.look().await, Ok(Some(look)) if look.consumers == 1);
             self.note_open();
             let leave = if is_alone { self.draw(&mut open).await } else { Leave::Aside };
             self.close(open, leave).await;

@@ -37,7 +37,7 @@ impl Balancer {
         let balancer = Arc::clone(self);
         tokio::spawn(async move {
             while matches!(harness::http::get(admin, "/readyz").await, Some((200, _))) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                harness::look_again().await;
             }
             balancer.ready.send_modify(|ready| ready.retain(|(address, _)| *address != grpc));
         });
