@@ -10,6 +10,7 @@ mod promql;
 mod rules;
 mod runbooks;
 mod scrape;
+mod traces;
 mod traffic;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_guest-connection-adapter");

@@ -1,5 +1,7 @@
 //! Work of each kind for an adapter: by both doors, done at once, after a retry, after a deferral, refused and repeated.
 
+use std::time::Duration;
+
 use guest_connection_adapter::proto::{CommandState, GetCommandRequest};
 use harness::{Upstream, World};
 use lapin::BasicProperties;
@@ -22,9 +24,9 @@ upstream.breaker_failures = 1000
 upstream.breaker_failure_share = 1.0
 "#;
 
-/// An adapter with a broker and an upstream.
-pub async fn start() -> World {
-    World::start(crate::PROGRAM, LINES).await
+/// An adapter with a broker and an upstream. `lines` are added to its configuration.
+pub async fn start(lines: &str) -> World {
+    World::start(crate::PROGRAM, &format!("{LINES}{lines}")).await
 }
 
 /// Has it do everything that it can do, and waits until it has.
@@ -74,6 +76,14 @@ async fn messages(world: &World) {
     world.send_with(guest, properties, &upstream.message(guest, true, "message")).await;
     assert_eq!(answers.next().await.json()["status"], "succeeded");
     world.send(guest, &upstream.message(guest, true, "message")).await;
+
+    // Three of one connection, the later of which wait.
+    let busy = Uuid::now_v7();
+    upstream.simulator.script(Rule::patch().guest(busy).delay(Duration::from_millis(100)));
+    for key in ["first", "second", "third"] {
+        world.send(busy, &upstream.message(busy, true, key)).await;
+    }
+    until(upstream, world, "third", CommandState::Succeeded).await;
 
     // The broker returns a reply to nobody.
     let properties = BasicProperties::default().with_reply_to("test.nobody".into());

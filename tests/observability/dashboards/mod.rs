@@ -56,6 +56,14 @@ pub fn expressions(dashboard: &Value) -> Vec<String> {
     found
 }
 
+/// What Jaeger is asked for by panels and links.
+pub fn searches() -> Vec<Value> {
+    let dashboards = all();
+    let panels = dashboards.iter().flat_map(|dashboard| &dashboard.rows).flat_map(|(_, panels)| panels);
+    let searches = panels.map(parts::Panel::search).chain(parts::HEAD);
+    searches.map(|search| search.query()).collect()
+}
+
 /// The stable names of all dashboards.
 pub fn uids() -> BTreeSet<String> {
     read().iter().map(|(_, dashboard)| dashboard["uid"].as_str().expect("a uid").to_owned()).collect()

@@ -56,7 +56,8 @@ impl Search {
         Self { tags, ..self }
     }
 
-    fn query(&self) -> Value {
+    /// The question to Jaeger: a span with this name and these tags.
+    pub fn query(&self) -> Value {
         let mut query = json!({
             "refId": "A", "datasource": source(JAEGER), "queryType": "search", "limit": 50,
             "service": "guest-connection-adapter",
@@ -83,6 +84,9 @@ impl Search {
         json!({"title": self.title, "url": url, "targetBlank": true})
     }
 }
+
+/// What the links at the head of each dashboard ask for.
+pub const HEAD: [Search; 3] = [Search::ALL, Search::FAULTY, Search::LATE];
 
 /// Percent-encoded, but for Grafana's variables: it puts their values in before the address is read.
 fn encoded(text: &str) -> String {
@@ -182,6 +186,11 @@ impl Panel {
     pub fn traces(mut self, search: Search) -> Self {
         self.search = search;
         self
+    }
+
+    /// The traces that it leads to.
+    pub const fn search(&self) -> Search {
+        self.search
     }
 
     const fn size(&self) -> (u64, u64) {
@@ -292,13 +301,10 @@ impl Dashboard {
                 "name": "Alerts", "enable": true, "iconColor": "red", "datasource": source(PROMETHEUS),
                 "expr": "ALERTS{alertstate=\"firing\"}", "titleFormat": "{{alertname}}", "textFormat": "{{severity}}",
             }]},
-            "links": [
-                {
-                    "title": "Dashboards", "type": "dashboards", "tags": ["guest-connection-adapter"],
-                    "asDropdown": true, "includeVars": true, "keepTime": true, "targetBlank": false,
-                },
-                link(Search::ALL), link(Search::FAULTY), link(Search::LATE),
-            ],
+            "links": std::iter::once(json!({
+                "title": "Dashboards", "type": "dashboards", "tags": ["guest-connection-adapter"],
+                "asDropdown": true, "includeVars": true, "keepTime": true, "targetBlank": false,
+            })).chain(HEAD.map(link)).collect::<Vec<_>>(),
             "panels": self.panels(),
         })
     }
