@@ -258,6 +258,7 @@ impl Work {
             trace: self.trace.clone(),
             command: None,
             replayed: false,
+            time: None,
             outcome: Outcome { refusal: Some(refusal.clone()), ..Outcome::default() },
         };
         match render(&Message::Reply(Box::new(reply)), &self.desk.settings) {

@@ -41,7 +41,7 @@ pub fn process(
         otel.status_code = Empty,
         "error.type" = Empty,
     );
-    context::link(&span, sender);
+    context::go_on(&span, sender, settings.across_queue);
     span
 }
 

@@ -7,6 +7,7 @@ mod journal;
 mod organizations;
 pub mod partitions;
 mod settings;
+mod survey;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use tracing::{info, warn};
 use self::certificate::Certificate;
 use self::journal::Journal;
 use self::organizations::Watch;
+use self::survey::Survey;
 use crate::amqp::consume::Resume;
 use crate::amqp::{BrokerPublisher, Consumer};
 use crate::config::{Config, Faults, Source};
@@ -109,6 +111,9 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     let archiver = Archiver::new(config.service(), store.clone(), upstream.clone(), clock);
     let readiness = Readiness::default();
     let callers = callers::Door::new(&config)?;
+    survey::observe_parts(&archiver, &upstream, &store, &readiness);
+    let survey = Survey::default();
+    survey.observe();
     let custodian = Custodian::new(store.clone());
     let journal = Journal::new(custodian.clone());
     let watch =
@@ -145,6 +150,7 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     parts.spawn(done(callers.keep_keys(&readiness, stops.doors.clone())));
     parts.spawn(done(certificate::run(certificate, stops.doors.clone())));
     parts.spawn(done(retention::run(store.clone(), stops.doors.clone())));
+    parts.spawn(done(survey.run(store.clone(), stops.admin.clone())));
     parts.spawn(done(keep_up(archiver.clone())));
     for (share, part) in [(Share::Events, "events"), (Share::Replies, "replies")] {
         let (store, publisher) = (store.clone(), publisher.clone());

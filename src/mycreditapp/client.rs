@@ -12,7 +12,7 @@ use tracing::Instrument as _;
 
 use super::failure::Failure;
 use super::http;
-use super::tokens::Tokens;
+use super::tokens::{Census, Tokens};
 use super::wire::{self, PatchBody};
 use super::{Error, Organization, Settings};
 use crate::domain::command::OrganizationId;
@@ -66,6 +66,12 @@ impl MyCreditApp {
     /// A base URL or a static token cannot be used; nothing was changed.
     pub fn replace(&self, organizations: HashMap<OrganizationId, Organization>) -> Result<(), Error> {
         self.tokens.replace(organizations)
+    }
+
+    /// The tokens in numbers.
+    #[must_use]
+    pub fn tokens(&self) -> Census {
+        self.tokens.census()
     }
 
     async fn send(&self, patch: Patch, authorization: Authorization) -> Reply {

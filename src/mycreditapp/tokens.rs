@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use reqwest::Client;
 use secrecy::ExposeSecret as _;
@@ -25,6 +26,17 @@ const BODY_LENGTH_MAX: usize = 64 * 1024;
 #[derive(Clone)]
 pub struct Tokens {
     shared: Arc<Shared>,
+}
+
+/// The tokens in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Census {
+    /// Organisations that have one.
+    pub valid: u64,
+    /// Organisations that got none when they asked last.
+    pub failing: u64,
+    /// The age of the oldest one that was got and is in use.
+    pub oldest: Option<Duration>,
 }
 
 struct Shared {
@@ -113,6 +125,19 @@ impl Tokens {
                 None => return Err(Unauthorized::Unavailable { retry_after: None }),
             }
         }
+    }
+
+    /// How many there are, and how old.
+    pub(super) fn census(&self) -> Census {
+        let now = Instant::now();
+        let mut census = Census::default();
+        for member in self.members().values() {
+            let slot = member.slot();
+            census.valid += u64::from(slot.has_token(now));
+            census.failing += u64::from(slot.is_failing());
+            census.oldest = census.oldest.max(slot.age(now));
+        }
+        census
     }
 
     /// Whether [`Self::authorize`] would yield a token without waiting.

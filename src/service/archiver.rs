@@ -207,6 +207,12 @@ impl Archiver {
         &self.shared.load
     }
 
+    /// The lanes of connections with work.
+    #[must_use]
+    pub fn lanes(&self) -> &Lanes {
+        &self.shared.lanes
+    }
+
     /// Whether the upstream may be called, and for whom.
     #[must_use]
     pub fn gate(&self) -> &Gate {
