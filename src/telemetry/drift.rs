@@ -7,6 +7,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::Counter;
 
 use super::metrics;
+use super::records;
 use crate::domain::drift::Drift;
 
 /// Differences that are told apart, at most: the names of fields are the other side's.
@@ -46,11 +47,7 @@ pub fn note(drifts: Vec<Drift>) {
     for drift in drifts {
         let (Drift { field, kind }, new) = KNOWN.lock().unwrap_or_else(PoisonError::into_inner).admit(drift);
         if new {
-            tracing::warn!(
-                field,
-                kind = kind.as_str(),
-                "the upstream's answer differs from its contract; this is said once, and counted"
-            );
+            records::Drifted { field: &field, kind: kind.as_str() }.log();
         }
         COUNTER.add(1, &[KeyValue::new("field", field), KeyValue::new("kind", kind.as_str())]);
     }

@@ -5,12 +5,15 @@
 //! - [`export`]: spans to a collector, by OTLP/gRPC
 //! - [`metrics`]: metrics to a scraper and a collector
 //! - [`log`]: log records to standard error, each with the ids of its span
+//! - [`record`]: what a log record is; `records`: those of this folder
 
 pub mod context;
 pub mod drift;
 pub mod export;
 pub mod log;
 pub mod metrics;
+pub mod record;
+pub(crate) mod records;
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::SdkTracerProvider;
