@@ -23,7 +23,7 @@ use super::publish::BrokerPublisher;
 use super::render::{Publishing, render};
 use super::settings::Settings;
 use super::settle::{Settlement, refused, settlement};
-use super::{dead_letter, properties, spans};
+use super::{dead_letter, properties, records, spans};
 use crate::domain::command::Command;
 use crate::domain::error::{Reason, Refusal};
 use crate::domain::message::{Message, Reply};
@@ -153,10 +153,7 @@ impl Desk {
         }
         MISROUTED.add(1, &[]);
         if self.counts.misrouted.fetch_add(1, Ordering::Relaxed) == 0 {
-            tracing::warn!(
-                "amqp: the routing key of a message is not its guest organisation in lower case; partitions cannot keep \
-                 the order of such messages; this is said once, and counted"
-            );
+            records::Misrouted.log();
         }
     }
 
@@ -181,7 +178,7 @@ fn tell_repeat(answer: &Result<Answer, Refusal>) {
     let Ok(Answer::Final { record, replayed: true }) = answer else { return };
     if let Some(refusal) = record.outcome.as_ref().and_then(|outcome| outcome.refusal.as_ref()) {
         let reason = refusal.reason.as_str();
-        tracing::warn!(command.id = %record.id, reason, "amqp: the key's command was refused before; acknowledged");
+        records::RefusedBefore { command_id: record.id, reason }.log();
     }
 }
 
@@ -208,7 +205,7 @@ impl Work {
             },
             Ok(Err(_)) => self.panicked(&command).await,
             Err(_) => {
-                tracing::error!("amqp: no answer within the time that a message is held");
+                records::AnswerLate.log();
                 self.verify(&command).await
             }
         }
@@ -216,7 +213,7 @@ impl Work {
 
     async fn panicked(self, command: &Command) -> Ending {
         self.desk.counts.panics.fetch_add(1, Ordering::Relaxed);
-        tracing::error!("amqp: a panic while a message was worked on");
+        records::Panicked.log();
         self.verify(command).await
     }
 
@@ -235,17 +232,17 @@ impl Work {
     async fn refuse(self, refusal: Refusal) -> Ending {
         spans::fail(&self.span, refusal.reason.as_str());
         if let Err(reason) = self.reply(&refusal).await {
-            tracing::error!(reason, "amqp: a refused message could not be answered, it is kept");
+            records::Unanswered { reason: &reason }.log();
             return Ending::Stuck(format!("a refused message could not be answered: {reason}"));
         }
         let exchange = self.desk.settings.names.dead_letters_exchange.as_str();
         let copy = dead_letter::copy(&self.delivery, &refusal, &self.trace, exchange, Uuid::now_v7());
         if let Err(reason) = self.place(Purpose::Publish, &copy).await {
-            tracing::error!(reason, "amqp: a dead letter could not be placed, its message is kept");
+            records::Unplaced { reason: &reason }.log();
             return Ending::Stuck(format!("a dead letter could not be placed: {reason}"));
         }
         self.desk.counts.dead_letters.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(reason = refusal.reason.as_str(), "amqp: message refused, dead letter placed");
+        records::DeadLetterPlaced { reason: refusal.reason.as_str() }.log();
         self.ack().await
     }
 
@@ -264,7 +261,7 @@ impl Work {
         match render(&Message::Reply(Box::new(reply)), &self.desk.settings) {
             Ok(publishing) => self.place(Purpose::Reply, &publishing).await,
             Err(reason) => {
-                tracing::warn!(reason, "amqp: a reply to a refused message cannot be written");
+                records::ReplyUnwritten { reason: &reason }.log();
                 Ok(())
             }
         }
@@ -278,7 +275,7 @@ impl Work {
             let reason = match self.desk.publisher.publish_alone(purpose, publishing).await {
                 Publication::Confirmed => return Ok(()),
                 Publication::Unroutable | Publication::Refused(_) if purpose == Purpose::Reply => {
-                    tracing::warn!("amqp: a reply to a refused message found no queue that takes it");
+                    records::ReplyUnroutable.log();
                     return Ok(());
                 }
                 Publication::Unroutable => {
@@ -302,7 +299,7 @@ impl Work {
         let acked = self.delivery.acker.ack(BasicAckOptions::default()).await;
         if !acked.unwrap_or(false) {
             self.desk.counts.acks_lost.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!("amqp: the channel was closed before a message was acknowledged");
+            records::AckLost.log();
         }
         Ending::Settled
     }

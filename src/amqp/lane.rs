@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::link::{Link, News, Session, within};
+use super::records;
 use super::render::Publishing;
 use super::round::{self, Round};
 use super::settings::Settings;
@@ -231,7 +232,7 @@ impl Lane {
                     News::Outdated => return End::Outdated,
                     News::Blocked(reason) => {
                         let reason = format!("the broker has blocked the connection: {reason}");
-                        tracing::warn!(purpose = ?self.purpose, reason, "broker: blocked");
+                        records::Blocked { purpose: self.purpose, reason: &reason }.log();
                         self.down(&reason);
                         link.part().set(Condition::NotReady(reason));
                     }

@@ -15,7 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::access::Access;
 use super::settings::Settings;
-use super::{fault, transport};
+use super::{fault, records, transport};
 use crate::service::readiness::{Condition, Part};
 
 /// How often a connection is looked at, besides what it tells by itself.
@@ -112,7 +112,7 @@ impl Link {
     pub async fn fault(&mut self, reason: String) {
         self.failures = self.failures.saturating_add(1);
         let delay = self.settings.backoff.deferral(self.failures, None, rand::random());
-        tracing::warn!(purpose = self.purpose, reason, ?delay, "broker: not available");
+        records::Unavailable { purpose: self.purpose, reason: &reason, delay }.log();
         self.part.set(Condition::NotReady(reason));
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
@@ -160,7 +160,7 @@ impl Link {
             }
         };
         let events = connection.events_listener().boxed();
-        tracing::info!(purpose = self.purpose, "broker: connected");
+        records::Connected { purpose: self.purpose }.log();
         Ok(Session {
             connection: Arc::new(connection),
             events,

@@ -16,7 +16,7 @@
 //! - [`dead_letter`]: a copy of what was refused
 //! - [`render`]: a message of the outbox as AMQP wants it
 //! - [`publish`]: the publisher; [`lane`]: one channel for it; [`round`]: a batch and its confirms
-//! - [`spans`]: traces by the messaging conventions
+//! - [`spans`]: traces by the messaging conventions; `records`: what is logged
 
 pub mod access;
 pub mod aside;
@@ -36,6 +36,7 @@ pub mod pause;
 pub mod properties;
 pub mod protobuf;
 pub mod publish;
+pub(crate) mod records;
 pub mod render;
 pub mod retire;
 pub mod round;

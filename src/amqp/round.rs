@@ -17,7 +17,7 @@ use tracing::{Instrument as _, Span};
 
 use super::render::Publishing;
 use super::settings::Settings;
-use super::{fault, properties, spans};
+use super::{fault, properties, records, spans};
 use crate::service::ports::Publication;
 
 /// What became of a round.
@@ -80,7 +80,7 @@ pub async fn run(
     }
     let mut round = decide(publishings, answers, &returned, &sendings);
     if let Some(reason) = spoilt {
-        tracing::warn!(reason, count = publishings.len(), "broker: a message has ended the channel");
+        records::ChannelSpoilt { reason: &reason, count: publishings.len() }.log();
         match &mut round.publications[..] {
             [alone] => *alone = Publication::Refused(reason),
             _ => round.is_spoilt = true,

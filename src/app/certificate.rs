@@ -8,10 +8,10 @@ use opentelemetry::metrics::{Counter, Gauge};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 use super::files::Signature;
 use super::journal::Journal;
+use super::records;
 use crate::config::{Config, Fault, Faults};
 use crate::grpc::incoming::PROTOCOL;
 use crate::service::readiness::{Condition, Part, Readiness};
@@ -122,7 +122,7 @@ impl Certificate {
     fn take(&mut self, read: Result<Identity, Error>) {
         let result = match read {
             Ok(identity) => {
-                info!(expiry = identity.expiry_seconds(), "the files for TLS have changed and are taken");
+                records::CertificateTaken { expiry: identity.expiry_seconds() }.log();
                 self.journal.note([("grpc_certificate", "changed".to_owned())]);
                 self.current.send_replace(identity);
                 self.fault = None;
@@ -130,7 +130,7 @@ impl Certificate {
             }
             Err(fault) => {
                 let fault = fault.to_string();
-                warn!(fault, "the changed files for TLS are at fault; those before them are still used");
+                records::CertificateFaulty { fault: &fault }.log();
                 self.fault = Some(fault);
                 "refused"
             }

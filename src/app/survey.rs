@@ -8,8 +8,8 @@ use std::time::Duration;
 use opentelemetry::KeyValue;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
+use super::records;
 use crate::domain::record::State;
 use crate::mycreditapp::MyCreditApp;
 use crate::service::archiver::Archiver;
@@ -53,7 +53,7 @@ impl Survey {
             let began = Instant::now();
             match store.books().await {
                 Ok(books) => self.lock().books = Some((books, Instant::now())),
-                Err(error) => warn!(%error, "the books could not be counted"),
+                Err(error) => records::BooksUncounted { error: &error }.log(),
             }
             let interval = BOOKS_INTERVAL_MIN.max(began.elapsed() * BOOKS_DIVISOR);
             let instances = seat.borrow().count.max(1);

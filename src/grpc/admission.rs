@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tracing::Instrument as _;
 
+use super::records;
 use crate::domain::error::{Reason, Refusal};
 
 use super::status::{self, Subject};
@@ -50,7 +51,7 @@ impl Admission {
         };
         tokio::spawn(task.in_current_span()).await.unwrap_or_else(|fault| {
             // The text of a panic may hold anything, so the panic hook alone shows it.
-            tracing::error!(panicked = fault.is_panic(), "a call's task did not end properly");
+            records::CallLost { panicked: fault.is_panic() }.log();
             Err(status::of(&Refusal::new(Reason::Internal, "a fault of the adapter"), &Subject::default()))
         })
     }

@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 use tracing::Span;
 use uuid::Uuid;
 
+use super::records;
 use crate::domain::Timestamp;
 use crate::domain::access::{AskedBy, Method};
 use crate::domain::command::{Command, OrganizationId};
@@ -92,7 +93,7 @@ impl GuestConnectionService for GuestConnections {
 /// Who calls. Without a word on that nothing is done.
 fn caller<R>(request: &Request<R>) -> Result<Caller, Status> {
     request.extensions().get().cloned().ok_or_else(|| {
-        tracing::error!("a call came past the question who calls");
+        records::CallerUnasked.log();
         status::of(&Refusal::new(Reason::Internal, "a fault of the adapter"), &Subject::default())
     })
 }
@@ -155,7 +156,7 @@ fn ended(record: &CommandRecord, replayed: bool) -> Result<Success, Status> {
         (Some(outcome), State::Succeeded) => Ok(Success::of(record, outcome, replayed)),
         (outcome, _) => {
             let refusal = outcome.as_ref().and_then(|outcome| outcome.refusal.clone()).unwrap_or_else(|| {
-                tracing::error!(command_id = %record.id, state = record.state.as_str(), "a final command has no outcome");
+                records::OutcomeMissing { command_id: record.id, state: record.state.as_str() }.log();
                 Refusal::new(Reason::Internal, "a fault of the adapter: the outcome is not known")
             });
             Err(status::of(&refusal, &Subject::of(record)))
@@ -204,7 +205,7 @@ async fn in_time<T>(
 
 fn refused(refusal: &Refusal, subject: &Subject) -> Status {
     if refusal.reason == Reason::Internal {
-        tracing::error!(%refusal, "a call failed by a fault of the adapter");
+        records::CallFailed { refusal }.log();
     }
     status::of(refusal, subject)
 }

@@ -10,7 +10,7 @@ use tracing::field::Empty;
 use url::Url;
 
 use super::failure::{self, Failure};
-use super::{Error, Settings, roots, wire};
+use super::{Error, Settings, records, roots, wire};
 use crate::domain::reply::Answer;
 use crate::domain::trace::TraceContext;
 use crate::service::ports::Waited;
@@ -122,7 +122,7 @@ pub async fn send(
         Err(_elapsed) => {
             let failure = Failure::Unanswered("timeout");
             record_error(span, failure.as_str());
-            tracing::warn!("the upstream sent no status line in time");
+            records::StatusLate.log();
             return Err(failure);
         }
     };
@@ -132,7 +132,7 @@ pub async fn send(
         // One that is handed on is the last word: the other side has changed to a protocol that nobody asked for.
         let failure = Failure::Unanswered("malformed_answer");
         record_error(span, failure.as_str());
-        tracing::warn!(status = status.as_u16(), "the upstream gave no answer");
+        records::NoAnswer { status: Some(status.as_u16()), error: None, kind: failure.as_str() }.log();
         return Err(failure);
     }
     if status.is_client_error() || status.is_server_error() {
@@ -179,11 +179,7 @@ fn unreadable(status: StatusCode, span: &Span, kind: &str, text: &str) {
     if status.is_success() {
         span.record("error.type", kind);
     }
-    tracing::warn!(
-        status = status.as_u16(),
-        error = text,
-        "the body of the upstream's answer could not be read"
-    );
+    records::BodyUnread { status: status.as_u16(), error: text }.log();
 }
 
 fn failed(error: &reqwest::Error, span: &Span) -> Failure {
@@ -192,10 +188,10 @@ fn failed(error: &reqwest::Error, span: &Span) -> Failure {
     let (kind, text) = (failure.as_str(), failure::described(error));
     match failure {
         Failure::Unreachable(obstacle) => {
-            tracing::warn!(error = text, error.type = kind, "{}", obstacle.public_text());
+            records::NotProcessed { why: obstacle.public_text(), error: &text, kind }.log();
         }
         Failure::Unanswered(_) => {
-            tracing::warn!(error = text, error.type = kind, "the upstream gave no answer");
+            records::NoAnswer { status: None, error: Some(&text), kind }.log();
         }
     }
     failure

@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::http;
 use super::slot::{Ended, Fetch, Fetched, Held, Member, Proof, Slot};
 use super::wire::{self, IssuedToken, TokenRequest};
-use super::{Credentials, Error, Organization, Settings};
+use super::{Credentials, Error, Organization, Settings, records};
 use crate::domain::command::OrganizationId;
 use crate::domain::reply::Unauthorized;
 use crate::telemetry::drift;
@@ -150,7 +150,7 @@ impl Tokens {
     pub(super) fn refuse(&self, requester: OrganizationId, serial: u64) {
         let Some(member) = self.member(requester) else { return };
         if member.slot().refuse(serial, Instant::now(), &self.shared.settings) {
-            tracing::warn!(organization = %requester, "the upstream refused a token");
+            records::TokenRefused { organization: requester }.log();
         }
     }
 
@@ -226,15 +226,15 @@ impl Tokens {
         match (answer.status, issued) {
             (200..=299, Some(issued)) => Ok(issued),
             (200..=299, None) => {
-                tracing::error!(organization = %requester, "the token endpoint's answer holds no token");
+                records::TokenUnreadable { organization: requester }.log();
                 unavailable(None)
             }
             (status @ (400 | 401 | 403 | 422), _) => {
-                tracing::error!(organization = %requester, status, "the token endpoint refused the credentials");
+                records::CredentialsRefused { organization: requester, status }.log();
                 Err(Unauthorized::Refused)
             }
             (status, _) => {
-                tracing::warn!(organization = %requester, status, "the token endpoint gives no token");
+                records::TokenDenied { organization: requester, status }.log();
                 unavailable(answer.retry_after)
             }
         }

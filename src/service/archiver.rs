@@ -9,7 +9,6 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
 
 use super::board::{Board, Notice};
 use super::entry::{Entry, Place};
@@ -18,7 +17,7 @@ use super::lanes::Lanes;
 use super::load::Load;
 use super::ports::{Accepted, Clock, Store, StoreError, Upstream};
 use super::worker::{Caller, Claim, Job};
-use super::{Settings, Shared, backlog, heal, others, recovery};
+use super::{Settings, Shared, backlog, heal, others, records, recovery};
 use crate::domain::Timestamp;
 use crate::domain::access::AskedBy;
 use crate::domain::command::{Command, CommandId, IdempotencyKey, OrganizationId};
@@ -130,7 +129,7 @@ impl Archiver {
             let admitted = match timeout_at(answer_by, admitted).await {
                 Ok(Ok(admitted)) => admitted?,
                 Ok(Err(panic)) => {
-                    warn!(%panic, "taking in a command failed");
+                    records::EntryLost { panic: &panic }.log();
                     return Err(failed());
                 }
                 // Whether it will be accepted is not known, so nobody may rely on it.
@@ -369,7 +368,7 @@ const STORE_SILENT_TEXT: &str = "the adapter's store did not answer in time; rep
 const STORE_UNAVAILABLE_TEXT: &str = "the adapter's store is unavailable";
 
 pub(super) fn store_unavailable(error: &StoreError) -> Refusal {
-    warn!(%error, "the store refused a call");
+    records::StoreRefused { error }.log();
     Refusal::new(Reason::StoreUnavailable, STORE_UNAVAILABLE_TEXT)
 }
 

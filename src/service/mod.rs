@@ -17,6 +17,7 @@
 //! - [`retention`]: forgetting what is old
 //! - [`custody`]: what administrators ask for
 //! - [`readiness`]: what is ready and what is not
+//! - `records`: what it logs
 //! - [`ports`]: what all this needs of the outside
 
 pub mod archiver;
@@ -32,6 +33,7 @@ pub mod load;
 pub mod others;
 pub mod ports;
 pub mod readiness;
+pub(crate) mod records;
 pub mod recovery;
 pub mod relay;
 pub mod retention;

@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
-use tracing::warn;
 
 use super::gate::{Appetite, Closed};
 use super::load::{Counted, Way};
 use super::ports::{BULK_LENGTH_MAX, Due, DueCursor, StoreError};
 use super::worker::Job;
-use super::{Shared, heal};
+use super::{Shared, heal, records};
 use crate::domain::command::OrganizationId;
 use crate::domain::connection::Connection;
 use crate::domain::record::Door;
@@ -37,7 +36,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let wait = match round(&shared, &room).await {
             Ok(wait) => wait,
             Err(error) => {
-                warn!(%error, "recovery could not read what is due");
+                records::DueUnread { error: &error }.log();
                 INTERVAL_MAX
             }
         };

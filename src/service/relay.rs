@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
 
 use super::ports::{OutboxRow, Publication, Publisher, Store, StoreError};
 use super::readiness::{Condition, Part};
+use super::records;
 use super::tenure::{Round, Slots, Tenure};
 use crate::domain::connection::Connection;
 use crate::domain::message::Message;
@@ -216,7 +216,7 @@ impl Relay {
     }
 
     fn stop_at(&mut self, error: &StoreError) -> Stopped {
-        warn!(%error, "the outbox could not be read or marked");
+        records::OutboxUnread { error }.log();
         self.left_behind = true;
         Stopped
     }
@@ -237,11 +237,11 @@ impl Relay {
             match publication {
                 Publication::Confirmed => confirmed.push(row.number),
                 Publication::Unroutable if self.gives_up(&row.message) => {
-                    warn!(message.id = %row.message.id(), "no queue takes the message; it is given up");
+                    records::MessageDropped { message_id: row.message.id() }.log();
                     confirmed.push(row.number);
                 }
                 Publication::Refused(why) if matches!(row.message, Message::Reply(_)) => {
-                    warn!(message.id = %row.message.id(), why, "the reply is given up");
+                    records::ReplyDropped { message_id: row.message.id(), why: &why }.log();
                     confirmed.push(row.number);
                 }
                 Publication::Unroutable => self.hold(row, "no queue takes it"),
@@ -260,7 +260,7 @@ impl Relay {
             }
         }
         for (why, count) in &failures {
-            warn!(count, why, "messages could not be published; they are tried again");
+            records::Unpublished { count: *count, why }.log();
         }
         self.unmarked = confirmed;
         self.mark().await?;
@@ -288,7 +288,7 @@ impl Relay {
 
     /// Keeps a message for later, and what is behind it on its connection.
     fn hold(&mut self, row: &OutboxRow, why: &str) {
-        debug!(message.id = %row.message.id(), why, "the message is held");
+        records::MessageHeld { message_id: row.message.id(), why }.log();
         self.left_behind = true;
         match row.message.connection() {
             Some(connection) => drop(self.held.insert(connection)),
@@ -312,12 +312,9 @@ impl Relay {
         if holding != self.holding {
             self.holding = holding;
             if holding {
-                warn!(
-                    connections,
-                    alone, "the broker takes no messages of these; they are held and tried again"
-                );
+                records::Holding { connections, alone }.log();
             } else {
-                info!("no messages are held any more");
+                records::HoldingNone.log();
             }
         }
         self.part.set(if holding {

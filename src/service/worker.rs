@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use tokio::time::{Instant, sleep};
-use tracing::{Instrument as _, Span, error, info_span, warn};
+use tracing::{Instrument as _, Span, info_span};
 use uuid::Uuid;
 
 use super::Shared;
@@ -15,6 +15,7 @@ use super::board::Notice;
 use super::gate::{Closed, Pass, Patience};
 use super::lanes::Ticket;
 use super::ports::{Begun, Finished, PutOffAnswer};
+use super::records;
 use crate::domain::command::{CommandId, OrganizationId};
 use crate::domain::error::{Reason, Refusal};
 use crate::domain::lifecycle::{Finish, PutOff};
@@ -100,7 +101,7 @@ impl Shared {
             let _hold = hold;
             let id = job.id;
             if AssertUnwindSafe(shared.work(job)).catch_unwind().await.is_err() {
-                error!(command.id = %id, "the work on a command panicked; recovery takes it up");
+                records::WorkerLost { command_id: id }.log();
                 shared.board.tell(id, Notice::Left(Reason::Internal));
             }
         });
@@ -210,7 +211,7 @@ impl Shared {
             Ok(PutOffAnswer::Ended(record)) => self.not_begun(id, Begun::Ended(record)),
             Ok(PutOffAnswer::Unavailable(record)) => self.not_begun(id, Begun::Unavailable(record)),
             Err(error) => {
-                warn!(command.id = %id, %error, "a command could not be put off");
+                records::NotPutOff { command_id: id, error: &error }.log();
                 self.board.tell(id, Notice::Left(Reason::StoreUnavailable));
             }
         }
@@ -234,7 +235,7 @@ impl Shared {
                 Err(error) => error,
             };
             if !std::mem::replace(&mut told, true) {
-                warn!(command.id = %id, %error, "the claim could not be asked for");
+                records::Unclaimed { command_id: id, error: &error }.log();
                 self.board.tell(id, Notice::Left(Reason::StoreUnavailable));
             }
             if Instant::now() >= give_up_at || self.pause(STORE_RETRY_DELAY).await.is_err() {
@@ -291,16 +292,16 @@ impl Shared {
             match self.store.finish(finish.clone()).await {
                 Ok(Finished::Settled(record)) => return self.settled(record),
                 Ok(Finished::Stale) => {
-                    warn!(command.id = %id, "the claim had passed to someone else; its late result is refused");
+                    records::ClaimStale { command_id: id }.log();
                     return;
                 }
                 Err(error) if Instant::now() + STORE_RETRY_DELAY < lease_end => {
-                    warn!(command.id = %id, %error, "the outcome could not be stored yet");
+                    records::OutcomeDelayed { command_id: id, error: &error }.log();
                     sleep(STORE_RETRY_DELAY).await;
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut told, true) {
-                        warn!(command.id = %id, %error, "the outcome could not be stored within its lease");
+                        records::OutcomeLate { command_id: id, error: &error }.log();
                         self.board.tell(id, Notice::Left(Reason::StoreUnavailable));
                     }
                     // What sent nothing leaves nothing in doubt; recovery takes it up.
@@ -319,13 +320,13 @@ impl Shared {
         if let Some(refusal) = outcome.and_then(|outcome| outcome.refusal.as_ref()) {
             span.record("error.type", refusal.reason.as_str());
         }
-        tracing::info!(
-            command.id = %record.id,
-            command.state = record.state.as_str(),
-            attempts = record.attempts,
-            upstream.status = outcome.and_then(|outcome| outcome.upstream_status),
-            "command settled"
-        );
+        records::Settled {
+            command_id: record.id,
+            state: record.state.as_str(),
+            attempts: record.attempts,
+            status: outcome.and_then(|outcome| outcome.upstream_status),
+        }
+        .log();
         self.outbox.send_replace(());
         self.recovery.notify_one();
         let id = record.id;
@@ -354,7 +355,7 @@ fn waiting(record: CommandRecord) -> Notice {
 /// What is known after a panic in the midst of the attempts: nothing. The command is tried again like any other of unknown
 /// fate, and given up in the end if it panics each time.
 fn panicked(record: &CommandRecord) -> (Verdict, Attempts) {
-    error!(command.id = %record.id, "the work on a command panicked");
+    records::AttemptLost { command_id: record.id }.log();
     let outcome =
         Outcome::refused(None, Reason::Internal, "the adapter failed while it worked on the command");
     let verdict = Verdict::Transient { outcome, maybe_applied: true, unanswered: true, token_refused: false };

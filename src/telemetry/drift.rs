@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use opentelemetry::KeyValue;
 
 use super::instruments::instruments;
+use super::records;
 use crate::domain::drift::Drift;
 
 /// Differences that are told apart, at most: the names of fields are the other side's.
@@ -38,11 +39,7 @@ pub fn note(drifts: Vec<Drift>) {
     for drift in drifts {
         let (Drift { field, kind }, new) = KNOWN.lock().unwrap_or_else(PoisonError::into_inner).admit(drift);
         if new {
-            tracing::warn!(
-                field,
-                kind = kind.as_str(),
-                "the upstream's answer differs from its contract; this is said once, and counted"
-            );
+            records::Drifted { field: &field, kind: kind.as_str() }.log();
         }
         instruments().drifts.add(1, &[KeyValue::new("field", field), KeyValue::new("kind", kind.as_str())]);
     }

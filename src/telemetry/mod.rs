@@ -11,6 +11,7 @@
 //! - [`log`]: log records to standard error, each with the ids of its span
 //! - [`process`](self): what the process takes of the machine
 //! - [`step`]: the parts that a command's time is made of
+//! - [`record`]: what a log record is; `records`: those of this folder
 
 pub mod catalogue;
 pub mod context;
@@ -21,6 +22,8 @@ pub mod keep;
 pub mod log;
 pub mod metrics;
 mod process;
+pub mod record;
+pub(crate) mod records;
 mod sampling;
 pub mod step;
 

@@ -14,6 +14,7 @@ use super::files::{Lock, Present};
 use super::schema;
 use super::task::{Scope, Shared, Tally, Task};
 use crate::service::ports::StoreError;
+use crate::store::records;
 
 /// Pieces of work that share a commit, at most.
 const BATCH_LENGTH_MAX: usize = 512;
@@ -73,7 +74,7 @@ impl Writer {
     fn run_batch(&mut self, mut batch: Vec<Box<dyn Task>>) {
         let result = self.transaction(&mut batch);
         if let Err(error) = &result {
-            tracing::error!(error = %error, operations = batch.len(), "the store could not commit");
+            records::Uncommitted { error, operations: batch.len() }.log();
         }
         if !matches!(result, Ok(Done::All)) {
             self.connection = None;
