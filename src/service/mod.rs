@@ -15,6 +15,7 @@
 //! - [`relay`]: the outbox, to the broker
 //! - [`tenure`]: what of it falls to this instance
 //! - [`retention`]: forgetting what is old
+//! - [`tally`]: counting what becomes of commands
 //! - [`custody`]: what administrators ask for
 //! - [`readiness`]: what is ready and what is not
 //! - `records`: what it logs
@@ -37,6 +38,7 @@ pub(crate) mod records;
 pub mod recovery;
 pub mod relay;
 pub mod retention;
+pub mod tally;
 pub mod tenure;
 pub mod worker;
 

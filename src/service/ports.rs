@@ -46,6 +46,17 @@ pub enum Accepted {
     Conflict,
 }
 
+impl Accepted {
+    /// Which command it is, if it may be told.
+    #[must_use]
+    pub const fn id(&self) -> Option<CommandId> {
+        match self {
+            Self::Fresh(record, _) | Self::InProgress(record) | Self::Replayed(record) => Some(record.id),
+            Self::Conflict => None,
+        }
+    }
+}
+
 /// The answer to [`Store::begin`].
 #[derive(Debug, Clone)]
 pub enum Begun {

@@ -209,7 +209,8 @@ impl Menu<'_> {
 fn take_up(shared: &Arc<Shared>, due: Due, place: impl Send + 'static) -> bool {
     let Some(ticket) = shared.lanes.rejoin(due.connection) else { return false };
     let Due { id, requester, trace, .. } = due;
-    let job = Job { id, requester, door: Door::Amqp, trace, ticket, claim: None, caller: None };
+    let job =
+        Job { id, requester, door: Door::Amqp, trace, ticket, claim: None, caller: None, is_recovered: true };
     shared.spawn_work(job, place);
     true
 }

@@ -16,6 +16,7 @@ use super::gate::{Closed, Pass, Patience};
 use super::lanes::Ticket;
 use super::ports::{Begun, Finished, PutOffAnswer};
 use super::records;
+use super::tally;
 use crate::domain::command::{CommandId, OrganizationId};
 use crate::domain::error::{Reason, Refusal};
 use crate::domain::lifecycle::{Finish, PutOff};
@@ -23,6 +24,7 @@ use crate::domain::record::{CommandRecord, Door, Outcome, State};
 use crate::domain::reply::{self, Reply, Verdict};
 use crate::domain::trace::TraceContext;
 use crate::telemetry;
+use crate::telemetry::step::{Name, Step};
 
 /// The pause between tries while the store is away.
 pub(super) const STORE_RETRY_DELAY: Duration = Duration::from_millis(200);
@@ -63,6 +65,8 @@ pub struct Job {
     pub claim: Option<Claim>,
     /// Who waits for it.
     pub caller: Option<Caller>,
+    /// Whether recovery has taken it up.
+    pub is_recovered: bool,
 }
 
 /// The answer to the wish for a claim.
@@ -110,11 +114,16 @@ impl Shared {
     /// Works on `job` until it is final, deferred or waiting, and tells the board.
     pub(super) async fn work(&self, mut job: Job) {
         let Some(_running) = self.board.run(job.id) else { return };
-        let Some(Claim { begun, asked, pass }) = self.claim(&mut job).await else { return };
+        let span = command_span(&job);
+        self.work_on(&mut job).instrument(span).await;
+    }
+
+    async fn work_on(&self, job: &mut Job) {
+        let Some(Claim { begun, asked, pass }) = self.claim(job).await else { return };
         match begun {
             Begun::Claimed(record) => {
-                let span = command_span(&record, &job.trace);
-                self.execute(&job, &record, asked, pass).instrument(span).await;
+                note_claim(&record);
+                self.execute(job, &record, asked, pass).await;
             }
             other => {
                 drop(pass);
@@ -125,6 +134,12 @@ impl Shared {
 
     /// Tells what became of a command that could not be begun.
     fn not_begun(&self, id: CommandId, begun: Begun) {
+        if let Begun::Waiting(record) | Begun::Ended(record) = &begun {
+            Span::current().record("command.state", record.state.as_str());
+            if record.state.is_final() || !record.waiting {
+                tally::settled(record);
+            }
+        }
         match begun {
             Begun::Waiting(record) => {
                 self.recovery.notify_one();
@@ -156,7 +171,9 @@ impl Shared {
                 return None;
             }
             pass = async {
+                let step = Step::begin(Name::LaneWait);
                 job.ticket.turn().await;
+                step.end();
                 self.pass(job.requester, job.door, job.patience()).await
             } => pass,
         };
@@ -179,6 +196,7 @@ impl Shared {
         door: Door,
         patience: Patience,
     ) -> Result<Pass, Turned> {
+        let _step = Step::begin(Name::GateWait);
         let mut told = None;
         if self.gate.closed(requester).is_none()
             // The one that tries gets its token once it has its pass: one at a time.
@@ -201,9 +219,9 @@ impl Shared {
         if job.caller.as_ref().is_some_and(Caller::waits) {
             let Some((begun, asked)) = self.ask(job).await else { return };
             let Begun::Claimed(record) = begun else { return self.not_begun(id, begun) };
-            let span = command_span(&record, &job.trace);
+            note_claim(&record);
             let verdict = unsent(refusal);
-            return self.end(job, &record, asked, (verdict, Attempts::default())).instrument(span).await;
+            return self.end(job, &record, asked, (verdict, Attempts::default())).await;
         }
         let put_off = PutOff { delay: self.put_off_delay(&closed), keeps_place: closed.is_everyone, refusal };
         match self.store.put_off(id, Uuid::now_v7(), false, put_off).await {
@@ -224,6 +242,7 @@ impl Shared {
 
     /// Asks for the claim, again and again while the store is away, and for no longer than until recovery does so too.
     async fn ask(&self, job: &Job) -> Option<(Begun, Instant)> {
+        let _step = Step::begin(Name::Claim);
         let id = job.id;
         let give_up_at = Instant::now() + self.settings.lease;
         let mut told = false;
@@ -284,13 +303,17 @@ impl Shared {
     /// after theirs, so it is said whenever the store is back.
     async fn finish(&self, mut finish: Finish, lease_end: Instant) {
         let id = finish.id;
+        let step = Step::begin(Name::Finish);
         let started = Instant::now();
         let unanswered_ago = finish.unanswered_ago;
         let mut told = false;
         loop {
             finish.unanswered_ago = unanswered_ago.map(|ago| ago + started.elapsed());
             match self.store.finish(finish.clone()).await {
-                Ok(Finished::Settled(record)) => return self.settled(record),
+                Ok(Finished::Settled(record)) => {
+                    step.end();
+                    return self.settled(record);
+                }
                 Ok(Finished::Stale) => {
                     records::ClaimStale { command_id: id }.log();
                     return;
@@ -314,6 +337,7 @@ impl Shared {
     }
 
     fn settled(&self, record: CommandRecord) {
+        tally::settled(&record);
         let outcome = record.outcome.as_ref();
         let span = Span::current();
         span.record("command.state", record.state.as_str());
@@ -365,18 +389,35 @@ fn panicked(record: &CommandRecord) -> (Verdict, Attempts) {
     )
 }
 
-fn command_span(record: &CommandRecord, trace: &TraceContext) -> Span {
+/// The span of a command at work, in the trace that it came with. One that is taken up again is linked to it besides, since
+/// what it goes on from may have ended long ago.
+fn command_span(job: &Job) -> Span {
     let span = info_span!(
         parent: None,
         "command",
         otel.kind = "internal",
-        command.id = %record.id,
-        command.archived = record.command.archived,
-        command.door = record.door.as_str(),
-        command.epoch = record.epoch,
+        otel.status_code = tracing::field::Empty,
+        command.id = %job.id,
+        command.door = job.door.as_str(),
+        command.requester = %job.requester,
+        command.recovered = job.is_recovered,
+        command.target = tracing::field::Empty,
+        command.archived = tracing::field::Empty,
+        command.epoch = tracing::field::Empty,
         command.state = tracing::field::Empty,
         error.type = tracing::field::Empty,
     );
-    telemetry::context::adopt(&span, trace);
+    telemetry::context::adopt(&span, &job.trace);
+    if job.is_recovered {
+        telemetry::context::link(&span, &job.trace);
+    }
     span
+}
+
+/// Writes into the span what is known with the claim.
+fn note_claim(record: &CommandRecord) {
+    let span = Span::current();
+    span.record("command.epoch", record.epoch);
+    span.record("command.archived", record.command.archived);
+    span.record("command.target", tracing::field::display(record.command.connection.target));
 }

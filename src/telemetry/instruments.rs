@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use opentelemetry::metrics::{Counter, Histogram};
+use opentelemetry::metrics::{Counter, Gauge, Histogram};
 
 use super::catalogue as metric;
 
@@ -37,6 +37,14 @@ pub struct Instruments {
     pub finishes_refused: Counter<u64>,
     /// [`metric::OUTBOX_DELAY`]
     pub outbox_delay: Histogram<f64>,
+    /// [`metric::OUTBOX_HELD`]
+    pub outbox_held: Gauge<u64>,
+    /// [`metric::AMQP_CONNECTED`]
+    pub amqp_connected: Gauge<u64>,
+    /// [`metric::QUEUE_MESSAGES`]
+    pub queue_messages: Gauge<u64>,
+    /// [`metric::QUEUE_CONSUMERS`]
+    pub queue_consumers: Gauge<u64>,
     /// [`metric::ACKS_LOST`]
     pub acks_lost: Counter<u64>,
     /// [`metric::MISROUTED`]
@@ -87,6 +95,10 @@ impl Instruments {
             step_duration: metric::STEP_DURATION.histogram(),
             finishes_refused: metric::FINISHES_REFUSED.counter(),
             outbox_delay: metric::OUTBOX_DELAY.histogram(),
+            outbox_held: metric::OUTBOX_HELD.gauge(),
+            amqp_connected: metric::AMQP_CONNECTED.gauge(),
+            queue_messages: metric::QUEUE_MESSAGES.gauge(),
+            queue_consumers: metric::QUEUE_CONSUMERS.gauge(),
             acks_lost: metric::ACKS_LOST.counter(),
             misrouted: metric::MISROUTED.counter(),
             dead_letters: metric::DEAD_LETTERS.counter(),

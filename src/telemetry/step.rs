@@ -5,7 +5,7 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
-use opentelemetry::trace::{SpanBuilder, SpanKind, Status, TraceContextExt as _, Tracer as _};
+use opentelemetry::trace::{Span as _, SpanBuilder, SpanKind, Status, TraceContextExt as _, Tracer as _};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::SdkTracer;
 
@@ -76,6 +76,18 @@ struct Recorded {
     parent: Context,
     began: SystemTime,
     error: Option<&'static str>,
+    described: Option<Description>,
+}
+
+/// A span that is called otherwise than its step, by the conventions of its kind.
+#[derive(Debug)]
+pub struct Description {
+    /// Its name. Of few values, as those of all spans.
+    pub name: String,
+    /// Its kind.
+    pub kind: SpanKind,
+    /// Its attributes.
+    pub attributes: Vec<KeyValue>,
 }
 
 impl Step {
@@ -83,8 +95,16 @@ impl Step {
     pub fn begin(name: Name) -> Self {
         let parent = Context::current();
         let is_recorded = parent.span().is_recording();
-        let recorded = is_recorded.then(|| Recorded { parent, began: SystemTime::now(), error: None });
+        let recorded =
+            is_recorded.then(|| Recorded { parent, began: SystemTime::now(), error: None, described: None });
         Self { name, began: Instant::now(), recorded }
+    }
+
+    /// Describes its span, if there is to be one.
+    pub fn describe(&mut self, describe: impl FnOnce() -> Description) {
+        if let Some(recorded) = &mut self.recorded {
+            recorded.described = Some(describe());
+        }
     }
 
     /// Notes that it failed, and why in a stable word.
@@ -102,23 +122,30 @@ impl Drop for Step {
     fn drop(&mut self) {
         let length = self.began.elapsed();
         measure(self.name, length);
-        if let Some(Recorded { parent, began, error }) = self.recorded.take()
+        if let Some(Recorded { parent, began, error, described }) = self.recorded.take()
             && length >= SPAN_LENGTH_MIN
         {
-            let attributes = error.map(|error| KeyValue::new("error.type", error)).into_iter().collect();
-            record(self.name, (began, began + length), attributes, &parent);
+            let mut described = described.unwrap_or_else(|| Description::of(self.name));
+            described.attributes.extend(error.map(|error| KeyValue::new("error.type", error)));
+            record(described, (began, began + length), &parent);
         }
     }
 }
 
 /// Records a step that began at `began` and ends now, in the trace of `context`.
-pub fn past(name: Name, began: SystemTime, attributes: Vec<KeyValue>, context: &TraceContext) {
+pub fn past(
+    name: Name,
+    began: SystemTime,
+    attributes: impl FnOnce() -> Vec<KeyValue>,
+    context: &TraceContext,
+) {
     let now = SystemTime::now();
     measure(name, now.duration_since(began).unwrap_or_default());
     let parent = context::remote(context);
     if parent.span().span_context().is_valid() {
         // Another machine's clock may be ahead of this one's.
-        record(name, (began.min(now), now), attributes, &parent);
+        let described = Description { attributes: attributes(), ..Description::of(name) };
+        record(described, (began.min(now), now), &parent);
     }
 }
 
@@ -127,18 +154,23 @@ pub fn measure(name: Name, length: Duration) {
     instruments().step_duration.record(length.as_secs_f64(), &[KeyValue::new("step", name.as_str())]);
 }
 
-fn record(name: Name, (began, ended): (SystemTime, SystemTime), attributes: Vec<KeyValue>, parent: &Context) {
+fn record(described: Description, (began, ended): (SystemTime, SystemTime), parent: &Context) {
     let Some(tracer) = TRACER.get() else { return };
+    let Description { name, kind, attributes } = described;
     let failed = attributes.iter().any(|attribute| attribute.key.as_str() == "error.type");
-    let builder = SpanBuilder::from_name(name.as_str())
-        .with_kind(SpanKind::Internal)
-        .with_start_time(began)
-        .with_attributes(attributes);
+    let builder =
+        SpanBuilder::from_name(name).with_kind(kind).with_start_time(began).with_attributes(attributes);
     let mut span = tracer.build_with_context(builder, parent);
     if failed {
-        opentelemetry::trace::Span::set_status(&mut span, Status::error(""));
+        span.set_status(Status::error(""));
     }
-    opentelemetry::trace::Span::end_with_timestamp(&mut span, ended);
+    span.end_with_timestamp(ended);
+}
+
+impl Description {
+    fn of(name: Name) -> Self {
+        Self { name: name.as_str().to_owned(), kind: SpanKind::Internal, attributes: Vec::new() }
+    }
 }
 
 /// Sets what makes the spans of steps, once.
