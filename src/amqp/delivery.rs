@@ -2,15 +2,14 @@
 
 use std::future::ready;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use lapin::message::Delivery;
 use lapin::options::BasicAckOptions;
-use opentelemetry::metrics::Counter;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{Instrument as _, Span};
 use uuid::Uuid;
@@ -23,6 +22,7 @@ use super::publish::BrokerPublisher;
 use super::render::{Publishing, render};
 use super::settings::Settings;
 use super::settle::{Settlement, refused, settlement};
+use super::spans::Processing;
 use super::{dead_letter, properties, records, spans};
 use crate::domain::command::Command;
 use crate::domain::error::{Reason, Refusal};
@@ -31,7 +31,8 @@ use crate::domain::record::{Door, Outcome};
 use crate::domain::trace::TraceContext;
 use crate::service::archiver::{Answer, Archiver, Submission};
 use crate::service::ports::Publication;
-use crate::telemetry::metrics;
+use crate::service::tally;
+use crate::telemetry::instruments::instruments;
 
 /// How much later than promised an answer may come before it is not waited for any more.
 const ANSWER_MARGIN: Duration = Duration::from_secs(5);
@@ -65,15 +66,6 @@ pub struct Counts {
     pub misrouted: AtomicU64,
 }
 
-static MISROUTED: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    metrics::meter()
-        .u64_counter("adapter.amqp.misrouted")
-        .with_description(
-            "Messages whose routing key is not their guest: partitions cannot keep their order.",
-        )
-        .build()
-});
-
 /// Works on messages.
 pub struct Desk {
     /// The settings.
@@ -93,6 +85,7 @@ struct Work {
     span: Span,
     trace: TraceContext,
     hold_until: Instant,
+    processing: Processing,
 }
 
 impl Desk {
@@ -108,6 +101,7 @@ impl Desk {
         source: &Source,
     ) -> Result<BoxFuture<'static, Ending>, Refusal> {
         let hold_until = Instant::now() + self.settings.delivery_hold;
+        let processing = Processing::begin(&self.settings.names.commands_queue);
         let read = catch_unwind(AssertUnwindSafe(|| self.read(&delivery))).unwrap_or_else(|_| {
             self.counts.panics.fetch_add(1, Ordering::Relaxed);
             Err(Refusal::new(Reason::Internal, "the message could not be read, by a fault of the adapter"))
@@ -121,10 +115,14 @@ impl Desk {
         if let (Some(_), Ok((command, ..))) = (source.number, &read) {
             self.check_route(&delivery, command);
         }
-        let work = Work { desk: Arc::clone(self), delivery, span: span.clone(), trace, hold_until };
+        let work =
+            Work { desk: Arc::clone(self), delivery, span: span.clone(), trace, hold_until, processing };
         let (command, decoded, sender) = match read {
             Ok(read) => read,
-            Err(refusal) => return Ok(work.refuse(refusal).instrument(span).boxed()),
+            Err(refusal) => {
+                tally::refused(Door::Amqp, &refusal);
+                return Ok(work.refuse(refusal).instrument(span).boxed());
+            }
         };
         let submission = Submission {
             command: command.clone(),
@@ -151,7 +149,7 @@ impl Desk {
         if delivery.routing_key.as_str() == command.connection.guest.0.hyphenated().to_string() {
             return;
         }
-        MISROUTED.add(1, &[]);
+        instruments().misrouted.add(1, &[]);
         if self.counts.misrouted.fetch_add(1, Ordering::Relaxed) == 0 {
             records::Misrouted.log();
         }
@@ -218,8 +216,8 @@ impl Work {
     }
 
     /// Acknowledges if the command is durable.
-    async fn verify(self, command: &Command) -> Ending {
-        spans::fail(&self.span, Reason::Internal.as_str());
+    async fn verify(mut self, command: &Command) -> Ending {
+        self.processing.fail(&self.span, Reason::Internal.as_str());
         let lookup = self.desk.archiver.command_by_key(command.requester, command.key.clone());
         match timeout(LOOKUP_TIMEOUT, AssertUnwindSafe(lookup).catch_unwind()).await {
             Ok(Ok(Ok(Some(record)))) if record.command.same_parameters(command) => self.ack().await,
@@ -229,8 +227,8 @@ impl Work {
 
     /// Answers, places the dead letter, and only then acknowledges. What cannot be done while the message is held leaves
     /// it with the broker; then the answer comes again with it, which does less harm than a second dead letter.
-    async fn refuse(self, refusal: Refusal) -> Ending {
-        spans::fail(&self.span, refusal.reason.as_str());
+    async fn refuse(mut self, refusal: Refusal) -> Ending {
+        self.processing.fail(&self.span, refusal.reason.as_str());
         if let Err(reason) = self.reply(&refusal).await {
             records::Unanswered { reason: &reason }.log();
             return Ending::Stuck(format!("a refused message could not be answered: {reason}"));
@@ -242,6 +240,7 @@ impl Work {
             return Ending::Stuck(format!("a dead letter could not be placed: {reason}"));
         }
         self.desk.counts.dead_letters.fetch_add(1, Ordering::Relaxed);
+        instruments().dead_letters.add(1, &[]);
         records::DeadLetterPlaced { reason: refusal.reason.as_str() }.log();
         self.ack().await
     }
@@ -296,8 +295,14 @@ impl Work {
     /// Acknowledges on the channel that delivered. An acknowledgement that does not go out is no fault: the broker hands
     /// the message out again, and its record or dead letter is found.
     async fn ack(self) -> Ending {
-        let acked = self.delivery.acker.ack(BasicAckOptions::default()).await;
-        if !acked.unwrap_or(false) {
+        let (settings, began) = (&self.desk.settings, std::time::Instant::now());
+        let mut step = spans::ack(settings, &self.delivery);
+        let acked = self.delivery.acker.ack(BasicAckOptions::default()).await.unwrap_or(false);
+        let lost = (!acked).then_some("channel_closed");
+        spans::operated(spans::ACK, &settings.names.commands_queue, began.elapsed(), lost);
+        if let Some(lost) = lost {
+            step.fail(lost);
+            instruments().acks_lost.add(1, &[]);
             self.desk.counts.acks_lost.fetch_add(1, Ordering::Relaxed);
             records::AckLost.log();
         }

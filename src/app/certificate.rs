@@ -15,7 +15,7 @@ use super::records;
 use crate::config::{Config, Fault, Faults};
 use crate::grpc::incoming::PROTOCOL;
 use crate::service::readiness::{Condition, Part, Readiness};
-use crate::telemetry::metrics::meter;
+use crate::telemetry::catalogue as metric;
 use crate::tls::{Error, Files, Identity};
 
 /// A certificate that ends sooner than this wants an eye.
@@ -31,15 +31,8 @@ struct Metrics {
 
 impl Metrics {
     fn new() -> Self {
-        let meter = meter();
-        let expiry = meter
-            .u64_gauge("adapter.grpc.certificate.expiry")
-            .with_unit("s")
-            .with_description("When the certificate that callers are shown ends, in seconds since 1970.");
-        let reloads = meter
-            .u64_counter("adapter.grpc.certificate.reloads")
-            .with_description("Changed files for TLS of gRPC, applied or refused.");
-        Self { expiry: expiry.build(), reloads: reloads.build() }
+        let (expiry, reloads) = (metric::CERTIFICATE_EXPIRY.gauge(), metric::CERTIFICATE_RELOADS.counter());
+        Self { expiry, reloads }
     }
 }
 

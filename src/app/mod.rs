@@ -23,7 +23,6 @@ use tokio_util::sync::CancellationToken;
 use self::certificate::Certificate;
 use self::journal::Journal;
 use self::organizations::Watch;
-use self::survey::Survey;
 use crate::amqp::consume::Resume;
 use crate::amqp::{BrokerPublisher, Consumer};
 use crate::config::{Config, Faults, Source};
@@ -112,9 +111,7 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     let archiver = Archiver::new(config.service(), store.clone(), upstream.clone(), clock);
     let readiness = Readiness::default();
     let callers = callers::Door::new(&config)?;
-    survey::observe_parts(&archiver, &upstream, &store, &readiness);
-    let survey = Survey::default();
-    survey.observe();
+    let survey = survey::begin(&archiver, &upstream, &store, &readiness);
     let custodian = Custodian::new(store.clone());
     let journal = Journal::new(custodian.clone());
     let watch =

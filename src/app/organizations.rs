@@ -27,6 +27,7 @@ use crate::jwt::keys::Keys;
 use crate::mycreditapp::MyCreditApp;
 use crate::service::archiver::Archiver;
 use crate::service::readiness::{Condition, Part, Readiness};
+use crate::telemetry::catalogue as metric;
 
 /// Gives the organisations of `config` to all who go by them, at the start and after every change. If it fails nothing was
 /// changed. What was learnt of those in `renewed` is forgotten.
@@ -86,14 +87,8 @@ struct Metrics {
 
 impl Metrics {
     fn new() -> Self {
-        let meter = opentelemetry::global::meter(env!("CARGO_PKG_NAME"));
-        let reloads = meter
-            .u64_counter("adapter.organizations.reloads")
-            .with_description("Changed configurations of organisations, applied or refused.");
-        let configured = meter
-            .u64_gauge("adapter.organizations.configured")
-            .with_description("Organisations that have credentials here.");
-        Self { reloads: reloads.build(), configured: configured.build() }
+        let reloads = metric::ORGANIZATIONS_RELOADS.counter();
+        Self { reloads, configured: metric::ORGANIZATIONS_CONFIGURED.gauge() }
     }
 
     fn reloaded(&self, result: &'static str) {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
+use opentelemetry::metrics::AsyncInstrument;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -77,7 +78,7 @@ impl Survey {
     }
 
     /// Has what was counted told to whoever asks for metrics.
-    pub(super) fn observe(&self) {
+    fn observe(&self) {
         self.observe_books();
         let survey = self.clone();
         metric::OLDEST_AGE.observe(move |seen| {
@@ -97,33 +98,28 @@ impl Survey {
     }
 
     fn observe_books(&self) {
-        let observe = |metric: metric::Metric, tell: fn(&Books, &mut dyn FnMut(f64, &[KeyValue]))| {
+        let observe = |metric: metric::Metric, tell: fn(&Books) -> Told| {
             let survey = self.clone();
             metric.observe(move |seen| {
                 if let Some((books, _)) = &survey.lock().books {
-                    tell(books, &mut |value, attributes| seen.observe(value, attributes));
+                    observe_all(seen, tell(books));
                 }
             });
         };
-        observe(metric::BOOKS_COMMANDS, |books, tell| {
-            for (state, count) in State::ALL.iter().zip(books.by_state) {
-                tell(count as f64, &[KeyValue::new("state", state.as_str())]);
-            }
+        observe(metric::BOOKS_COMMANDS, |books| {
+            by("state", State::ALL.iter().map(|state| state.as_str()).zip(books.by_state))
         });
-        observe(metric::BOOKS_OUTBOX, |books, tell| {
-            for (state, count) in [
-                ("written", books.outbox_written),
-                ("confirmed", books.outbox_confirmed),
-                ("pending", books.outbox_pending),
-            ] {
-                tell(count as f64, &[KeyValue::new("state", state)]);
-            }
+        observe(metric::BOOKS_OUTBOX, |books| {
+            let Books { outbox_written, outbox_confirmed, outbox_pending, .. } = *books;
+            let counts =
+                [("written", outbox_written), ("confirmed", outbox_confirmed), ("pending", outbox_pending)];
+            by("state", counts)
         });
-        observe(metric::BOOKS_BALANCE, |books, tell| {
-            tell(books.commands_balance() as f64, &[KeyValue::new("book", "commands")]);
-            tell(books.outbox_balance() as f64, &[KeyValue::new("book", "outbox")]);
+        observe(metric::BOOKS_BALANCE, |books| {
+            let balances = [("commands", books.commands_balance()), ("outbox", books.outbox_balance())];
+            balances.map(|(book, balance)| (balance as f64, Some(KeyValue::new("book", book)))).into()
         });
-        observe(metric::SUSPECT, |books, tell| tell(books.suspect as f64, &[]));
+        observe(metric::SUSPECT, |books| alone(books.suspect as f64));
         let survey = self.clone();
         metric::BOOKS_AGE.observe(move |seen| {
             if let Some((_, at)) = &survey.lock().books {
@@ -133,18 +129,26 @@ impl Survey {
     }
 }
 
-/// Has the parts of the process looked at by whoever asks for metrics.
-pub(super) fn observe_parts(
+/// Has what was counted, and the parts of the process, told to whoever asks for metrics. The survey is to be run.
+pub(super) fn begin(
     archiver: &Archiver,
     upstream: &Arc<MyCreditApp>,
     store: &Arc<dyn Store>,
     readiness: &Readiness,
-) {
+) -> Survey {
+    let survey = Survey::default();
+    survey.observe();
+    observe_parts(archiver, store, readiness);
+    observe_gate(archiver);
+    observe_tokens(upstream);
+    survey
+}
+
+fn observe_parts(archiver: &Archiver, store: &Arc<dyn Store>, readiness: &Readiness) {
     let load = archiver.load().clone();
     metric::UNDER_WAY.observe(move |seen| {
-        for (way, count) in ["call", "message", "recovered"].into_iter().zip(load.under_way()) {
-            seen.observe(count as f64, &[KeyValue::new("way", way)]);
-        }
+        let counts = load.under_way().map(|count| count as u64);
+        observe_all(seen, by("way", ["call", "message", "recovered"].into_iter().zip(counts)));
     });
     let lanes = archiver.lanes().clone();
     metric::LANES.observe(move |seen| seen.observe(lanes.len() as f64, &[]));
@@ -163,40 +167,48 @@ pub(super) fn observe_parts(
             seen.observe(value, &[KeyValue::new("part", part)]);
         }
     });
-    observe_gate(archiver);
-    observe_tokens(upstream);
 }
 
 fn observe_gate(archiver: &Archiver) {
-    let observe = |metric: metric::Metric, tell: fn(&Census) -> Vec<(f64, Option<KeyValue>)>| {
+    let observe = |metric: metric::Metric, tell: fn(&Census) -> Told| {
         let gate = archiver.gate().clone();
-        metric.observe(move |seen| {
-            for (value, attribute) in tell(&gate.census()) {
-                seen.observe(value, attribute.as_slice());
-            }
-        });
+        metric.observe(move |seen| observe_all(seen, tell(&gate.census())));
     };
-    observe(metric::BREAKERS, |census| states(["closed", "open", "half_open"], census.breakers));
-    observe(metric::REQUESTERS, |census| states(["served", "paused", "broken"], census.requesters));
-    observe(metric::CONCURRENCY_LIMIT, |census| vec![(census.limit as f64, None)]);
-    observe(metric::CONCURRENCY_IN_USE, |census| vec![(census.in_use as f64, None)]);
-    observe(metric::WAITING, |census| vec![(census.waiting as f64, None)]);
-    observe(metric::BUDGET_EXHAUSTED, |census| vec![(census.exhausted as f64, None)]);
+    observe(metric::BREAKERS, |census| {
+        by("state", ["closed", "open", "half_open"].into_iter().zip(census.breakers))
+    });
+    observe(metric::REQUESTERS, |census| {
+        by("state", ["served", "paused", "broken"].into_iter().zip(census.requesters))
+    });
+    observe(metric::CONCURRENCY_LIMIT, |census| alone(census.limit as f64));
+    observe(metric::CONCURRENCY_IN_USE, |census| alone(census.in_use as f64));
+    observe(metric::WAITING, |census| alone(census.waiting as f64));
+    observe(metric::BUDGET_EXHAUSTED, |census| alone(census.exhausted as f64));
 }
 
-/// What counts of the same thing in three states are told as.
-fn states(names: [&'static str; 3], counts: [u64; 3]) -> Vec<(f64, Option<KeyValue>)> {
-    let told = |(name, count)| (count as f64, Some(KeyValue::new("state", name)));
-    names.into_iter().zip(counts).map(told).collect()
+/// Values of a metric, and what each is told apart by.
+type Told = Vec<(f64, Option<KeyValue>)>;
+
+fn alone(value: f64) -> Told {
+    vec![(value, None)]
+}
+
+fn by(attribute: &'static str, counts: impl IntoIterator<Item = (&'static str, u64)>) -> Told {
+    let told = |(name, count)| (count as f64, Some(KeyValue::new(attribute, name)));
+    counts.into_iter().map(told).collect()
+}
+
+fn observe_all(seen: &dyn AsyncInstrument<f64>, told: Told) {
+    for (value, attribute) in told {
+        seen.observe(value, attribute.as_slice());
+    }
 }
 
 fn observe_tokens(upstream: &Arc<MyCreditApp>) {
     let tokens = Arc::clone(upstream);
     metric::TOKENS.observe(move |seen| {
         let census = tokens.tokens();
-        for (state, count) in [("valid", census.valid), ("failing", census.failing)] {
-            seen.observe(count as f64, &[KeyValue::new("state", state)]);
-        }
+        observe_all(seen, by("state", [("valid", census.valid), ("failing", census.failing)]));
     });
     let tokens = Arc::clone(upstream);
     metric::TOKEN_AGE.observe(move |seen| {

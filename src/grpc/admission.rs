@@ -10,6 +10,8 @@ use tracing::Instrument as _;
 
 use super::records;
 use crate::domain::error::{Reason, Refusal};
+use crate::domain::record::Door;
+use crate::service::tally;
 
 use super::status::{self, Subject};
 
@@ -37,7 +39,11 @@ impl Admission {
         &self,
         work: impl Future<Output = Result<T, Status>> + Send + 'static,
     ) -> Result<T, Status> {
-        let refuse = |reason, text: &str| status::of(&Refusal::new(reason, text), &Subject::default());
+        let refuse = |reason, text: &str| {
+            let refusal = Refusal::new(reason, text);
+            tally::refused(Door::Grpc, &refusal);
+            status::of(&refusal, &Subject::default())
+        };
         if self.draining.is_cancelled() {
             return Err(refuse(Reason::Draining, "the adapter is shutting down; nothing was begun"));
         }

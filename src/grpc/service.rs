@@ -14,6 +14,7 @@ use crate::domain::command::{Command, OrganizationId};
 use crate::domain::error::{Reason, Refusal};
 use crate::domain::record::{CommandRecord, Door, State};
 use crate::service::archiver::{Answer, Archiver, Submission};
+use crate::service::tally;
 use crate::telemetry::context;
 
 use super::admission::Admission;
@@ -58,7 +59,7 @@ impl GuestConnections {
         let arrival = request.extensions().get().map_or(now, |Arrival(arrival)| *arrival);
         let timeout = request.metadata().get(deadline::HEADER).and_then(|value| value.to_str().ok());
         deadline::answer_by(timeout.and_then(deadline::parse), arrival, now, self.bounds)
-            .map_err(|refusal| status::of(&refusal, &Subject::default()))
+            .map_err(|refusal| refuse(&refusal))
     }
 }
 
@@ -104,18 +105,25 @@ fn default_requester(archiver: &Archiver, caller: &Caller) -> Option<Organizatio
     archiver.default_requester().filter(|requester| caller.sees(*requester))
 }
 
+/// The answer to a wish that was not taken in.
+fn refuse(refusal: &Refusal) -> Status {
+    tally::refused(Door::Grpc, refusal);
+    status::of(refusal, &Subject::default())
+}
+
 async fn change(
     archiver: &Archiver,
     wish: Wish,
     caller: Caller,
     answer_by: Instant,
 ) -> Result<Success, Status> {
-    let refuse = |refusal: Refusal| status::of(&refusal, &Subject::default());
     // What is wrong with a request is in the request alone, so that saying so first tells nothing of others.
     let command = wish
         .command(archiver.now(), archiver.retention(), Uuid::now_v7(), default_requester(archiver, &caller))
-        .map_err(refuse)?;
-    caller.permit(Method::setting(command.archived), command.requester).map_err(refuse)?;
+        .map_err(|refusal| refuse(&refusal))?;
+    caller
+        .permit(Method::setting(command.archived), command.requester)
+        .map_err(|refusal| refuse(&refusal))?;
     let subject = Subject { key: Some(command.key.clone()), ..Subject::default() };
     let answer = match archiver.submit(submission(command, caller.asked_by, answer_by)) {
         Ok(answer) => answer.await,

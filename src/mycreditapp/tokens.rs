@@ -206,11 +206,12 @@ impl Tokens {
         let Credentials::Client { client_id, client_secret } = credentials else {
             return Err(Unauthorized::Refused);
         };
-        let span = http::span("POST", url, url.path(), 0);
+        let about = http::about("POST", url, url.path().into(), 0);
+        let span = about.span.clone();
         let body = TokenRequest { client_id, client_secret: client_secret.expose_secret() };
         let request = client.post(url.clone()).json(&body);
         let deadline = Instant::now() + settings.attempt_timeout;
-        let sent = http::send(request, deadline, BODY_LENGTH_MAX, &span).instrument(span.clone());
+        let sent = http::send(request, deadline, BODY_LENGTH_MAX, about);
         let unavailable = |retry_after| Err(Unauthorized::Unavailable { retry_after });
         let answer = match sent.await {
             Ok(answer) => answer,

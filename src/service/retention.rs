@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ports::Store;
 use super::records;
+use crate::telemetry::instruments::instruments;
 
 /// Commands forgotten in one transaction: small, so that claims never wait long behind it.
 const BATCH_MAX: usize = 500;
@@ -24,6 +25,7 @@ pub async fn run(store: Arc<dyn Store>, stop: CancellationToken) {
         let pause = match store.purge(BATCH_MAX).await {
             Ok(0) => INTERVAL,
             Ok(count) => {
+                instruments().purged.add(count, &[]);
                 records::Forgotten { count }.log();
                 if count < BATCH_MAX as u64 { INTERVAL } else { BATCH_PAUSE }
             }

@@ -24,6 +24,7 @@ use crate::domain::record::{CommandRecord, Door, Outcome, State};
 use crate::domain::reply::{self, Reply, Verdict};
 use crate::domain::trace::TraceContext;
 use crate::telemetry;
+use crate::telemetry::instruments::instruments;
 use crate::telemetry::step::{Name, Step};
 
 /// The pause between tries while the store is away.
@@ -315,6 +316,7 @@ impl Shared {
                     return self.settled(record);
                 }
                 Ok(Finished::Stale) => {
+                    instruments().finishes_refused.add(1, &[]);
                     records::ClaimStale { command_id: id }.log();
                     return;
                 }

@@ -5,6 +5,8 @@
 //! advise. Attributes are of few values by construction: states, reasons, doors, configured queues and addresses. The one
 //! kind of id among them is that of organisations which the operator lists.
 
+use std::fmt::Write as _;
+
 use opentelemetry::metrics::{AsyncInstrument, Counter, Gauge, Histogram};
 use opentelemetry_semantic_conventions::metric as conventions;
 
@@ -159,6 +161,14 @@ metrics! {
     STORE_ERRORS: Kind::Counter, "adapter.store.errors", "", ["store"], "Batches of changes that could not be committed.";
     PURGED: Kind::Counter, "adapter.retention.purged", "{command}", [], "Commands forgotten after their retention.";
 
+    CERTIFICATE_EXPIRY: Kind::Gauge, "adapter.grpc.certificate.expiry", "s", [],
+        "When the certificate that callers are shown ends, in seconds since 1970.";
+    CERTIFICATE_RELOADS: Kind::Counter, "adapter.grpc.certificate.reloads", "{reload}", ["result"],
+        "Changed files for TLS of gRPC: applied, refused.";
+    ORGANIZATIONS_CONFIGURED: Kind::Gauge, "adapter.organizations.configured", "{organization}", [],
+        "Organisations that have credentials here.";
+    ORGANIZATIONS_RELOADS: Kind::Counter, "adapter.organizations.reloads", "{reload}", ["result"],
+        "Changed configurations of organisations: applied, refused.";
     PART_CONDITION: Kind::Gauge, "adapter.part.condition", "", ["part"],
         "0 if a part is ready, 1 if it is degraded, 2 if it is not ready. What it lacks is said at /readyz.";
     INSTANCES: Kind::Gauge, "adapter.instances", "{instance}", [], "Instances that share the store.";
@@ -185,11 +195,49 @@ metrics! {
         ["organization", "http.response.status_code"], "Requests on behalf of a listed requester organisation.";
 }
 
+/// The page `docs/metrics.md`.
+#[must_use]
+pub fn page() -> String {
+    let mut text = String::from(
+        "# Metrics\n\n\
+         <!-- Made of src/telemetry/catalogue.rs; a test keeps it equal. To write it anew:\n     \
+         UPDATE_DOCS=1 cargo test --test metrics the_page -->\n\n\
+         Every metric, as a scraper of the admin port's `/metrics` sees it and as OTLP names it. A histogram has the series\n\
+         `_bucket`, `_sum` and `_count`. What begins with `rpc`, `http`, `messaging` or `process` is defined by OpenTelemetry's\n\
+         semantic conventions. What is said of the books and of ages is of the whole store: several instances that share\n\
+         one all say the same, so take the greatest, not the sum. Exemplars are not written: OpenTelemetry's SDK for Rust\n\
+         records none as of 0.33.\n\n\
+         | scraped as | by OTLP | kind | told apart by | meaning |\n| --- | --- | --- | --- | --- |\n",
+    );
+    for metric in ALL {
+        let kind = match metric.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram(_) => "histogram",
+        };
+        let attributes: Vec<_> =
+            metric.attributes.iter().map(|name| format!("`{}`", scraped(name))).collect();
+        let Metric { name, description, .. } = metric;
+        // Writing into a string does not fail.
+        let _ = writeln!(
+            text,
+            "| `{}` | `{name}` | {kind} | {} | {description} |",
+            metric.scraped(),
+            attributes.join(", ")
+        );
+    }
+    text
+}
+
+fn scraped(name: &str) -> String {
+    name.replace('.', "_")
+}
+
 impl Metric {
     /// The name that a scraper sees, without the suffixes of a histogram's series.
     #[must_use]
     pub fn scraped(&self) -> String {
-        let name = self.name.replace('.', "_");
+        let name = scraped(self.name);
         let unit = match self.unit {
             "s" => "_seconds",
             "By" => "_bytes",
@@ -199,7 +247,9 @@ impl Metric {
         format!("{name}{unit}{total}")
     }
 
-    pub(super) fn counter(&self) -> Counter<u64> {
+    /// A counter that is added to.
+    #[must_use]
+    pub fn counter(&self) -> Counter<u64> {
         meter().u64_counter(self.name).with_description(self.description).with_unit(self.unit).build()
     }
 

@@ -3,7 +3,9 @@
 //! What is looked at when it is asked for has none: see [`Metric::observe`](super::catalogue::Metric::observe).
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
+use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram};
 
 use super::catalogue as metric;
@@ -41,10 +43,6 @@ pub struct Instruments {
     pub outbox_held: Gauge<u64>,
     /// [`metric::AMQP_CONNECTED`]
     pub amqp_connected: Gauge<u64>,
-    /// [`metric::QUEUE_MESSAGES`]
-    pub queue_messages: Gauge<u64>,
-    /// [`metric::QUEUE_CONSUMERS`]
-    pub queue_consumers: Gauge<u64>,
     /// [`metric::ACKS_LOST`]
     pub acks_lost: Counter<u64>,
     /// [`metric::MISROUTED`]
@@ -79,6 +77,16 @@ pub fn instruments() -> &'static Instruments {
     &INSTRUMENTS
 }
 
+/// Counts a batch of changes that was committed, or could not be.
+pub fn note_commit(store: &'static str, count: usize, length: Duration, is_done: bool) {
+    let (instruments, store) = (instruments(), [KeyValue::new("store", store)]);
+    if !is_done {
+        return instruments.store_errors.add(1, &store);
+    }
+    instruments.commit_duration.record(length.as_secs_f64(), &store);
+    instruments.batch_size.record(f64::from(u32::try_from(count).unwrap_or(u32::MAX)), &store);
+}
+
 impl Instruments {
     fn new() -> Self {
         Self {
@@ -97,8 +105,6 @@ impl Instruments {
             outbox_delay: metric::OUTBOX_DELAY.histogram(),
             outbox_held: metric::OUTBOX_HELD.gauge(),
             amqp_connected: metric::AMQP_CONNECTED.gauge(),
-            queue_messages: metric::QUEUE_MESSAGES.gauge(),
-            queue_consumers: metric::QUEUE_CONSUMERS.gauge(),
             acks_lost: metric::ACKS_LOST.counter(),
             misrouted: metric::MISROUTED.counter(),
             dead_letters: metric::DEAD_LETTERS.counter(),

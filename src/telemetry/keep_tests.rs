@@ -60,26 +60,28 @@ fn a_trace_with_an_error_is_kept_whole_and_what_comes_of_it_later() {
     assert_eq!(exported.take(), ["after", "later", "root"]);
 }
 
+/// One that can be looked into.
+#[derive(Debug)]
+struct Shared(Arc<Keep<Exported>>);
+impl SpanProcessor for Shared {
+    fn on_start(&self, span: &mut Span, context: &Context) {
+        self.0.on_start(span, context);
+    }
+    fn on_end(&self, span: SpanData) {
+        self.0.on_end(span);
+    }
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+}
+
 #[test]
 fn a_trace_without_one_leaves_nothing_behind() {
     let exported = Exported::default();
     let keep = Arc::new(Keep::new(exported.clone(), ERRORS));
-    #[derive(Debug)]
-    struct Shared(Arc<Keep<Exported>>);
-    impl SpanProcessor for Shared {
-        fn on_start(&self, span: &mut Span, context: &Context) {
-            self.0.on_start(span, context);
-        }
-        fn on_end(&self, span: SpanData) {
-            self.0.on_end(span);
-        }
-        fn force_flush(&self) -> OTelSdkResult {
-            Ok(())
-        }
-        fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
-            Ok(())
-        }
-    }
     let provider = SdkTracerProvider::builder()
         .with_sampler(Sampling::new(0.0, true))
         .with_span_processor(Shared(keep.clone()))

@@ -2,7 +2,7 @@
 
 use opentelemetry::Context;
 use opentelemetry::KeyValue;
-use opentelemetry::trace::{Link, SpanKind, TraceContextExt as _, TraceId, TraceState};
+use opentelemetry::trace::{Link, SpanContext, SpanKind, TraceContextExt as _, TraceId, TraceState};
 use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, ShouldSample};
 
 /// Decides about each span as it begins.
@@ -36,7 +36,7 @@ impl ShouldSample for Sampling {
         attributes: &[KeyValue],
         links: &[Link],
     ) -> SamplingResult {
-        let parent = parent.map(|parent| parent.span().span_context().clone()).filter(|span| span.is_valid());
+        let parent = parent.map(|parent| parent.span().span_context().clone()).filter(SpanContext::is_valid);
         let is_sampled = match &parent {
             Some(parent) => parent.is_sampled(),
             // What came through a queue begins a trace of its own, and follows the sender's decision to export.
@@ -59,7 +59,7 @@ impl ShouldSample for Sampling {
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry::trace::{SpanContext, SpanId, TraceFlags};
+    use opentelemetry::trace::{SpanId, TraceFlags};
 
     use super::*;
 
