@@ -126,13 +126,9 @@ fn send<'a>(channel: &'a Channel, settings: &Settings, publishing: &'a Publishin
                 return Ok(Confirmation::Nack(None));
             };
             let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-            let publishing =
-                channel.basic_publish(exchange, routing_key, options, &publishing.body, properties);
-            let confirm = publishing.await?;
-            let step = Step::begin(Name::Confirm);
-            let confirmed = confirm.await;
-            step.end();
-            confirmed
+            // lapin writes and hears while others are polled, so that only both together can be told from here.
+            let _step = Step::begin(Name::Confirm);
+            channel.basic_publish(exchange, routing_key, options, &publishing.body, properties).await?.await
         }
         .instrument(span.clone()),
     );

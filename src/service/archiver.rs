@@ -313,8 +313,7 @@ impl Shared {
                 let claim = begun.map(|begun| Claim { begun, asked, pass });
                 let caller = (door == Door::Grpc).then_some(caller);
                 let requester = record.command.requester;
-                let job =
-                    Job { id: record.id, requester, door, trace, ticket, claim, caller, is_recovered: false };
+                let job = Job { id: record.id, requester, door, trace, ticket, claim, caller, due: None };
                 self.spawn_work(job, hold);
                 Ok(Admitted::UnderWay { door, id: record.id, listener, first: true })
             }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
@@ -208,9 +208,10 @@ impl Menu<'_> {
 /// Sets a command to work, if its lane has room for it.
 fn take_up(shared: &Arc<Shared>, due: Due, place: impl Send + 'static) -> bool {
     let Some(ticket) = shared.lanes.rejoin(due.connection) else { return false };
-    let Due { id, requester, trace, .. } = due;
-    let job =
-        Job { id, requester, door: Door::Amqp, trace, ticket, claim: None, caller: None, is_recovered: true };
+    let Due { id, requester, trace, cursor, .. } = due;
+    let micros = u64::try_from(cursor.due_time).unwrap_or_default();
+    let due = Some((SystemTime::UNIX_EPOCH + Duration::from_micros(micros)).min(SystemTime::now()));
+    let job = Job { id, requester, door: Door::Amqp, trace, ticket, claim: None, caller: None, due };
     shared.spawn_work(job, place);
     true
 }

@@ -2,7 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::FutureExt as _;
 use tokio::time::{Instant, sleep};
@@ -66,8 +66,8 @@ pub struct Job {
     pub claim: Option<Claim>,
     /// Who waits for it.
     pub caller: Option<Caller>,
-    /// Whether recovery has taken it up.
-    pub is_recovered: bool,
+    /// Since when it was due, if recovery has taken it up.
+    pub due: Option<SystemTime>,
 }
 
 /// The answer to the wish for a claim.
@@ -343,6 +343,9 @@ impl Shared {
         let outcome = record.outcome.as_ref();
         let span = Span::current();
         span.record("command.state", record.state.as_str());
+        if let Some(due) = record.due_time {
+            span.record("command.due_time", due.to_rfc3339());
+        }
         if let Some(refusal) = outcome.and_then(|outcome| outcome.refusal.as_ref()) {
             span.record("error.type", refusal.reason.as_str());
         }
@@ -402,15 +405,17 @@ fn command_span(job: &Job) -> Span {
         command.id = %job.id,
         command.door = job.door.as_str(),
         command.requester = %job.requester,
-        command.recovered = job.is_recovered,
+        command.recovered = job.due.is_some(),
         command.target = tracing::field::Empty,
         command.archived = tracing::field::Empty,
         command.epoch = tracing::field::Empty,
         command.state = tracing::field::Empty,
+        command.due_time = tracing::field::Empty,
         error.type = tracing::field::Empty,
     );
     telemetry::context::adopt(&span, &job.trace);
-    if job.is_recovered {
+    if let Some(due) = job.due {
+        telemetry::step::past(Name::RecoveryWait, due, Vec::new, &job.trace);
         telemetry::context::link(&span, &job.trace);
     }
     span

@@ -98,7 +98,7 @@ metrics! {
     REFUSALS: Kind::Counter, "adapter.refusals", "{command}", ["door", "reason"],
         "Why commands were refused, or did not succeed, by the reasons of docs/errors.md.";
     STEP_DURATION: Kind::Histogram(SHORT_SECONDS), "adapter.step.duration", "s", ["step"],
-        "Where the time of commands goes: accept, lane_wait, gate_wait, claim, attempt, retry_wait, finish, relay, confirm, settle.";
+        "Where the time of commands goes: accept, recovery_wait, lane_wait, gate_wait, claim, attempt, retry_wait, finish, relay, confirm, settle.";
     UNDER_WAY: Kind::Gauge, "adapter.commands.under_way", "{command}", ["way"],
         "Commands under way in this process, by the way they came: a call, a message, or recovered from the store.";
     LANES: Kind::Gauge, "adapter.lanes", "{lane}", [], "Connections with work in this process.";

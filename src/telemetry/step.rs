@@ -28,6 +28,8 @@ pub enum Name {
     LaneWait,
     /// Until it may be sent: the token, the upstream's limits, a pause.
     GateWait,
+    /// From when a command was due to when it was taken up.
+    RecoveryWait,
     /// Until it has its claim.
     Claim,
     /// One request to the upstream. Its span is that of the HTTP client.
@@ -38,7 +40,7 @@ pub enum Name {
     Finish,
     /// From the writing of a message to its publication being noted.
     Relay,
-    /// Until the broker has confirmed a message.
+    /// From handing a message to the broker until it has confirmed it.
     Confirm,
     /// The acknowledgement of a message. Its span is that of messaging.
     Settle,
@@ -50,6 +52,7 @@ impl Name {
             Self::Accept => "accept",
             Self::LaneWait => "lane_wait",
             Self::GateWait => "gate_wait",
+            Self::RecoveryWait => "recovery_wait",
             Self::Claim => "claim",
             Self::Attempt => "attempt",
             Self::RetryWait => "retry_wait",

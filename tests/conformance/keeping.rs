@@ -59,16 +59,16 @@ pub async fn since_when_what_is_not_done_waits_is_known<H: Harness>(world: World
     };
     world.done(wish(1, "deferred"), unreachable()).await;
     step();
-    world.done(wish(2, "maybe applied"), broken()).await;
+    world.done(wish(2, "maybe-applied"), broken()).await;
     step();
     world.fresh(wish(3, "accepted")).await;
     step();
-    world.claimed(wish(4, "in flight")).await;
+    world.claimed(wish(4, "in-flight")).await;
     step();
     world.done(wish(5, "done"), applied()).await;
     step();
     world.done(wish(1, "later"), unreachable()).await;
-    world.fresh(wish(6, "later too")).await;
+    world.fresh(wish(6, "later-too")).await;
     let oldest = Oldest {
         deferred: Some(since[0]),
         maybe_applied: Some(since[1]),
