@@ -26,7 +26,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const BOOKS_DIVISOR: u32 = 20;
 
 /// How often the books are counted, at most.
-const BOOKS_INTERVAL_MIN: Duration = Duration::from_secs(10);
+const BOOKS_INTERVAL_MIN: Duration = Duration::from_secs(5);
 
 /// What was counted last.
 #[derive(Clone, Default)]

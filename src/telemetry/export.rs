@@ -17,7 +17,7 @@ use super::sampling::Sampling;
 use super::{Error, Settings};
 
 /// Spans that wait for the exporter, at most; what is more is dropped and counted in a log record.
-const QUEUE_LENGTH_MAX: usize = 16_384;
+const QUEUE_LENGTH_MAX: usize = 8_192;
 
 /// Spans in one request, at most.
 const BATCH_LENGTH_MAX: usize = 512;

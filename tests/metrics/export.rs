@@ -1,12 +1,11 @@
-//! Metrics of a running adapter, as a scraper and as a collector get them.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+//! Metrics as a scraper and as a collector get them.
 
 use guest_connection_adapter::telemetry::catalogue;
 use harness::collector::ResourceMetrics;
 use harness::{Collector, Upstream};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_guest-connection-adapter");
+use super::PROGRAM;
+
 const BUILD_INFO: &str = "adapter.build_info";
 
 #[test]
