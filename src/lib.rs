@@ -10,7 +10,7 @@
 //! | [`domain`] | the decisions: no async, no I/O, no clock | nothing of ours |
 //! | [`service`] | the loop, and the ports to the outside | `domain`, `telemetry` |
 //! | [`grpc`], [`amqp`] | the doors; `amqp` is also the publisher | those, `proto`, `wire`, `jwt` |
-//! | [`jwt`] | bearer tokens, and the keys for them | `service`, `mycreditapp::roots` |
+//! | [`jwt`] | bearer tokens, and the keys for them | `service`, `telemetry`, `mycreditapp::roots` |
 //! | [`mycreditapp`], [`store`], [`stdout`] | the upstream, the store, events without a broker | those, `wire` |
 //! | [`wire`] | messages of ours in JSON | `domain` |
 //! | [`tls`] | certificates and keys of a server, from files | none |

@@ -12,10 +12,9 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::Counter;
 use secrecy::ExposeSecret as _;
 use subtle::ConstantTimeEq as _;
-use tracing::warn;
 
 use super::server::{From, Place};
-use super::{Door, Settings, refusal};
+use super::{Door, Settings, records, refusal};
 use crate::telemetry::metrics::meter;
 
 /// Of refusals one is logged in this time, at most. All of them are counted.
@@ -41,7 +40,7 @@ impl Refusals {
         self.count.add(1, &[KeyValue::new("reason", reason)]);
         if self.log.check().is_ok() {
             let address = request.extensions().get::<From>().map(|From(address)| address.to_string());
-            warn!(reason, address, "a request to the admin door was refused");
+            records::RequestRefused { reason, address: address.as_deref() }.log();
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use url::form_urlencoded;
 
 use super::server::From;
-use super::{Door, refusal};
+use super::{Door, records, refusal};
 use crate::domain::command::OrganizationId;
 use crate::domain::erasure::Whose;
 use crate::service::custody::Error;
@@ -78,7 +78,7 @@ pub(super) async fn forget(
         tokio::spawn(async move { custodian.forget(whose, ACTOR, Some(address.to_string())).await }).await;
     match done {
         Ok(Ok(forgotten)) => {
-            tracing::info!(?forgotten, "bodies were erased on request");
+            records::BodiesErased { forgotten }.log();
             (StatusCode::OK, Json(forgotten)).into_response()
         }
         Ok(Err(error @ Error::Busy)) => refusal(StatusCode::CONFLICT, &error.to_string()),
@@ -115,7 +115,7 @@ pub(super) async fn audit(State(door): State<Door>, RawQuery(query): RawQuery) -
 }
 
 fn unavailable(error: &impl std::fmt::Display) -> Response {
-    tracing::warn!(%error, "an administrative act failed");
+    records::ActFailed { error }.log();
     refusal(
         StatusCode::SERVICE_UNAVAILABLE,
         "the store failed; the log says why. What was erased is erased: ask again for the rest",

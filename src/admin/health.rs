@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Door;
 use super::access::Known;
+use super::records;
 use crate::service::readiness::{self, Condition, Conditions};
 use crate::telemetry::metrics;
 
@@ -23,7 +24,7 @@ pub(super) async fn metrics() -> Response {
     match metrics::scrape() {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => {
-            tracing::warn!(%error, "the metrics cannot be written");
+            records::MetricsUnwritten { error: &error }.log();
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }

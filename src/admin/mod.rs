@@ -9,10 +9,12 @@
 //! - `access`: the token
 //! - `health`, `acts`: what is answered
 //! - `server`: connections, and their limits
+//! - `records`: what is logged
 
 mod access;
 mod acts;
 mod health;
+pub(crate) mod records;
 mod server;
 
 use std::sync::Arc;
@@ -68,10 +70,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     if settings.is_insecure {
-        tracing::warn!(
-            "the admin door listens beyond loopback without asking for a token (admin.insecure): whoever reaches it can \
-             read metrics and health"
-        );
+        records::Insecure.log();
     }
     let door =
         Door { settings: Arc::new(settings), readiness, custodian, refusals: Arc::new(Refusals::new()) };

@@ -16,6 +16,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::records;
+
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 64;
 
@@ -73,7 +75,7 @@ pub(super) async fn run(listener: TcpListener, router: Router) {
             Ok(accepted) => accepted,
             Err(error) => {
                 if !is_of_the_peer(&error) {
-                    tracing::warn!(%error, "the admin door takes no connection");
+                    records::NotAccepted { error: &error }.log();
                     sleep(ACCEPT_PAUSE).await;
                 }
                 continue;

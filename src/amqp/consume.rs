@@ -15,6 +15,7 @@ use super::generation::Generation;
 use super::link::{Channels, Link, News, Session};
 use super::pause::Pause;
 use super::publish::BrokerPublisher;
+use super::records;
 use super::row::{Plan, Row, Stop};
 use super::settings::Settings;
 use super::tap::Tap;
@@ -102,7 +103,7 @@ impl Consumer {
 
     /// Waits until messages can be taken again.
     async fn suspend(&self, refusal: &Refusal) {
-        tracing::warn!(reason = refusal.reason.as_str(), "amqp: consuming is suspended");
+        records::Suspended { reason: refusal.reason.as_str() }.log();
         self.part.set(suspended(refusal));
         sleep(self.settings.backoff.deferral(1, None, rand::random())).await;
         (self.resume)().await;
@@ -132,7 +133,7 @@ impl Consumer {
         if standing.is_empty() {
             return Ok(Plan { is_old: false, sources: Generation(self.settings.partitions).sources(names) });
         }
-        tracing::info!(count = standing.len(), "amqp: queues that are being left come first");
+        records::OldFirst { count: standing.len() }.log();
         Ok(Plan { is_old: true, sources: standing })
     }
 
@@ -143,8 +144,8 @@ impl Consumer {
         match &stop {
             Stop::Shutdown => self.part.set(Condition::NotReady("shutting down".to_owned())),
             Stop::Suspended(refusal) => self.part.set(suspended(refusal)),
-            Stop::Outdated => tracing::info!("amqp: consuming goes on as another user"),
-            Stop::Moved => tracing::info!("amqp: the queues that were left are gone, the new ones are taken"),
+            Stop::Outdated => records::UserChanged.log(),
+            Stop::Moved => records::QueuesChanged.log(),
             Stop::Fault(reason) => self.part.set(Condition::NotReady(reason.clone())),
         }
         while taps.next().await.is_some() {}

@@ -2,15 +2,14 @@
 
 use std::future::ready;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use lapin::message::Delivery;
 use lapin::options::BasicAckOptions;
-use opentelemetry::metrics::Counter;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{Instrument as _, Span};
 use uuid::Uuid;
@@ -23,7 +22,8 @@ use super::publish::BrokerPublisher;
 use super::render::{Publishing, render};
 use super::settings::Settings;
 use super::settle::{Settlement, refused, settlement};
-use super::{dead_letter, properties, spans};
+use super::spans::Processing;
+use super::{dead_letter, properties, records, spans};
 use crate::domain::command::Command;
 use crate::domain::error::{Reason, Refusal};
 use crate::domain::message::{Message, Reply};
@@ -31,7 +31,8 @@ use crate::domain::record::{Door, Outcome};
 use crate::domain::trace::TraceContext;
 use crate::service::archiver::{Answer, Archiver, Submission};
 use crate::service::ports::Publication;
-use crate::telemetry::metrics;
+use crate::service::tally;
+use crate::telemetry::instruments::instruments;
 
 /// How much later than promised an answer may come before it is not waited for any more.
 const ANSWER_MARGIN: Duration = Duration::from_secs(5);
@@ -65,15 +66,6 @@ pub struct Counts {
     pub misrouted: AtomicU64,
 }
 
-static MISROUTED: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    metrics::meter()
-        .u64_counter("adapter.amqp.misrouted")
-        .with_description(
-            "Messages whose routing key is not their guest: partitions cannot keep their order.",
-        )
-        .build()
-});
-
 /// Works on messages.
 pub struct Desk {
     /// The settings.
@@ -93,6 +85,7 @@ struct Work {
     span: Span,
     trace: TraceContext,
     hold_until: Instant,
+    processing: Processing,
 }
 
 impl Desk {
@@ -108,6 +101,7 @@ impl Desk {
         source: &Source,
     ) -> Result<BoxFuture<'static, Ending>, Refusal> {
         let hold_until = Instant::now() + self.settings.delivery_hold;
+        let processing = Processing::begin(&self.settings.names.commands_queue);
         let read = catch_unwind(AssertUnwindSafe(|| self.read(&delivery))).unwrap_or_else(|_| {
             self.counts.panics.fetch_add(1, Ordering::Relaxed);
             Err(Refusal::new(Reason::Internal, "the message could not be read, by a fault of the adapter"))
@@ -121,10 +115,14 @@ impl Desk {
         if let (Some(_), Ok((command, ..))) = (source.number, &read) {
             self.check_route(&delivery, command);
         }
-        let work = Work { desk: Arc::clone(self), delivery, span: span.clone(), trace, hold_until };
+        let work =
+            Work { desk: Arc::clone(self), delivery, span: span.clone(), trace, hold_until, processing };
         let (command, decoded, sender) = match read {
             Ok(read) => read,
-            Err(refusal) => return Ok(work.refuse(refusal).instrument(span).boxed()),
+            Err(refusal) => {
+                tally::refused(Door::Amqp, &refusal);
+                return Ok(work.refuse(refusal).instrument(span).boxed());
+            }
         };
         let submission = Submission {
             command: command.clone(),
@@ -151,12 +149,9 @@ impl Desk {
         if delivery.routing_key.as_str() == command.connection.guest.0.hyphenated().to_string() {
             return;
         }
-        MISROUTED.add(1, &[]);
+        instruments().misrouted.add(1, &[]);
         if self.counts.misrouted.fetch_add(1, Ordering::Relaxed) == 0 {
-            tracing::warn!(
-                "amqp: the routing key of a message is not its guest organisation in lower case; partitions cannot keep \
-                 the order of such messages; this is said once, and counted"
-            );
+            records::Misrouted.log();
         }
     }
 
@@ -181,7 +176,7 @@ fn tell_repeat(answer: &Result<Answer, Refusal>) {
     let Ok(Answer::Final { record, replayed: true }) = answer else { return };
     if let Some(refusal) = record.outcome.as_ref().and_then(|outcome| outcome.refusal.as_ref()) {
         let reason = refusal.reason.as_str();
-        tracing::warn!(command.id = %record.id, reason, "amqp: the key's command was refused before; acknowledged");
+        records::RefusedBefore { command_id: record.id, reason }.log();
     }
 }
 
@@ -208,7 +203,7 @@ impl Work {
             },
             Ok(Err(_)) => self.panicked(&command).await,
             Err(_) => {
-                tracing::error!("amqp: no answer within the time that a message is held");
+                records::AnswerLate.log();
                 self.verify(&command).await
             }
         }
@@ -216,13 +211,13 @@ impl Work {
 
     async fn panicked(self, command: &Command) -> Ending {
         self.desk.counts.panics.fetch_add(1, Ordering::Relaxed);
-        tracing::error!("amqp: a panic while a message was worked on");
+        records::Panicked.log();
         self.verify(command).await
     }
 
     /// Acknowledges if the command is durable.
-    async fn verify(self, command: &Command) -> Ending {
-        spans::fail(&self.span, Reason::Internal.as_str());
+    async fn verify(mut self, command: &Command) -> Ending {
+        self.processing.fail(&self.span, Reason::Internal.as_str());
         let lookup = self.desk.archiver.command_by_key(command.requester, command.key.clone());
         match timeout(LOOKUP_TIMEOUT, AssertUnwindSafe(lookup).catch_unwind()).await {
             Ok(Ok(Ok(Some(record)))) if record.command.same_parameters(command) => self.ack().await,
@@ -232,20 +227,21 @@ impl Work {
 
     /// Answers, places the dead letter, and only then acknowledges. What cannot be done while the message is held leaves
     /// it with the broker; then the answer comes again with it, which does less harm than a second dead letter.
-    async fn refuse(self, refusal: Refusal) -> Ending {
-        spans::fail(&self.span, refusal.reason.as_str());
+    async fn refuse(mut self, refusal: Refusal) -> Ending {
+        self.processing.fail(&self.span, refusal.reason.as_str());
         if let Err(reason) = self.reply(&refusal).await {
-            tracing::error!(reason, "amqp: a refused message could not be answered, it is kept");
+            records::Unanswered { reason: &reason }.log();
             return Ending::Stuck(format!("a refused message could not be answered: {reason}"));
         }
         let exchange = self.desk.settings.names.dead_letters_exchange.as_str();
         let copy = dead_letter::copy(&self.delivery, &refusal, &self.trace, exchange, Uuid::now_v7());
         if let Err(reason) = self.place(Purpose::Publish, &copy).await {
-            tracing::error!(reason, "amqp: a dead letter could not be placed, its message is kept");
+            records::Unplaced { reason: &reason }.log();
             return Ending::Stuck(format!("a dead letter could not be placed: {reason}"));
         }
         self.desk.counts.dead_letters.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(reason = refusal.reason.as_str(), "amqp: message refused, dead letter placed");
+        instruments().dead_letters.add(1, &[]);
+        records::DeadLetterPlaced { reason: refusal.reason.as_str() }.log();
         self.ack().await
     }
 
@@ -258,12 +254,13 @@ impl Work {
             trace: self.trace.clone(),
             command: None,
             replayed: false,
+            time: None,
             outcome: Outcome { refusal: Some(refusal.clone()), ..Outcome::default() },
         };
         match render(&Message::Reply(Box::new(reply)), &self.desk.settings) {
             Ok(publishing) => self.place(Purpose::Reply, &publishing).await,
             Err(reason) => {
-                tracing::warn!(reason, "amqp: a reply to a refused message cannot be written");
+                records::ReplyUnwritten { reason: &reason }.log();
                 Ok(())
             }
         }
@@ -277,7 +274,7 @@ impl Work {
             let reason = match self.desk.publisher.publish_alone(purpose, publishing).await {
                 Publication::Confirmed => return Ok(()),
                 Publication::Unroutable | Publication::Refused(_) if purpose == Purpose::Reply => {
-                    tracing::warn!("amqp: a reply to a refused message found no queue that takes it");
+                    records::ReplyUnroutable.log();
                     return Ok(());
                 }
                 Publication::Unroutable => {
@@ -298,10 +295,16 @@ impl Work {
     /// Acknowledges on the channel that delivered. An acknowledgement that does not go out is no fault: the broker hands
     /// the message out again, and its record or dead letter is found.
     async fn ack(self) -> Ending {
-        let acked = self.delivery.acker.ack(BasicAckOptions::default()).await;
-        if !acked.unwrap_or(false) {
+        let (settings, began) = (&self.desk.settings, std::time::Instant::now());
+        let mut step = spans::ack(settings, &self.delivery);
+        let acked = self.delivery.acker.ack(BasicAckOptions::default()).await.unwrap_or(false);
+        let lost = (!acked).then_some("channel_closed");
+        spans::operated(spans::ACK, &settings.names.commands_queue, began.elapsed(), lost);
+        if let Some(lost) = lost {
+            step.fail(lost);
+            instruments().acks_lost.add(1, &[]);
             self.desk.counts.acks_lost.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!("amqp: the channel was closed before a message was acknowledged");
+            records::AckLost.log();
         }
         Ending::Settled
     }

@@ -9,7 +9,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::link::{Link, News, Session, within};
+use super::link::{Channels, Link, News, Session, within};
+use super::records;
 use super::render::Publishing;
 use super::round::{self, Round};
 use super::settings::Settings;
@@ -55,6 +56,8 @@ pub struct Lane {
     state: watch::Sender<State>,
     revivals: Arc<watch::Sender<()>>,
     channel: Mutex<Option<Channel>>,
+    /// For opening further channels, while it is connected.
+    channels: watch::Sender<Option<Channels>>,
     /// Wakes the keeper when a channel was used up.
     wanted: Notify,
     /// Held during a round.
@@ -72,8 +75,14 @@ impl Lane {
     ) -> Self {
         let state = watch::Sender::new(State::Down("not connected yet".to_owned()));
         let turn = tokio::sync::Mutex::new(());
-        let (channel, wanted) = (Mutex::default(), Notify::new());
-        Self { settings, purpose, part, state, revivals, channel, wanted, turn }
+        let (channel, channels, wanted) = (Mutex::default(), watch::Sender::new(None), Notify::new());
+        Self { settings, purpose, part, state, revivals, channel, channels, wanted, turn }
+    }
+
+    /// Its connection, while there is one.
+    #[must_use]
+    pub fn connection(&self) -> watch::Receiver<Option<Channels>> {
+        self.channels.subscribe()
     }
 
     /// Publishes a batch as one round, and one by one if a message among them ends the channel or keeps it silent: it must
@@ -166,7 +175,10 @@ impl Lane {
     /// Keeps the lane up until `shutdown`.
     pub async fn keep(&self, mut link: Link, shutdown: CancellationToken) {
         while let Some(mut session) = shutdown.run_until_cancelled(link.connect()).await {
-            let reason = match shutdown.run_until_cancelled(self.serve(&link, &mut session)).await {
+            self.channels.send_replace(Some(session.channels()));
+            let served = shutdown.run_until_cancelled(self.serve(&link, &mut session)).await;
+            self.channels.send_replace(None);
+            let reason = match served {
                 None => None,
                 Some(End::Fault(reason)) => Some(reason),
                 Some(End::Outdated) => {
@@ -231,7 +243,7 @@ impl Lane {
                     News::Outdated => return End::Outdated,
                     News::Blocked(reason) => {
                         let reason = format!("the broker has blocked the connection: {reason}");
-                        tracing::warn!(purpose = ?self.purpose, reason, "broker: blocked");
+                        records::Blocked { purpose: self.purpose, reason: &reason }.log();
                         self.down(&reason);
                         link.part().set(Condition::NotReady(reason));
                     }

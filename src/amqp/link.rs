@@ -9,14 +9,16 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use lapin::{Channel, Connection, ConnectionProperties, Event};
+use opentelemetry::KeyValue;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::access::Access;
 use super::settings::Settings;
-use super::{fault, transport};
+use super::{fault, records, transport};
 use crate::service::readiness::{Condition, Part};
+use crate::telemetry::instruments::instruments;
 
 /// How often a connection is looked at, besides what it tells by itself.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -40,6 +42,12 @@ pub struct Link {
 /// Opens channels on a connection.
 #[derive(Clone)]
 pub struct Channels(Arc<Connection>);
+
+impl std::fmt::Debug for Channels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Channels")
+    }
+}
 
 impl Channels {
     /// Opens a channel, within `patience`.
@@ -108,11 +116,17 @@ impl Link {
         }
     }
 
+    fn note_connected(&self, is_connected: bool) {
+        let purpose = KeyValue::new("purpose", self.purpose);
+        instruments().amqp_connected.record(u64::from(is_connected), &[purpose]);
+    }
+
     /// Notes a fault and waits for as long as is due after as many of them in a row.
     pub async fn fault(&mut self, reason: String) {
+        self.note_connected(false);
         self.failures = self.failures.saturating_add(1);
         let delay = self.settings.backoff.deferral(self.failures, None, rand::random());
-        tracing::warn!(purpose = self.purpose, reason, ?delay, "broker: not available");
+        records::Unavailable { purpose: self.purpose, reason: &reason, delay }.log();
         self.part.set(Condition::NotReady(reason));
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
@@ -160,7 +174,8 @@ impl Link {
             }
         };
         let events = connection.events_listener().boxed();
-        tracing::info!(purpose = self.purpose, "broker: connected");
+        records::Connected { purpose: self.purpose }.log();
+        self.note_connected(true);
         Ok(Session {
             connection: Arc::new(connection),
             events,

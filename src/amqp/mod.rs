@@ -16,7 +16,8 @@
 //! - [`dead_letter`]: a copy of what was refused
 //! - [`render`]: a message of the outbox as AMQP wants it
 //! - [`publish`]: the publisher; [`lane`]: one channel for it; [`round`]: a batch and its confirms
-//! - [`spans`]: traces by the messaging conventions
+//! - [`spans`]: traces and metrics by the messaging conventions; [`depth`]: how much waits in the queues; `records`: what
+//!   is logged
 
 pub mod access;
 pub mod aside;
@@ -25,6 +26,7 @@ pub mod consume;
 pub mod dead_letter;
 pub mod decode;
 pub mod delivery;
+pub mod depth;
 pub mod fault;
 pub mod fence;
 pub mod generation;
@@ -36,6 +38,7 @@ pub mod pause;
 pub mod properties;
 pub mod protobuf;
 pub mod publish;
+pub(crate) mod records;
 pub mod render;
 pub mod retire;
 pub mod round;

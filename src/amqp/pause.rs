@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::records;
 use crate::service::readiness::{Condition, Part};
 
 /// A pause shorter than this is the usual way of being busy, and not worth a word.
@@ -21,7 +22,7 @@ impl Pause {
     pub fn note(&mut self, obstacle: Option<String>, part: &Part) {
         let Some(why) = obstacle else {
             if self.is_told {
-                tracing::info!("amqp: room again, consuming goes on");
+                records::PauseOver.log();
                 part.set(Condition::Ready);
             }
             *self = Self::default();
@@ -30,7 +31,7 @@ impl Pause {
         let since = *self.since.get_or_insert_with(Instant::now);
         if !self.is_told && since.elapsed() >= TELL_AFTER {
             self.is_told = true;
-            tracing::warn!(why, "amqp: no room, consuming pauses");
+            records::Paused { why: &why }.log();
             part.set(Condition::Degraded(format!("consuming pauses: {why}")));
         }
     }

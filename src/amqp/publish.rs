@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::depth::Depths;
 use super::lane::{Lane, Purpose};
 use super::link::Link;
 use super::render::{Publishing, render};
@@ -52,11 +53,16 @@ impl BrokerPublisher {
     /// Keeps both connections up until `shutdown`.
     pub async fn run(&self, shutdown: CancellationToken) {
         let link = |purpose, part: &Part| Link::new(Arc::clone(&self.settings), purpose, part.clone());
-        join(
+        let depths = Depths::default();
+        depths.observe();
+        let keeping = join(
             self.publish.keep(link("publish", &self.parts.0), shutdown.clone()),
             self.reply.keep(link("reply", &self.parts.1), shutdown),
-        )
-        .await;
+        );
+        tokio::select! {
+            _ = keeping => {}
+            () = depths.run(&self.settings, self.publish.connection()) => {}
+        }
     }
 
     /// Publishes one message that is not of the outbox.

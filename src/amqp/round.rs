@@ -17,8 +17,9 @@ use tracing::{Instrument as _, Span};
 
 use super::render::Publishing;
 use super::settings::Settings;
-use super::{fault, properties, spans};
+use super::{fault, properties, records, spans};
 use crate::service::ports::Publication;
+use crate::telemetry::step::{Name, Step};
 
 /// What became of a round.
 #[derive(Debug)]
@@ -39,6 +40,7 @@ type Confirm<'a> = MaybeDone<BoxFuture<'a, lapin::Result<Confirmation>>>;
 struct Sending<'a> {
     confirm: std::pin::Pin<Box<Confirm<'a>>>,
     span: Span,
+    began: std::time::Instant,
 }
 
 /// Publishes `publishings` on `channel` and waits for the confirms, for `patience`.
@@ -80,7 +82,7 @@ pub async fn run(
     }
     let mut round = decide(publishings, answers, &returned, &sendings);
     if let Some(reason) = spoilt {
-        tracing::warn!(reason, count = publishings.len(), "broker: a message has ended the channel");
+        records::ChannelSpoilt { reason: &reason, count: publishings.len() }.log();
         match &mut round.publications[..] {
             [alone] => *alone = Publication::Refused(reason),
             _ => round.is_spoilt = true,
@@ -112,7 +114,7 @@ enum Silence {
 }
 
 fn send<'a>(channel: &'a Channel, settings: &Settings, publishing: &'a Publishing) -> Sending<'a> {
-    let span = spans::send(settings, publishing);
+    let (span, began) = (spans::send(settings, publishing), std::time::Instant::now());
     let properties = publishing.properties_in(&spans::context_of(&span, &publishing.trace));
     let names = (
         ShortString::try_new(publishing.exchange.as_str()),
@@ -124,11 +126,13 @@ fn send<'a>(channel: &'a Channel, settings: &Settings, publishing: &'a Publishin
                 return Ok(Confirmation::Nack(None));
             };
             let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+            // lapin writes and hears while others are polled, so that only both together can be told from here.
+            let _step = Step::begin(Name::Confirm);
             channel.basic_publish(exchange, routing_key, options, &publishing.body, properties).await?.await
         }
         .instrument(span.clone()),
     );
-    Sending { confirm: Box::pin(maybe_done(confirm)), span }
+    Sending { confirm: Box::pin(maybe_done(confirm)), span, began }
 }
 
 fn decide(
@@ -152,12 +156,17 @@ fn decide(
                 }
                 Err(Silence::Broken(reason)) => Publication::Failed(reason),
             };
-            match &publication {
-                Publication::Confirmed => {}
-                Publication::Unroutable => spans::fail(&sending.span, "unroutable"),
-                Publication::Refused(_) => spans::fail(&sending.span, "refused"),
-                Publication::Failed(_) => spans::fail(&sending.span, "unconfirmed"),
+            let error_type = match &publication {
+                Publication::Confirmed => None,
+                Publication::Unroutable => Some("unroutable"),
+                Publication::Refused(_) => Some("refused"),
+                Publication::Failed(_) => Some("unconfirmed"),
+            };
+            if let Some(error_type) = error_type {
+                spans::fail(&sending.span, error_type);
             }
+            let exchange = spans::destination(publishing);
+            spans::operated(spans::SEND, exchange, sending.began.elapsed(), error_type);
             publication
         });
     Round { publications: publications.collect(), is_clean, is_silent, is_spoilt: false }

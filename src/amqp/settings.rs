@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::access::{Access, Credentials as Login};
 use crate::domain::retry::Backoff;
+use crate::telemetry::context::Across;
 use crate::wire::cloudevents::Origin;
 
 /// The settings of the door and of the publisher.
@@ -55,6 +56,8 @@ pub struct Settings {
     pub origin: Origin,
     /// The form of events.
     pub event_mode: EventMode,
+    /// How the trace of a message goes on.
+    pub across_queue: Across,
 }
 
 /// Names of exchanges and queues.
@@ -161,6 +164,7 @@ impl Settings {
             accept_without_key: false,
             origin,
             event_mode: EventMode::Structured,
+            across_queue: Across::Link,
         }
     }
 

@@ -1,6 +1,10 @@
-//! Spans by OpenTelemetry's conventions for messaging and RabbitMQ. Names hold no ids.
+//! Spans and metrics by OpenTelemetry's conventions for messaging and RabbitMQ. Names hold no ids.
+
+use std::time::{Duration, Instant};
 
 use lapin::message::Delivery;
+use opentelemetry::KeyValue;
+use opentelemetry::trace::SpanKind;
 use tracing::Span;
 use tracing::field::Empty;
 
@@ -9,6 +13,11 @@ use super::render::Publishing;
 use super::settings::Settings;
 use crate::domain::trace::TraceContext;
 use crate::telemetry::context;
+use crate::telemetry::instruments::instruments;
+use crate::telemetry::step::{Description, Name, Step};
+
+/// What the conventions call RabbitMQ.
+const SYSTEM: &str = "rabbitmq";
 
 /// What the conventions call RabbitMQ's default exchange.
 const DEFAULT_EXCHANGE: &str = "amq.default";
@@ -27,7 +36,7 @@ pub fn process(
         "process",
         otel.name = format!("process {queue}"),
         otel.kind = "consumer",
-        messaging.system = "rabbitmq",
+        messaging.system = SYSTEM,
         "messaging.operation.type" = "process",
         messaging.operation.name = "process",
         messaging.destination.name = queue,
@@ -40,24 +49,32 @@ pub fn process(
         server.port = settings.address.port,
         otel.status_code = Empty,
         "error.type" = Empty,
+        command.id = Empty,
     );
-    context::link(&span, sender);
+    instruments().consumed_messages.add(1, &operation("consume", queue));
+    context::go_on(&span, sender, settings.across_queue);
     span
+}
+
+/// What the conventions call the exchange that a message is published to.
+#[must_use]
+pub fn destination(publishing: &Publishing) -> &str {
+    match publishing.exchange.as_str() {
+        "" => DEFAULT_EXCHANGE,
+        exchange => exchange,
+    }
 }
 
 /// The span of one publication, in the trace that the message belongs to.
 #[must_use]
 pub fn send(settings: &Settings, publishing: &Publishing) -> Span {
-    let exchange = match publishing.exchange.as_str() {
-        "" => DEFAULT_EXCHANGE,
-        exchange => exchange,
-    };
+    let exchange = destination(publishing);
     let span = tracing::info_span!(
         parent: None,
         "send",
         otel.name = format!("send {exchange}"),
         otel.kind = "producer",
-        messaging.system = "rabbitmq",
+        messaging.system = SYSTEM,
         "messaging.operation.type" = "send",
         messaging.operation.name = "send",
         messaging.destination.name = exchange,
@@ -78,6 +95,88 @@ pub fn send(settings: &Settings, publishing: &Publishing) -> Span {
 pub fn fail(span: &Span, error_type: &str) {
     span.record("otel.status_code", "ERROR");
     span.record("error.type", error_type);
+}
+
+/// What every metric of messaging says.
+fn operation(name: &'static str, destination: &str) -> [KeyValue; 3] {
+    [
+        KeyValue::new("messaging.system", SYSTEM),
+        KeyValue::new("messaging.operation.name", name),
+        KeyValue::new("messaging.destination.name", destination.to_owned()),
+    ]
+}
+
+/// A delivery under way, measured until this is dropped.
+#[derive(Debug)]
+pub struct Processing {
+    began: Instant,
+    queue: String,
+    error_type: Option<&'static str>,
+}
+
+impl Processing {
+    /// Begins with the delivery.
+    #[must_use]
+    pub fn begin(queue: &str) -> Self {
+        Self { began: Instant::now(), queue: queue.to_owned(), error_type: None }
+    }
+
+    /// Notes that it failed, and why in a word; in `span` as well.
+    pub fn fail(&mut self, span: &Span, error_type: &'static str) {
+        self.error_type = Some(error_type);
+        fail(span, error_type);
+    }
+}
+
+impl Drop for Processing {
+    fn drop(&mut self) {
+        let mut attributes = Vec::from(operation("process", &self.queue));
+        attributes.extend(self.error_type.map(|error_type| KeyValue::new("error.type", error_type)));
+        instruments().process_duration.record(self.began.elapsed().as_secs_f64(), &attributes);
+    }
+}
+
+/// Counts one operation of a client that took `length`: `send` or `ack`.
+pub fn operated(
+    (name, kind): (&'static str, &'static str),
+    destination: &str,
+    length: Duration,
+    error_type: Option<&'static str>,
+) {
+    let mut attributes = Vec::from(operation(name, destination));
+    attributes.extend(error_type.map(|error_type| KeyValue::new("error.type", error_type)));
+    if name == SEND.0 {
+        instruments().sent_messages.add(1, &attributes);
+    }
+    attributes.push(KeyValue::new("messaging.operation.type", kind));
+    instruments().messaging_duration.record(length.as_secs_f64(), &attributes);
+}
+
+/// The operation that hands a message to the broker, and its type.
+pub const SEND: (&str, &str) = ("send", "send");
+
+/// The operation that acknowledges one, and its type.
+pub const ACK: (&str, &str) = ("ack", "settle");
+
+/// The acknowledgement of a delivery, under way.
+pub fn ack(settings: &Settings, delivery: &Delivery) -> Step {
+    let mut step = Step::begin(Name::Settle);
+    step.describe(|| {
+        let queue = &settings.names.commands_queue;
+        let mut attributes = Vec::from(operation(ACK.0, queue));
+        attributes.push(KeyValue::new("messaging.operation.type", ACK.1));
+        let id = properties::some(delivery.properties.message_id());
+        attributes.extend(id.map(|id| KeyValue::new("messaging.message.id", id.to_owned())));
+        let conversation = properties::some(delivery.properties.correlation_id());
+        attributes
+            .extend(conversation.map(|id| KeyValue::new("messaging.message.conversation_id", id.to_owned())));
+        let key = delivery.routing_key.to_string();
+        attributes.push(KeyValue::new("messaging.rabbitmq.destination.routing_key", key));
+        attributes.push(KeyValue::new("server.address", settings.address.host.clone()));
+        attributes.push(KeyValue::new("server.port", i64::from(settings.address.port)));
+        Description { name: format!("{} {queue}", ACK.0), kind: SpanKind::Client, attributes }
+    });
+    step
 }
 
 /// The context of `span` to be handed on; where spans are not recorded, the one that came in.

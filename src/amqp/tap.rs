@@ -20,7 +20,7 @@ use super::generation::Source;
 use super::link::within;
 use super::row::{Row, Stop};
 use super::topology::Look;
-use super::{fault, topology};
+use super::{fault, records, topology};
 use crate::domain::seat::Seat;
 
 /// How much later than its own an instance enters the rows of partitions that fall to others.
@@ -199,7 +199,7 @@ impl Tap {
                     Some(Stop::Fault("messages that could not be worked on go back to the queue".to_owned()))
                 }
                 () = until(leave_at) => {
-                    tracing::info!(partition = self.source.number, "amqp: left to the instance to whom it falls");
+                    records::PartitionLeft { partition: self.source.number }.log();
                     return Leave::Aside;
                 }
                 () = until(fence_at) => match self.retire(open).await {
@@ -242,11 +242,7 @@ impl Tap {
             }
             Kind::Foreign => {
                 // Dropping it does no harm: nothing is deleted, and whoever waits for that puts another one there.
-                tracing::error!(
-                    queue = self.source.queue,
-                    "amqp: partitions are being retired for another configuration than this instance's \
-                     (amqp.partitions, amqp.partitions_from); every instance must have the same"
-                );
+                records::FenceForeign { queue: &self.source.queue }.log();
                 open.works.spawn(async move {
                     let acked = delivery.acker.ack(BasicAckOptions::default()).await;
                     if acked.is_ok() { Ending::Settled } else { Ending::Left }
@@ -276,7 +272,7 @@ impl Tap {
         topology::consuming(&channel, settings).await?;
         let _ = timeout(settings.grace, channel.close(200, "OK".into())).await;
         topology::delete_queue(channels, &self.source.queue, settings.connect_timeout).await?;
-        tracing::info!(queue = self.source.queue, "amqp: a queue that was left is done with, and deleted");
+        records::QueueDeleted { queue: &self.source.queue }.log();
         Ok(true)
     }
 
@@ -296,7 +292,7 @@ impl Tap {
             };
             let ended = timeout(patience, async { while works.join_next().await.is_some() {} }).await;
             if ended.is_err() {
-                tracing::info!(count = works.len(), "amqp: messages go back to the queue");
+                records::GivenBack { count: works.len() }.log();
             }
             let _ = timeout(settings.grace, channel.close(200, "OK".into())).await;
         }

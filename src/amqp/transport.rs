@@ -21,6 +21,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::access::Credentials;
 use super::mend::Mender;
+use super::records;
 use super::tls;
 
 /// How much is read at once.
@@ -109,7 +110,7 @@ impl AsyncRead for Transport {
             let before = this.mender.mended();
             this.mender.take(&piece[..length], &mut this.read);
             if this.mender.mended() > before {
-                tracing::warn!("broker: a message holds properties or headers that had to be exchanged");
+                records::Mended.log();
             }
         }
         let length = into.len().min(this.read.len() - this.handed_on);

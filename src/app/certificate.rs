@@ -8,14 +8,14 @@ use opentelemetry::metrics::{Counter, Gauge};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 use super::files::Signature;
 use super::journal::Journal;
+use super::records;
 use crate::config::{Config, Fault, Faults};
 use crate::grpc::incoming::PROTOCOL;
 use crate::service::readiness::{Condition, Part, Readiness};
-use crate::telemetry::metrics::meter;
+use crate::telemetry::catalogue as metric;
 use crate::tls::{Error, Files, Identity};
 
 /// A certificate that ends sooner than this wants an eye.
@@ -31,15 +31,8 @@ struct Metrics {
 
 impl Metrics {
     fn new() -> Self {
-        let meter = meter();
-        let expiry = meter
-            .u64_gauge("adapter.grpc.certificate.expiry")
-            .with_unit("s")
-            .with_description("When the certificate that callers are shown ends, in seconds since 1970.");
-        let reloads = meter
-            .u64_counter("adapter.grpc.certificate.reloads")
-            .with_description("Changed files for TLS of gRPC, applied or refused.");
-        Self { expiry: expiry.build(), reloads: reloads.build() }
+        let (expiry, reloads) = (metric::CERTIFICATE_EXPIRY.gauge(), metric::CERTIFICATE_RELOADS.counter());
+        Self { expiry, reloads }
     }
 }
 
@@ -122,7 +115,7 @@ impl Certificate {
     fn take(&mut self, read: Result<Identity, Error>) {
         let result = match read {
             Ok(identity) => {
-                info!(expiry = identity.expiry_seconds(), "the files for TLS have changed and are taken");
+                records::CertificateTaken { expiry: identity.expiry_seconds() }.log();
                 self.journal.note([("grpc_certificate", "changed".to_owned())]);
                 self.current.send_replace(identity);
                 self.fault = None;
@@ -130,7 +123,7 @@ impl Certificate {
             }
             Err(fault) => {
                 let fault = fault.to_string();
-                warn!(fault, "the changed files for TLS are at fault; those before them are still used");
+                records::CertificateFaulty { fault: &fault }.log();
                 self.fault = Some(fault);
                 "refused"
             }

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tracing::warn;
-
+use super::records;
 use crate::domain::act::Act;
 use crate::service::custody::Custodian;
 
@@ -30,7 +29,7 @@ impl Journal {
         let custodian = self.custodian.clone();
         tokio::spawn(async move {
             if let Err(error) = custodian.note(act).await {
-                warn!(%error, "a change of the configuration could not be recorded among the acts");
+                records::ChangeUnrecorded { error: &error }.log();
             }
         });
     }

@@ -1,12 +1,15 @@
 //! Puts the parts together, runs them, and takes them down in order.
 
 mod callers;
+pub mod catalogue;
 mod certificate;
 mod files;
 mod journal;
 mod organizations;
 pub mod partitions;
+pub(crate) mod records;
 mod settings;
+mod survey;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +19,6 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 use self::certificate::Certificate;
 use self::journal::Journal;
@@ -109,6 +111,7 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     let archiver = Archiver::new(config.service(), store.clone(), upstream.clone(), clock);
     let readiness = Readiness::default();
     let callers = callers::Door::new(&config)?;
+    let survey = survey::begin(&archiver, &upstream, &store, &readiness);
     let custodian = Custodian::new(store.clone());
     let journal = Journal::new(custodian.clone());
     let watch =
@@ -145,6 +148,7 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     parts.spawn(done(callers.keep_keys(&readiness, stops.doors.clone())));
     parts.spawn(done(certificate::run(certificate, stops.doors.clone())));
     parts.spawn(done(retention::run(store.clone(), stops.doors.clone())));
+    parts.spawn(done(survey.run(store.clone(), stops.admin.clone())));
     parts.spawn(done(keep_up(archiver.clone())));
     for (share, part) in [(Share::Events, "events"), (Share::Replies, "replies")] {
         let (store, publisher) = (store.clone(), publisher.clone());
@@ -153,7 +157,7 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
         tasks.relays.spawn(done(relay.run(stops.relay.clone())));
     }
 
-    info!(grpc.listen = %grpc_address, admin.listen = %admin_address, "the adapter is started");
+    records::Started { grpc: grpc_address, admin: admin_address }.log();
     attend(&config, &archiver, store, &stops, tasks, shutdown).await
 }
 
@@ -177,14 +181,14 @@ async fn attend(
         Some(ended) = tasks.parts.join_next() => failure(ended),
         Some(ended) = tasks.relays.join_next() => failure(ended),
     };
-    info!("the adapter drains");
+    records::Draining.log();
     drain(config, archiver, &store, stops, &mut tasks).await;
     if timeout(FLUSH_TIMEOUT, store.close()).await.is_err() {
-        warn!("the store could not be closed in time");
+        records::StoreUnclosed.log();
     }
     stops.admin.cancel();
     tasks.parts.shutdown().await;
-    info!("the adapter is stopped");
+    records::Stopped.log();
     failure.map_or(Ok(()), Err)
 }
 
@@ -231,7 +235,7 @@ async fn drain(
         served_until.max(Instant::now() + config.shutdown.notice + NOTICE_MARGIN).min(work_until);
     let served = async { while tasks.doors.join_next().await.is_some() {} };
     if timeout_at(served_until, served).await.is_err() {
-        info!("calls and messages still wait; from now on only requests that were sent are waited for");
+        records::ServiceOver.log();
     }
     stops.work.cancel();
     archiver.drain();
@@ -240,15 +244,15 @@ async fn drain(
         while tasks.doors.join_next().await.is_some() {}
     };
     if timeout_at(work_until, work).await.is_err() {
-        warn!("work is still under way; it is taken up after the next start");
+        records::WorkLeft.log();
     }
     if !matches!(timeout(FLUSH_TIMEOUT, archiver.give_up()).await, Ok(Ok(()))) {
-        warn!("what was not begun could not be given up; it is taken up once it counts as left");
+        records::ClaimsKept.log();
     }
     stops.relay.cancel();
     let flush = async { while tasks.relays.join_next().await.is_some() {} };
     if timeout(FLUSH_TIMEOUT, flush).await.is_err() {
-        warn!("the outbox could not be published to its end; the rest is published after the next start");
+        records::OutboxLeft.log();
     }
     stops.broker.cancel();
 }
@@ -259,7 +263,7 @@ fn failure(ended: Result<Result<(), Error>, tokio::task::JoinError>) -> Option<E
         Ok(Err(error)) => error,
         Err(panic) => Error::Panic(panic),
     };
-    warn!(error = &error as &dyn std::error::Error, "a part of the adapter ended; the adapter stops");
+    records::PartEnded { error: &error }.log();
     Some(error)
 }
 
@@ -311,12 +315,10 @@ fn grpc_door(
 ) -> grpc::incoming::Listener {
     let (listen, lacks) = (config.grpc.listen, config.grpc_lacks());
     if let Some(lacks) = lacks {
-        warn!(grpc.listen = %listen, lacks, "gRPC is open to a network and insecure, as `grpc.insecure` allows");
+        records::GrpcInsecure { grpc: listen, lacks: &lacks }.log();
     }
     if config.obeys_any_sender() {
-        warn!(
-            "there are principals, but whoever may publish messages is obeyed: amqp.identify is not `user_id`"
-        );
+        records::SendersUnasked.log();
     }
     grpc::incoming::Listener { socket, identity: certificate.map(Certificate::identity) }
 }

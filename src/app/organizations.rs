@@ -13,12 +13,12 @@ use opentelemetry::metrics::{Counter, Gauge};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 use super::Error;
 use super::callers::Door;
 use super::files::Files;
 use super::journal::Journal;
+use super::records;
 use crate::amqp::{self, access::Access};
 use crate::config::sections::Organization;
 use crate::config::{Config, Faults, Source};
@@ -27,6 +27,7 @@ use crate::jwt::keys::Keys;
 use crate::mycreditapp::MyCreditApp;
 use crate::service::archiver::Archiver;
 use crate::service::readiness::{Condition, Part, Readiness};
+use crate::telemetry::catalogue as metric;
 
 /// Gives the organisations of `config` to all who go by them, at the start and after every change. If it fails nothing was
 /// changed. What was learnt of those in `renewed` is forgotten.
@@ -86,14 +87,8 @@ struct Metrics {
 
 impl Metrics {
     fn new() -> Self {
-        let meter = opentelemetry::global::meter(env!("CARGO_PKG_NAME"));
-        let reloads = meter
-            .u64_counter("adapter.organizations.reloads")
-            .with_description("Changed configurations of organisations, applied or refused.");
-        let configured = meter
-            .u64_gauge("adapter.organizations.configured")
-            .with_description("Organisations that have credentials here.");
-        Self { reloads: reloads.build(), configured: configured.build() }
+        let reloads = metric::ORGANIZATIONS_RELOADS.counter();
+        Self { reloads, configured: metric::ORGANIZATIONS_CONFIGURED.gauge() }
     }
 
     fn reloaded(&self, result: &'static str) {
@@ -151,7 +146,7 @@ impl Watch {
                     }
                 }
                 Some(Err(panic)) => {
-                    warn!(%panic, "looking at the configuration failed");
+                    records::LookLost { panic: &panic }.log();
                     files = Files::new(source.clone());
                 }
             }
@@ -162,7 +157,7 @@ impl Watch {
         let taken = reading.map_err(Error::Config).and_then(|config| self.enter(config, told, metrics));
         let Err(error) = taken else {
             if told.faults.take().is_some() {
-                info!("the configuration is good again");
+                records::ConfigurationGood.log();
             }
             self.part.set(Condition::Ready);
             return;
@@ -173,7 +168,7 @@ impl Watch {
                 .map_or_else(|| error.to_string(), |source| format!("{error}: {source}")),
         };
         if told.faults.as_ref() != Some(&faults) {
-            warn!(faults, "the changed configuration is at fault; what held before it still holds");
+            records::ConfigurationFaulty { faults: &faults }.log();
             metrics.reloaded("refused");
             let text =
                 format!("the changed configuration is at fault, what held before it still holds: {faults}");
@@ -187,7 +182,7 @@ impl Watch {
         let restart = needing_restart(&self.config, &config);
         if !restart.is_empty() && restart != told.restart {
             let keys = restart.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-            warn!(keys, "keys have changed that take effect after a restart only");
+            records::RestartNeeded { keys: &keys }.log();
         }
         told.restart = restart;
         if config.organizations.is_empty() && !self.config.organizations.is_empty() {
@@ -220,14 +215,14 @@ impl Watch {
             default => default.clone().unwrap_or_else(|| "none".to_owned()),
         };
         self.config = next;
-        info!(
-            added = changes.added,
-            changed = changes.changed,
-            removed = changes.removed,
-            default = self.config.default_organization,
-            callers = !is_same_for_callers,
-            "the organisations have changed"
-        );
+        records::OrganizationsChanged {
+            added: &changes.added,
+            changed: &changes.changed,
+            removed: &changes.removed,
+            default: self.config.default_organization.as_deref(),
+            callers: !is_same_for_callers,
+        }
+        .log();
         self.journal.note([
             ("organizations_added", changes.added),
             ("organizations_changed", changes.changed),
@@ -251,7 +246,7 @@ impl Watch {
         }
         let (credentials, senders) =
             (access.credentials != before.credentials, access.senders != before.senders);
-        info!(credentials, senders, "the access to the broker, or by it, has changed");
+        records::BrokerAccessChanged { credentials, senders }.log();
         // What principals may is recorded under their names.
         let are_senders_changed = senders && next.principals == self.config.principals;
         if credentials || are_senders_changed {

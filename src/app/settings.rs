@@ -180,6 +180,7 @@ impl Config {
                 EventMode::Structured => amqp::EventMode::Structured,
                 EventMode::Binary => amqp::EventMode::Binary,
             },
+            across_queue: self.telemetry.across_queue,
             ..usual
         }))
     }

@@ -3,6 +3,7 @@
 mod admin;
 mod check;
 mod partitions;
+pub(crate) mod records;
 mod signals;
 
 use std::error::Error;
@@ -180,20 +181,20 @@ async fn supervised<E: Error + Send + 'static>(
     tokio::select! {
         ended = work => match ended {
             Ok(Ok(())) => {
-                tracing::info!("stopped");
+                records::Stopped.log();
                 ExitCode::SUCCESS
             }
             Ok(Err(error)) => {
-                tracing::error!(error = causes(&error), "the adapter failed");
+                records::Failed { error: &causes(&error) }.log();
                 ExitCode::from(EXIT_FAILURE)
             }
             Err(error) => {
-                tracing::error!(error = causes(&error), "the adapter failed unexpectedly");
+                records::FailedUnexpectedly { error: &causes(&error) }.log();
                 ExitCode::from(EXIT_FAILURE)
             }
         },
         () = deadline => {
-            tracing::warn!("work was still under way at the end of the drain; it is taken up after the next start");
+            records::DrainCutShort.log();
             ExitCode::SUCCESS
         }
     }

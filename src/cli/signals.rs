@@ -3,6 +3,8 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::records;
+
 /// The exit code after a second signal, as shells give it for SIGINT.
 const EXIT_INTERRUPTED: i32 = 130;
 
@@ -14,7 +16,7 @@ pub(super) fn watch(shutdown: CancellationToken) -> std::io::Result<()> {
     let mut signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::spawn(async move {
         next(&mut signals).await;
-        tracing::info!("stopping; a second signal ends the process at once");
+        records::Stopping.log();
         shutdown.cancel();
         next(&mut signals).await;
         std::process::exit(EXIT_INTERRUPTED);

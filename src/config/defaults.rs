@@ -9,7 +9,6 @@ use super::sections::{
     Store, Telemetry, Upstream, WhenUnroutable,
 };
 use crate::domain::access::Method;
-use crate::telemetry::Format;
 
 const KIB: usize = 1024;
 
@@ -207,17 +206,6 @@ impl Default for Limits {
 impl Default for Relay {
     fn default() -> Self {
         Self { batch: 256, retry_delay_base: ms(500), retry_delay_max: secs(30) }
-    }
-}
-
-impl Default for Telemetry {
-    fn default() -> Self {
-        Self {
-            log_format: Format::Text,
-            log_filter: "info".to_owned(),
-            otlp_endpoint: None,
-            sample_ratio: 1.0,
-        }
     }
 }
 

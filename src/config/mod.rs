@@ -11,6 +11,7 @@
 //! - [`doors`](self): the locks of the gRPC door
 //! - [`broker`](self): the section of the broker, and rules for its credentials and the senders of messages
 //! - [`store`](self): the rules for where commands are kept
+//! - [`telemetry`](self): the section of logs, traces and metrics, and its rules
 //! - [`secrets`](self): secrets by files of their own or by the environment
 //! - [`reference`]: the example file and the table of keys, made of the doc comments
 
@@ -28,6 +29,7 @@ mod secrets;
 mod settings;
 mod source;
 mod store;
+mod telemetry;
 
 pub mod reference;
 pub mod sections;

@@ -9,10 +9,9 @@ use url::Url;
 
 use super::fault::Faults;
 use super::sections::{Amqp, Config, Organization};
-use super::{admin, broker, doors, jwt, principals, store};
+use super::{admin, broker, doors, jwt, principals, store, telemetry};
 use crate::mycreditapp::roots;
 use crate::mycreditapp::wire::TOKEN_LENGTH_MAX;
-use crate::telemetry;
 
 /// The broker's acknowledgement timeout as it comes; a delivery must not be held that long.
 const ACK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -40,7 +39,7 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
     }
     broker::check(config, faults);
     events(config, faults);
-    self::telemetry(config, faults);
+    telemetry::check(config, faults);
 }
 
 pub(super) fn within<T: PartialOrd + Copy + fmt::Display>(
@@ -72,9 +71,7 @@ fn numbers(config: &Config, faults: &mut Faults) {
     within("limits.lane_depth_max", limits.lane_depth_max, 1, 100_000, faults);
     within("limits.backlog_max", limits.backlog_max, 1, 1_000_000_000, faults);
     within("relay.batch", config.relay.batch, 1, 10_000, faults);
-    within("telemetry.sample_ratio", config.telemetry.sample_ratio, 0.0, 1.0, faults);
     for (key, share) in [
-        ("telemetry.sample_ratio", config.telemetry.sample_ratio),
         ("upstream.retry_share", config.upstream.retry_share),
         ("upstream.breaker_failure_share", config.upstream.breaker_failure_share),
     ] {
@@ -329,15 +326,5 @@ fn events(config: &Config, faults: &mut Faults) {
         if !visible(value) {
             faults.push(key, format!("is `{value}`, must be visible ASCII characters without spaces"));
         }
-    }
-}
-
-fn telemetry(config: &Config, faults: &mut Faults) {
-    let telemetry = &config.telemetry;
-    if let Err(error) = telemetry::parse_filter(&telemetry.log_filter) {
-        faults.push("telemetry.log_filter", format!("is `{}`, not a filter: {error}", telemetry.log_filter));
-    }
-    if let Some(endpoint) = &telemetry.otlp_endpoint {
-        address("telemetry.otlp_endpoint", endpoint, &["http"], faults);
     }
 }

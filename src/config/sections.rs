@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::broker::{Amqp, Identify, Pem, Sasl};
 pub use super::jwt::Jwt;
-use crate::telemetry::Format;
+pub use super::telemetry::Telemetry;
 
 /// The whole configuration.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -388,23 +388,6 @@ pub struct Relay {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub retry_delay_max: Duration,
-}
-
-/// Logs, traces and metrics.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Telemetry {
-    /// The form of a log record: `json` or `text`. Records go to standard error.
-    pub log_format: Format,
-    /// What is logged: a level, or levels by module, such as `info,guest_connection_adapter=debug`. Libraries are not
-    /// logged below `info`, whatever it says: there they write down headers and messages, secrets included.
-    pub log_filter: String,
-    /// The collector that spans and metrics are sent to by OTLP/gRPC, such as `http://127.0.0.1:4317`. Without one none
-    /// are sent; metrics can still be scraped at the admin port.
-    #[schemars(example = "http://127.0.0.1:4317")]
-    pub otlp_endpoint: Option<String>,
-    /// The share of new traces that is exported, from 0 to 1. For a trace that a caller began, the caller decides.
-    pub sample_ratio: f64,
 }
 
 /// The end of the process.

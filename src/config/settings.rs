@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
-use uuid::Uuid;
 
 use super::fault::{Fault, Faults};
 use super::sections::{Amqp, Config, Organization, Store};
@@ -12,7 +11,6 @@ use crate::domain::command::OrganizationId;
 use crate::domain::retry::Backoff;
 use crate::mycreditapp::{self, Credentials};
 use crate::store::postgres;
-use crate::telemetry;
 
 impl Store {
     /// How to reach the database, if commands are kept in one.
@@ -71,22 +69,6 @@ impl Config {
             None => self.organizations.values().next().filter(|_| self.organizations.len() == 1),
         };
         chosen?.organization_id().ok()
-    }
-
-    /// What is logged and where spans go. Each call names a new instance.
-    ///
-    /// # Errors
-    /// None for a configuration that was loaded: what could fail was checked.
-    pub fn telemetry(&self) -> Result<telemetry::Settings, Faults> {
-        let endpoint = self.telemetry.otlp_endpoint.as_deref().map(Url::parse).transpose();
-        Ok(telemetry::Settings {
-            log_format: self.telemetry.log_format,
-            log_filter: self.telemetry.log_filter.clone(),
-            otlp_endpoint: endpoint.map_err(|error| fault("telemetry.otlp_endpoint", &error.to_string()))?,
-            service_name: env!("CARGO_PKG_NAME").to_owned(),
-            service_instance: Uuid::new_v4().to_string(),
-            sample_ratio: self.telemetry.sample_ratio,
-        })
     }
 }
 

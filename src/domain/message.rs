@@ -120,14 +120,17 @@ pub struct Reply {
     pub command: Option<CommandSummary>,
     /// Whether the outcome was known before this message came.
     pub replayed: bool,
+    /// When it was written; absent from those of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Timestamp>,
     /// The outcome.
     pub outcome: Outcome,
 }
 
 impl Reply {
-    /// The answer for `record`, which is final.
+    /// The answer for `record`, which is final, at `now`.
     #[must_use]
-    pub fn of(record: &CommandRecord, address: &ReplyAddress, replayed: bool) -> Self {
+    pub fn of(record: &CommandRecord, address: &ReplyAddress, replayed: bool, now: Timestamp) -> Self {
         let name = format!(
             "reply/{}/{}/{}/{}",
             record.generation,
@@ -141,6 +144,7 @@ impl Reply {
             trace: record.trace.clone(),
             command: Some(record.into()),
             replayed,
+            time: Some(now),
             outcome: record.outcome.clone().unwrap_or_default(),
         }
     }
@@ -166,6 +170,36 @@ impl Message {
             Self::Event(event) => event.id,
             Self::DeadLetter(letter) => letter.id,
             Self::Reply(reply) => reply.id,
+        }
+    }
+
+    /// When it was written, if it says so.
+    #[must_use]
+    pub const fn written(&self) -> Option<Timestamp> {
+        match self {
+            Self::Event(event) => Some(event.time),
+            Self::DeadLetter(letter) => Some(letter.time),
+            Self::Reply(reply) => reply.time,
+        }
+    }
+
+    /// The trace of its command.
+    #[must_use]
+    pub const fn trace(&self) -> &TraceContext {
+        match self {
+            Self::Event(event) => &event.trace,
+            Self::DeadLetter(letter) => &letter.trace,
+            Self::Reply(reply) => &reply.trace,
+        }
+    }
+
+    /// The stable name of its kind.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Event(_) => "event",
+            Self::DeadLetter(_) => "dead_letter",
+            Self::Reply(_) => "reply",
         }
     }
 

@@ -8,7 +8,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tracing::Instrument as _;
 
+use super::records;
 use crate::domain::error::{Reason, Refusal};
+use crate::domain::record::Door;
+use crate::service::tally;
 
 use super::status::{self, Subject};
 
@@ -36,7 +39,11 @@ impl Admission {
         &self,
         work: impl Future<Output = Result<T, Status>> + Send + 'static,
     ) -> Result<T, Status> {
-        let refuse = |reason, text: &str| status::of(&Refusal::new(reason, text), &Subject::default());
+        let refuse = |reason, text: &str| {
+            let refusal = Refusal::new(reason, text);
+            tally::refused(Door::Grpc, &refusal);
+            status::of(&refusal, &Subject::default())
+        };
         if self.draining.is_cancelled() {
             return Err(refuse(Reason::Draining, "the adapter is shutting down; nothing was begun"));
         }
@@ -50,7 +57,7 @@ impl Admission {
         };
         tokio::spawn(task.in_current_span()).await.unwrap_or_else(|fault| {
             // The text of a panic may hold anything, so the panic hook alone shows it.
-            tracing::error!(panicked = fault.is_panic(), "a call's task did not end properly");
+            records::CallLost { panicked: fault.is_panic() }.log();
             Err(status::of(&Refusal::new(Reason::Internal, "a fault of the adapter"), &Subject::default()))
         })
     }

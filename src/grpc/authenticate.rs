@@ -10,6 +10,8 @@ use tower::{Layer, Service};
 
 use super::callers::Callers;
 use super::status::{self, Subject};
+use crate::domain::record::Door;
+use crate::service::tally;
 
 /// Health holds no secrets, and those who ask for it (balancers, orchestrators) often cannot prove anything.
 const OPEN: &str = "/grpc.health.v1.Health/";
@@ -74,7 +76,10 @@ where
                     request.extensions_mut().insert(caller);
                     inner.call(request).await
                 }
-                Err(refusal) => Ok(status::of(&refusal, &Subject::default()).into_http()),
+                Err(refusal) => {
+                    tally::refused(Door::Grpc, &refusal);
+                    Ok(status::of(&refusal, &Subject::default()).into_http())
+                }
             }
         }
         .boxed()

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response, Uri};
+use opentelemetry::KeyValue;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -15,13 +16,24 @@ use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
 use crate::domain::error::{Reason, Refusal};
+use crate::domain::record::Door;
+use crate::service::tally;
 use crate::telemetry::context;
+use crate::telemetry::instruments::instruments;
 
 use super::proto::guest_connection_service_server::SERVICE_NAME;
 use super::status::{self, Subject, code_name};
 
-/// The methods of the contract; any other name goes into spans as `_OTHER`, so that callers cannot make names up.
-const METHODS: [&str; 3] = ["ArchiveGuestConnection", "UnarchiveGuestConnection", "GetCommand"];
+/// The methods of the contract by their full names; any other goes into spans and metrics as [`OTHER`], so that callers
+/// cannot make names up.
+const METHODS: [&str; 3] = [
+    "guestconnections.v1.GuestConnectionService/ArchiveGuestConnection",
+    "guestconnections.v1.GuestConnectionService/UnarchiveGuestConnection",
+    "guestconnections.v1.GuestConnectionService/GetCommand",
+];
+
+/// What the conventions call a method that is not known.
+const OTHER: &str = "_OTHER";
 
 /// When the headers of a call arrived: its deadline counts from here. Kept in the request's extensions.
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +78,7 @@ where
         let span = span(method, request.uri(), request.headers());
         request.extensions_mut().insert(Arrival(Instant::now()));
         let inner = span.in_scope(|| self.inner.call(request));
-        let mut end = End { span: span.clone(), code: Code::Cancelled };
+        let mut end = End { span: span.clone(), code: Code::Cancelled, method, began: Instant::now() };
         async move {
             let response = explain(inner.await?);
             end.answered(&response);
@@ -78,26 +90,26 @@ where
 }
 
 /// The method that a path of this service names.
-fn method(uri: &Uri) -> Option<&str> {
-    uri.path().strip_prefix('/')?.strip_prefix(SERVICE_NAME)?.strip_prefix('/')
+fn method(uri: &Uri) -> Option<&'static str> {
+    let name = uri.path().strip_prefix('/')?;
+    name.strip_prefix(SERVICE_NAME)?.strip_prefix('/')?;
+    Some(METHODS.into_iter().find(|known| *known == name).unwrap_or(OTHER))
 }
 
 /// The server span of the OpenTelemetry conventions for RPC, below the caller's.
-fn span(method: &str, uri: &Uri, headers: &HeaderMap) -> Span {
-    let (name, original) = match METHODS.iter().find(|known| **known == method) {
-        Some(known) => (format!("{SERVICE_NAME}/{known}"), None),
-        None => ("_OTHER".to_owned(), Some(uri.path().chars().take(128).collect::<String>())),
-    };
+fn span(method: &'static str, uri: &Uri, headers: &HeaderMap) -> Span {
+    let original = (method == OTHER).then(|| uri.path().chars().take(128).collect::<String>());
     let span = tracing::info_span!(
         "rpc",
-        otel.name = name,
+        otel.name = method,
         otel.kind = "server",
         otel.status_code = Empty,
         rpc.system.name = "grpc",
-        rpc.method = name,
+        rpc.method = method,
         rpc.method_original = original,
         rpc.response.status_code = Empty,
         error.type = Empty,
+        command.id = Empty,
         server.address = uri.host(),
         server.port = uri.port_u16(),
     );
@@ -117,13 +129,18 @@ fn explain(response: Response<Body>) -> Response<Body> {
         Code::Internal => (Reason::Undecodable, "the message cannot be read as the method's request"),
         _ => return response,
     };
-    status::of(&Refusal::new(reason, text), &Subject::default()).into_http()
+    let refusal = Refusal::new(reason, text);
+    tally::refused(Door::Grpc, &refusal);
+    status::of(&refusal, &Subject::default()).into_http()
 }
 
 /// Writes into the span how the call ended; one that is dropped before its end was cancelled.
 struct End {
     span: Span,
     code: Code,
+    /// By its full name, as in the span's.
+    method: &'static str,
+    began: Instant,
 }
 
 impl End {
@@ -137,10 +154,17 @@ impl Drop for End {
     fn drop(&mut self) {
         let name = code_name(self.code);
         self.span.record("rpc.response.status_code", name);
+        let mut attributes = vec![
+            KeyValue::new("rpc.system.name", "grpc"),
+            KeyValue::new("rpc.method", self.method),
+            KeyValue::new("rpc.response.status_code", name),
+        ];
         if is_server_fault(self.code) {
+            attributes.push(KeyValue::new("error.type", name));
             self.span.record("error.type", name);
             self.span.record("otel.status_code", "ERROR");
         }
+        instruments().rpc_call_duration.record(self.began.elapsed().as_secs_f64(), &attributes);
     }
 }
 

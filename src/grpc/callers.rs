@@ -12,9 +12,9 @@ use http::{Extensions, HeaderMap};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Counter;
 use tonic::transport::server::TcpConnectInfo;
-use tracing::warn;
 
 use super::peer::Peer;
+use super::records;
 use crate::domain::access::{AskedBy, Identity, Method, Policy, Principal, not_permitted};
 use crate::domain::command::OrganizationId;
 use crate::domain::error::{Reason, Refusal};
@@ -163,7 +163,7 @@ impl Callers {
             let kind = fault.as_str();
             inner.refused.add(1, &[KeyValue::new("reason", kind)]);
             if inner.log.check().is_ok() {
-                warn!(reason = kind, address, "a call was refused: it did not prove who calls");
+                records::CallRefused { reason: kind, address: address.as_deref() }.log();
             }
             unauthenticated()
         })?;

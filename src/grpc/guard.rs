@@ -11,6 +11,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::records;
+
 /// The length of what a client says first.
 const PREFACE_LENGTH: usize = 24;
 
@@ -201,7 +203,7 @@ impl<S> Guard<S> {
     fn cut(&mut self, offence: Offence) -> io::Error {
         self.is_cut = true;
         super::incoming::count_refused(offence.as_str());
-        tracing::debug!(offence = offence.as_str(), "a connection is cut off");
+        records::ConnectionCut { offence: offence.as_str() }.log();
         io::Error::new(io::ErrorKind::ConnectionAborted, offence.as_str())
     }
 }

@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use super::connection::Connection;
 use super::guard::Guard;
 use super::peer::{Claim, Peer, Proof};
+use super::records;
 use crate::telemetry::metrics::meter;
 use crate::tls::{Identity, names};
 
@@ -242,7 +243,7 @@ impl Incoming {
     fn accept(&mut self, socket: TcpStream, address: SocketAddr) -> Option<Connection> {
         let Some(mut place) = self.census.arrive(address.ip()) else {
             count_refused("address");
-            tracing::debug!(%address, "a connection is refused: there are too many of its address");
+            records::AddressFull { address }.log();
             return None;
         };
         prepare(&socket);
@@ -264,19 +265,19 @@ impl Incoming {
             let shaken = timeout(begin_timeout, acceptor.accept(socket)).await;
             let Ok(shaken) = shaken else {
                 count_refused("handshake_timeout");
-                tracing::debug!(%address, "a handshake took too long");
+                records::HandshakeSlow { address }.log();
                 return None;
             };
             let stream = match shaken {
                 Ok(stream) if stream.get_ref().1.alpn_protocol() == Some(PROTOCOL) => stream,
                 Ok(_) => {
                     count_refused("protocol");
-                    tracing::debug!(%address, "a client did not offer HTTP/2");
+                    records::ProtocolMissing { address }.log();
                     return None;
                 }
                 Err(fault) => {
                     count_refused("handshake");
-                    tracing::debug!(%address, error = &fault as &dyn std::error::Error, "a handshake failed");
+                    records::HandshakeFailed { address, error: &fault }.log();
                     return None;
                 }
             };
@@ -296,7 +297,7 @@ fn open(place: &mut Place, proof: &Proof) -> bool {
     let is_open = place.open(proof);
     if !is_open {
         count_refused("total");
-        tracing::debug!("a connection is refused: there are too many");
+        records::Full.log();
     }
     is_open
 }
@@ -311,7 +312,7 @@ async fn pause_after(fault: &io::Error) {
     if of_the_connection.contains(&fault.kind()) {
         return;
     }
-    tracing::warn!(error = fault as &dyn std::error::Error, "no connection can be accepted");
+    records::NotAccepted { error: fault }.log();
     sleep(ACCEPT_RETRY_DELAY).await;
 }
 

@@ -13,6 +13,7 @@
 //! - [`deadline`]: when a call must be answered
 //! - [`convert`]: messages of the contract into commands, records into messages
 //! - [`status`]: the one table of reasons and codes
+//! - `records`: what it logs
 
 pub mod admission;
 pub mod authenticate;
@@ -26,6 +27,7 @@ mod fixture;
 pub mod guard;
 pub mod incoming;
 pub mod peer;
+pub(crate) mod records;
 pub mod server;
 pub mod service;
 pub mod status;

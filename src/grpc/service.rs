@@ -7,12 +7,14 @@ use tonic::{Request, Response, Status};
 use tracing::Span;
 use uuid::Uuid;
 
+use super::records;
 use crate::domain::Timestamp;
 use crate::domain::access::{AskedBy, Method};
 use crate::domain::command::{Command, OrganizationId};
 use crate::domain::error::{Reason, Refusal};
 use crate::domain::record::{CommandRecord, Door, State};
 use crate::service::archiver::{Answer, Archiver, Submission};
+use crate::service::tally;
 use crate::telemetry::context;
 
 use super::admission::Admission;
@@ -57,7 +59,7 @@ impl GuestConnections {
         let arrival = request.extensions().get().map_or(now, |Arrival(arrival)| *arrival);
         let timeout = request.metadata().get(deadline::HEADER).and_then(|value| value.to_str().ok());
         deadline::answer_by(timeout.and_then(deadline::parse), arrival, now, self.bounds)
-            .map_err(|refusal| status::of(&refusal, &Subject::default()))
+            .map_err(|refusal| refuse(&refusal))
     }
 }
 
@@ -92,7 +94,7 @@ impl GuestConnectionService for GuestConnections {
 /// Who calls. Without a word on that nothing is done.
 fn caller<R>(request: &Request<R>) -> Result<Caller, Status> {
     request.extensions().get().cloned().ok_or_else(|| {
-        tracing::error!("a call came past the question who calls");
+        records::CallerUnasked.log();
         status::of(&Refusal::new(Reason::Internal, "a fault of the adapter"), &Subject::default())
     })
 }
@@ -103,18 +105,25 @@ fn default_requester(archiver: &Archiver, caller: &Caller) -> Option<Organizatio
     archiver.default_requester().filter(|requester| caller.sees(*requester))
 }
 
+/// The answer to a wish that was not taken in.
+fn refuse(refusal: &Refusal) -> Status {
+    tally::refused(Door::Grpc, refusal);
+    status::of(refusal, &Subject::default())
+}
+
 async fn change(
     archiver: &Archiver,
     wish: Wish,
     caller: Caller,
     answer_by: Instant,
 ) -> Result<Success, Status> {
-    let refuse = |refusal: Refusal| status::of(&refusal, &Subject::default());
     // What is wrong with a request is in the request alone, so that saying so first tells nothing of others.
     let command = wish
         .command(archiver.now(), archiver.retention(), Uuid::now_v7(), default_requester(archiver, &caller))
-        .map_err(refuse)?;
-    caller.permit(Method::setting(command.archived), command.requester).map_err(refuse)?;
+        .map_err(|refusal| refuse(&refusal))?;
+    caller
+        .permit(Method::setting(command.archived), command.requester)
+        .map_err(|refusal| refuse(&refusal))?;
     let subject = Subject { key: Some(command.key.clone()), ..Subject::default() };
     let answer = match archiver.submit(submission(command, caller.asked_by, answer_by)) {
         Ok(answer) => answer.await,
@@ -155,7 +164,7 @@ fn ended(record: &CommandRecord, replayed: bool) -> Result<Success, Status> {
         (Some(outcome), State::Succeeded) => Ok(Success::of(record, outcome, replayed)),
         (outcome, _) => {
             let refusal = outcome.as_ref().and_then(|outcome| outcome.refusal.clone()).unwrap_or_else(|| {
-                tracing::error!(command_id = %record.id, state = record.state.as_str(), "a final command has no outcome");
+                records::OutcomeMissing { command_id: record.id, state: record.state.as_str() }.log();
                 Refusal::new(Reason::Internal, "a fault of the adapter: the outcome is not known")
             });
             Err(status::of(&refusal, &Subject::of(record)))
@@ -204,7 +213,7 @@ async fn in_time<T>(
 
 fn refused(refusal: &Refusal, subject: &Subject) -> Status {
     if refusal.reason == Reason::Internal {
-        tracing::error!(%refusal, "a call failed by a fault of the adapter");
+        records::CallFailed { refusal }.log();
     }
     status::of(refusal, subject)
 }

@@ -9,10 +9,10 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use reqwest::Client;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
-use tracing::{info, warn};
 use url::Url;
 
 use super::keys::{Keys, LENGTH_MAX};
+use super::records;
 use crate::mycreditapp::roots;
 use crate::service::readiness::{Condition, Part};
 
@@ -134,14 +134,14 @@ impl Refresh {
                     take(keys);
                     is_known = true;
                     if failures > 0 {
-                        info!("the keys of bearer tokens could be fetched again");
+                        records::KeysFetched.log();
                     }
                     failures = 0;
                     part.set(Condition::Ready);
                 }
                 Err(cause) => {
                     if failures == 0 {
-                        warn!(cause, "the keys of bearer tokens cannot be fetched");
+                        records::KeysUnfetched { cause: &cause }.log();
                     }
                     failures = failures.saturating_add(1);
                     part.set(condition(&cause, is_known));

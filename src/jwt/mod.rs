@@ -2,9 +2,11 @@
 //!
 //! - [`keys`]: the public keys that they are verified with
 //! - [`fetch`]: those keys from a URL
+//! - `records`: what is logged
 
 pub mod fetch;
 pub mod keys;
+pub(crate) mod records;
 
 use std::fmt;
 use std::sync::{PoisonError, RwLock};

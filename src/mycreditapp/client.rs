@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use opentelemetry::KeyValue;
 use reqwest::dns::Resolve;
 use reqwest::{Client, header};
 use tokio::time::Instant;
-use tracing::Instrument as _;
 
 use super::failure::Failure;
 use super::http;
-use super::tokens::Tokens;
+use super::tokens::{Census, Tokens};
 use super::wire::{self, PatchBody};
 use super::{Error, Organization, Settings};
 use crate::domain::command::OrganizationId;
@@ -20,6 +20,8 @@ use crate::domain::obstacle::Obstacle;
 use crate::domain::reply::{self, Reply, Unauthorized};
 use crate::service::ports::{Authorization, Patch, Upstream};
 use crate::telemetry::drift;
+use crate::telemetry::instruments::instruments;
+use crate::telemetry::metrics::listed;
 
 /// The API as the service's [`Upstream`]. Cloning shares connections, organisations and tokens.
 #[derive(Clone)]
@@ -68,6 +70,12 @@ impl MyCreditApp {
         self.tokens.replace(organizations)
     }
 
+    /// The tokens in numbers.
+    #[must_use]
+    pub fn tokens(&self) -> Census {
+        self.tokens.census()
+    }
+
     async fn send(&self, patch: Patch, authorization: Authorization) -> Reply {
         let deadline = Instant::now() + self.settings.attempt_timeout;
         let Some(member) = self.tokens.member(patch.requester) else {
@@ -79,8 +87,8 @@ impl MyCreditApp {
             return Reply::Unauthorized(Unauthorized::Unavailable { retry_after: None });
         }
         let Ok(url) = member.url(patch.connection.guest) else { return Reply::Unreachable(Obstacle::Unsent) };
-        let span = http::span("PATCH", &url, &member.template, patch.resend_count);
-        http::note_waits(&span, patch.retry_wait, patch.gate_wait);
+        let about = http::about("PATCH", &url, Arc::clone(&member.template), patch.resend_count);
+        http::note_waits(&about.span, patch.retry_wait, patch.gate_wait);
         let token = authorization.header.as_bytes().to_vec();
         let request = self
             .client
@@ -89,8 +97,13 @@ impl MyCreditApp {
             .header(wire::REQUESTER, patch.requester.to_string())
             .header(wire::TARGET, patch.connection.target.to_string())
             .json(&PatchBody { archived: patch.archived });
-        let sent = http::send(request, deadline, self.settings.body_length_max, &span);
-        match sent.instrument(span.clone()).await {
+        let sent = http::send(request, deadline, self.settings.body_length_max, about).await;
+        if let Some(organization) = listed(patch.requester) {
+            let status = sent.as_ref().map_or(0, |answer| answer.status);
+            let status = KeyValue::new("http.response.status_code", i64::from(status));
+            instruments().organization_requests.add(1, &[organization, status]);
+        }
+        match sent {
             Ok(mut answer) => {
                 answer.body = answer.body.map(|body| wire::without(body, &token));
                 if answer.status != 401 {

@@ -1,20 +1,23 @@
 //! What the PATCH and the token request share: one deadline over everything, a cap on the body, a client span.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use opentelemetry::KeyValue;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode};
 use tokio::time::{Instant, timeout_at};
-use tracing::Span;
 use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 use url::Url;
 
 use super::failure::{self, Failure};
-use super::{Error, Settings, roots, wire};
+use super::{Error, Settings, records, roots, wire};
 use crate::domain::reply::Answer;
 use crate::domain::trace::TraceContext;
 use crate::service::ports::Waited;
 use crate::telemetry::context;
+use crate::telemetry::instruments::instruments;
 
 /// What some write before a text in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -55,8 +58,26 @@ pub fn endpoint(base: &Url, segments: &[&str]) -> Result<Url, Error> {
     Ok(url)
 }
 
-/// A client span by the HTTP conventions. `template` is the path with names in the place of ids.
-pub fn span(method: &'static str, url: &Url, template: &str, resend_count: u32) -> Span {
+/// A request as its span and metrics describe it.
+pub struct About {
+    pub span: Span,
+    attributes: Vec<KeyValue>,
+}
+
+/// Describes a request by the HTTP conventions. `template` is the path with names in the place of ids.
+pub fn about(method: &'static str, url: &Url, template: Arc<str>, resend_count: u32) -> About {
+    let span = span(method, url, &template, resend_count);
+    let port = url.port_or_known_default().map(|port| KeyValue::new("server.port", i64::from(port)));
+    let mut attributes = vec![
+        KeyValue::new("http.request.method", method),
+        KeyValue::new("url.template", template),
+        KeyValue::new("server.address", url.host_str().unwrap_or_default().to_owned()),
+    ];
+    attributes.extend(port);
+    About { span, attributes }
+}
+
+fn span(method: &'static str, url: &Url, template: &str, resend_count: u32) -> Span {
     let span = tracing::info_span!(
         "http",
         otel.name = format!("{method} {template}"),
@@ -103,8 +124,30 @@ fn shown(url: &Url) -> Url {
     url
 }
 
-/// Sends a request and reads its answer until `deadline`, `span` being the one to hand on and to describe it in.
+/// Sends a request and reads its answer until `deadline`, its span being the one to hand on and to describe it in.
 pub async fn send(
+    request: RequestBuilder,
+    deadline: Instant,
+    body_length_max: usize,
+    about: About,
+) -> Result<Answer, Failure> {
+    let About { span, mut attributes } = about;
+    let began = Instant::now();
+    let answer = exchange(request, deadline, body_length_max, &span).instrument(span.clone()).await;
+    match &answer {
+        Ok(answer) => {
+            attributes.push(KeyValue::new("http.response.status_code", i64::from(answer.status)));
+            if answer.status >= 400 {
+                attributes.push(KeyValue::new("error.type", answer.status.to_string()));
+            }
+        }
+        Err(failure) => attributes.push(KeyValue::new("error.type", failure.as_str())),
+    }
+    instruments().http_request_duration.record(began.elapsed().as_secs_f64(), &attributes);
+    answer
+}
+
+async fn exchange(
     request: RequestBuilder,
     deadline: Instant,
     body_length_max: usize,
@@ -122,7 +165,7 @@ pub async fn send(
         Err(_elapsed) => {
             let failure = Failure::Unanswered("timeout");
             record_error(span, failure.as_str());
-            tracing::warn!("the upstream sent no status line in time");
+            records::StatusLate.log();
             return Err(failure);
         }
     };
@@ -132,7 +175,7 @@ pub async fn send(
         // One that is handed on is the last word: the other side has changed to a protocol that nobody asked for.
         let failure = Failure::Unanswered("malformed_answer");
         record_error(span, failure.as_str());
-        tracing::warn!(status = status.as_u16(), "the upstream gave no answer");
+        records::NoAnswer { status: Some(status.as_u16()), error: None, kind: failure.as_str() }.log();
         return Err(failure);
     }
     if status.is_client_error() || status.is_server_error() {
@@ -179,11 +222,7 @@ fn unreadable(status: StatusCode, span: &Span, kind: &str, text: &str) {
     if status.is_success() {
         span.record("error.type", kind);
     }
-    tracing::warn!(
-        status = status.as_u16(),
-        error = text,
-        "the body of the upstream's answer could not be read"
-    );
+    records::BodyUnread { status: status.as_u16(), error: text }.log();
 }
 
 fn failed(error: &reqwest::Error, span: &Span) -> Failure {
@@ -192,10 +231,10 @@ fn failed(error: &reqwest::Error, span: &Span) -> Failure {
     let (kind, text) = (failure.as_str(), failure::described(error));
     match failure {
         Failure::Unreachable(obstacle) => {
-            tracing::warn!(error = text, error.type = kind, "{}", obstacle.public_text());
+            records::NotProcessed { why: obstacle.public_text(), error: &text, kind }.log();
         }
         Failure::Unanswered(_) => {
-            tracing::warn!(error = text, error.type = kind, "the upstream gave no answer");
+            records::NoAnswer { status: None, error: Some(&text), kind }.log();
         }
     }
     failure

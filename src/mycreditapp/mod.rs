@@ -7,9 +7,11 @@
 //! - [`failure`](self): what a request without an answer was
 //! - [`roots`]: certificate authorities beside the system's
 //! - [`wire`](self): the contract's JSON and headers
+//! - `records`: what is logged
 
 mod failure;
 mod http;
+pub(crate) mod records;
 pub mod roots;
 mod slot;
 pub mod wire;

@@ -86,6 +86,7 @@ struct Token {
     refresh_at: Instant,
     /// From here on it is not used any more. `None`: for ever.
     usable_until: Option<Instant>,
+    issued_at: Instant,
 }
 
 /// What a look into a slot finds.
@@ -208,6 +209,22 @@ impl Slot {
         }
     }
 
+    /// The age of the token, if there is one that was issued here.
+    pub fn age(&self, now: Instant) -> Option<Duration> {
+        let token = self.usable(now).filter(|_| !self.proof.is_static())?;
+        Some(now.saturating_duration_since(token.issued_at))
+    }
+
+    /// Whether the last request for one failed.
+    pub const fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// Whether there is a token that can be sent now.
+    pub fn has_token(&self, now: Instant) -> bool {
+        self.usable(now).is_some()
+    }
+
     /// The token, if it can be sent now. A static one that was refused rests.
     fn usable(&self, now: Instant) -> Option<&Token> {
         let rests = self.proof.is_static() && self.pause.as_ref().is_some_and(|(until, _)| *until > now);
@@ -293,7 +310,9 @@ impl Slot {
     ) -> Authorization {
         self.serial += 1;
         let authorization = Authorization { header, serial: self.serial };
-        self.token = Some(Token { authorization: authorization.clone(), refresh_at, usable_until });
+        let issued_at = Instant::now();
+        self.token =
+            Some(Token { authorization: authorization.clone(), refresh_at, usable_until, issued_at });
         authorization
     }
 }

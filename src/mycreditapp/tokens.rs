@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use reqwest::Client;
 use secrecy::ExposeSecret as _;
@@ -13,7 +14,7 @@ use super::failure::Failure;
 use super::http;
 use super::slot::{Ended, Fetch, Fetched, Held, Member, Proof, Slot};
 use super::wire::{self, IssuedToken, TokenRequest};
-use super::{Credentials, Error, Organization, Settings};
+use super::{Credentials, Error, Organization, Settings, records};
 use crate::domain::command::OrganizationId;
 use crate::domain::reply::Unauthorized;
 use crate::telemetry::drift;
@@ -25,6 +26,17 @@ const BODY_LENGTH_MAX: usize = 64 * 1024;
 #[derive(Clone)]
 pub struct Tokens {
     shared: Arc<Shared>,
+}
+
+/// The tokens in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Census {
+    /// Organisations that have one.
+    pub valid: u64,
+    /// Organisations that got none when they asked last.
+    pub failing: u64,
+    /// The age of the oldest one that was got and is in use.
+    pub oldest: Option<Duration>,
 }
 
 struct Shared {
@@ -115,6 +127,19 @@ impl Tokens {
         }
     }
 
+    /// How many there are, and how old.
+    pub(super) fn census(&self) -> Census {
+        let now = Instant::now();
+        let mut census = Census::default();
+        for member in self.members().values() {
+            let slot = member.slot();
+            census.valid += u64::from(slot.has_token(now));
+            census.failing += u64::from(slot.is_failing());
+            census.oldest = census.oldest.max(slot.age(now));
+        }
+        census
+    }
+
     /// Whether [`Self::authorize`] would yield a token without waiting.
     pub(super) fn is_ready(&self, requester: OrganizationId) -> bool {
         self.member(requester)
@@ -125,7 +150,7 @@ impl Tokens {
     pub(super) fn refuse(&self, requester: OrganizationId, serial: u64) {
         let Some(member) = self.member(requester) else { return };
         if member.slot().refuse(serial, Instant::now(), &self.shared.settings) {
-            tracing::warn!(organization = %requester, "the upstream refused a token");
+            records::TokenRefused { organization: requester }.log();
         }
     }
 
@@ -181,11 +206,12 @@ impl Tokens {
         let Credentials::Client { client_id, client_secret } = credentials else {
             return Err(Unauthorized::Refused);
         };
-        let span = http::span("POST", url, url.path(), 0);
+        let about = http::about("POST", url, url.path().into(), 0);
+        let span = about.span.clone();
         let body = TokenRequest { client_id, client_secret: client_secret.expose_secret() };
         let request = client.post(url.clone()).json(&body);
         let deadline = Instant::now() + settings.attempt_timeout;
-        let sent = http::send(request, deadline, BODY_LENGTH_MAX, &span).instrument(span.clone());
+        let sent = http::send(request, deadline, BODY_LENGTH_MAX, about);
         let unavailable = |retry_after| Err(Unauthorized::Unavailable { retry_after });
         let answer = match sent.await {
             Ok(answer) => answer,
@@ -201,15 +227,15 @@ impl Tokens {
         match (answer.status, issued) {
             (200..=299, Some(issued)) => Ok(issued),
             (200..=299, None) => {
-                tracing::error!(organization = %requester, "the token endpoint's answer holds no token");
+                records::TokenUnreadable { organization: requester }.log();
                 unavailable(None)
             }
             (status @ (400 | 401 | 403 | 422), _) => {
-                tracing::error!(organization = %requester, status, "the token endpoint refused the credentials");
+                records::CredentialsRefused { organization: requester, status }.log();
                 Err(Unauthorized::Refused)
             }
             (status, _) => {
-                tracing::warn!(organization = %requester, status, "the token endpoint gives no token");
+                records::TokenDenied { organization: requester, status }.log();
                 unavailable(answer.retry_after)
             }
         }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tracing::field;
 
 use super::board::{Board, Notice};
 use super::entry::{Entry, Place};
@@ -18,7 +18,7 @@ use super::lanes::Lanes;
 use super::load::Load;
 use super::ports::{Accepted, Clock, Store, StoreError, Upstream};
 use super::worker::{Caller, Claim, Job};
-use super::{Settings, Shared, backlog, heal, others, recovery};
+use super::{Settings, Shared, backlog, heal, others, records, recovery, tally};
 use crate::domain::Timestamp;
 use crate::domain::access::AskedBy;
 use crate::domain::command::{Command, CommandId, IdempotencyKey, OrganizationId};
@@ -122,7 +122,8 @@ impl Archiver {
         let answer_by = submission.answer_by;
         let alive = Arc::new(());
         let caller = Caller { answer_by, alive: Arc::downgrade(&alive) };
-        let entry = self.shared.enter(submission)?;
+        let door = submission.door;
+        let entry = self.shared.enter(submission).inspect_err(|refusal| tally::refused(door, refusal))?;
         let shared = self.shared.clone();
         let admitted = self.shared.tasks.spawn(async move { shared.admit(entry, caller).await });
         let shared = self.shared.clone();
@@ -130,7 +131,7 @@ impl Archiver {
             let admitted = match timeout_at(answer_by, admitted).await {
                 Ok(Ok(admitted)) => admitted?,
                 Ok(Err(panic)) => {
-                    warn!(%panic, "taking in a command failed");
+                    records::EntryLost { panic: &panic }.log();
                     return Err(failed());
                 }
                 // Whether it will be accepted is not known, so nobody may rely on it.
@@ -138,7 +139,7 @@ impl Archiver {
             };
             let heard = shared.hear(admitted, answer_by).await;
             drop(alive);
-            heard
+            heard.inspect_err(|refusal| tally::refused(door, refusal))
         })
     }
 
@@ -207,6 +208,12 @@ impl Archiver {
         &self.shared.load
     }
 
+    /// The lanes of connections with work.
+    #[must_use]
+    pub fn lanes(&self) -> &Lanes {
+        &self.shared.lanes
+    }
+
     /// Whether the upstream may be called, and for whom.
     #[must_use]
     pub fn gate(&self) -> &Gate {
@@ -270,8 +277,14 @@ enum Admitted {
 impl Shared {
     /// Waits until the command is durable and sets it to work.
     async fn admit(self: Arc<Self>, entry: Entry, caller: Caller) -> Result<Admitted, Refusal> {
-        let Entry { door, connection, trace, place, accepted, asked } = entry;
-        match accepted.await? {
+        let Entry { door, connection, trace, place, accepted, asked, step, span } = entry;
+        let accepted = accepted.await.inspect_err(|refusal| tally::refused(door, refusal))?;
+        step.end();
+        tally::accepted(door, &accepted);
+        if let Some(id) = accepted.id() {
+            span.record("command.id", field::display(id));
+        }
+        match accepted {
             Accepted::Conflict => {
                 let text = "the idempotency key names a command with other parameters";
                 Err(Refusal::new(Reason::IdempotencyKeyReused, text))
@@ -300,7 +313,7 @@ impl Shared {
                 let claim = begun.map(|begun| Claim { begun, asked, pass });
                 let caller = (door == Door::Grpc).then_some(caller);
                 let requester = record.command.requester;
-                let job = Job { id: record.id, requester, door, trace, ticket, claim, caller };
+                let job = Job { id: record.id, requester, door, trace, ticket, claim, caller, due: None };
                 self.spawn_work(job, hold);
                 Ok(Admitted::UnderWay { door, id: record.id, listener, first: true })
             }
@@ -363,7 +376,7 @@ const STORE_SILENT_TEXT: &str = "the adapter's store did not answer in time; rep
 const STORE_UNAVAILABLE_TEXT: &str = "the adapter's store is unavailable";
 
 pub(super) fn store_unavailable(error: &StoreError) -> Refusal {
-    warn!(%error, "the store refused a call");
+    records::StoreRefused { error }.log();
     Refusal::new(Reason::StoreUnavailable, STORE_UNAVAILABLE_TEXT)
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use opentelemetry::KeyValue;
 use tokio::time::{Instant, timeout_at};
 
 use super::Shared;
@@ -15,6 +16,8 @@ use crate::domain::obstacle::Obstacle;
 use crate::domain::record::{CommandRecord, Outcome};
 use crate::domain::reply::{self, Reply, Unauthorized, Verdict};
 use crate::domain::traffic::Heard;
+use crate::telemetry::instruments::instruments;
+use crate::telemetry::step::{self, Name, Step};
 
 /// A retry is only worth waiting for if this much time is left for it.
 const ATTEMPT_TIME_MIN: Duration = Duration::from_millis(100);
@@ -72,7 +75,7 @@ impl Shared {
                     break (verdict, attempts);
                 }
                 attempts.token_renewed = true;
-                retry_wait = Some(Waited { duration: Duration::ZERO, reason: "token_refused" });
+                retry_wait = Some(retried(Duration::ZERO, "token_refused"));
                 last = Some(verdict);
                 continue;
             }
@@ -86,6 +89,7 @@ impl Shared {
 
     /// The right to send once more, within the time of the claim.
     async fn pass_again(&self, job: &Job, deadline: Instant) -> Result<Pass, Refusal> {
+        let _step = Step::begin(Name::GateWait);
         let patience = match job.patience() {
             Patience::Call(answer_by) => Patience::Call(answer_by.min(deadline)),
             Patience::Message | Patience::Claim(_) => Patience::Claim(deadline),
@@ -117,10 +121,17 @@ impl Shared {
         let hint = hint(verdict);
         let duration = self.settings.retry.delay(tries, hint, rand::random());
         let is_in_time = Instant::now() + duration + ATTEMPT_TIME_MIN <= deadline;
-        if !is_in_time || !self.gate.may_retry(requester) || self.pause(duration).await.is_err() {
+        if !is_in_time {
             return None;
         }
-        Some(Waited { duration, reason: if hint.is_some() { "retry_after" } else { "backoff" } })
+        if !self.gate.may_retry(requester) {
+            instruments().retries_refused.add(1, &[]);
+            return None;
+        }
+        let step = Step::begin(Name::RetryWait);
+        self.pause(duration).await.ok()?;
+        step.end();
+        Some(retried(duration, if hint.is_some() { "retry_after" } else { "backoff" }))
     }
 
     /// When the last attempt of a claim is to have begun. What certainly was not applied is not sent past its expiry; it is
@@ -167,6 +178,7 @@ impl Shared {
         }
         attempts.sent += 1;
         let reply = request.await;
+        step::measure(Name::Attempt, sent_at.elapsed());
         if let Some(heard) = Heard::of(&reply, attempts.token_renewed) {
             pass.tell(connection, sent_at.elapsed(), heard);
         }
@@ -183,6 +195,12 @@ impl Attempts {
             }
         }
     }
+}
+
+/// A request is repeated after a wait.
+fn retried(duration: Duration, reason: &'static str) -> Waited {
+    instruments().retries.add(1, &[KeyValue::new("reason", reason)]);
+    Waited { duration, reason }
 }
 
 /// What is known of a command that was not sent.

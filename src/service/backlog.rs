@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::Shared;
+use super::records;
 
 /// How often it is counted. What comes in between may exceed the bound.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -17,9 +18,9 @@ pub(super) async fn run(shared: &Shared) {
             shared.load.note_backlog(backlog);
             let is_full = shared.load.backlog_is_full();
             if is_full && !was_full {
-                tracing::warn!(backlog, "too many commands are not final yet; nothing more is taken in");
+                records::BacklogFull { backlog }.log();
             } else if was_full && !is_full {
-                tracing::info!(backlog, "there is room for commands again");
+                records::BacklogOpen { backlog }.log();
             }
         }
         tokio::select! {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
+use tracing::Span;
 use uuid::Uuid;
 
 use super::Shared;
@@ -21,6 +22,7 @@ use crate::domain::error::{Reason, Refusal};
 use crate::domain::lifecycle::{Acceptance, PutOff};
 use crate::domain::record::{Door, State};
 use crate::domain::trace::TraceContext;
+use crate::telemetry::step::{Name, Step};
 
 /// A submission with its acceptance on the way to the store.
 pub(super) struct Entry {
@@ -31,6 +33,10 @@ pub(super) struct Entry {
     pub(super) place: Option<Place>,
     pub(super) accepted: Accepting,
     pub(super) asked: Instant,
+    /// Until it is durable.
+    pub(super) step: Step,
+    /// The door's.
+    pub(super) span: Span,
 }
 
 /// A place among the commands under way.
@@ -73,8 +79,11 @@ impl Shared {
             is_owned: true,
             put_off: None,
         };
-        let asked = Instant::now();
-        let entry = |place, accepted| Entry { door, connection, trace, place, accepted, asked };
+        let (asked, step) = (Instant::now(), Step::begin(Name::Accept));
+        let entry = |place, accepted| {
+            let span = Span::current();
+            Entry { door, connection, trace, place, accepted, asked, step, span }
+        };
         let patience = patience(door, answer_by);
         if let Some(closed) = self.gate.closed(requester).filter(|closed| !patience.bears(closed, asked)) {
             return self.enter_closed(acceptance, closed).map(|accepted| entry(None, accepted));

@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::{Instant, sleep};
-use tracing::{Instrument as _, Span, info, info_span, warn};
+use tracing::{Instrument as _, Span, info_span};
 
 use super::Shared;
 use super::attempt::{Attempts, hint};
 use super::gate::Patience;
 use super::lanes::Ticket;
 use super::ports::Patch;
+use super::records;
 use super::worker::STORE_RETRY_DELAY;
 use crate::domain::connection::Connection;
 use crate::domain::heal::{Finish, Heal, Healed};
@@ -58,7 +59,7 @@ pub(super) async fn heal(shared: &Shared, connection: Connection, mut ticket: Ti
             attempt(shared, heal, asked).instrument(span).await;
         }
         Ok(None) => {}
-        Err(error) => warn!(%error, "a suspect connection could not be claimed"),
+        Err(error) => records::HealUnclaimed { error: &error }.log(),
     }
 }
 
@@ -102,7 +103,7 @@ async fn attempt(shared: &Shared, heal: Heal, asked: Instant) {
             // by then, which nobody else knows.
             Err(error) => {
                 if !std::mem::replace(&mut told, true) {
-                    warn!(%error, "the end of a healing could not be stored within its lease");
+                    records::HealLate { error: &error }.log();
                 }
                 if !finish.sent || shared.pause(STORE_RETRY_DELAY).await.is_err() {
                     return;
@@ -121,9 +122,9 @@ fn tell(shared: &Shared, healed: Healed) {
     };
     Span::current().record("heal.result", name);
     match healed {
-        Healed::Yes => info!("a suspect connection shows its newest applied value again"),
-        Healed::Later | Healed::Stale => info!(result = name, "a suspect connection is not healed yet"),
-        Healed::GivenUp => warn!("a suspect connection could not be healed and is given up"),
+        Healed::Yes => records::Healed.log(),
+        Healed::Later | Healed::Stale => records::HealPutOff { result: name }.log(),
+        Healed::GivenUp => records::HealGivenUp.log(),
     }
     shared.recovery.notify_one();
 }

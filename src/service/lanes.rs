@@ -163,6 +163,12 @@ impl Lanes {
         self.len() == 0
     }
 
+    /// How many commands the deepest lane holds.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.lock().lanes.values().map(|lane| lane.waiters.len()).max().unwrap_or_default()
+    }
+
     fn leave(&self, connection: Connection, number: u64) {
         let mut inner = self.lock();
         let Some(lane) = inner.lanes.get_mut(&connection) else { return };

@@ -160,6 +160,13 @@ impl Load {
         Some(Hold { _command: command, _units: units, _counted: counted, _wake: wake })
     }
 
+    /// How many commands are under way, by the way they came: calls, messages, recovered ones.
+    #[must_use]
+    pub fn under_way(&self) -> [usize; 3] {
+        let counts = lock(&self.counts);
+        counts.of.values().fold([0; 3], |sum, of| [sum[0] + of[0], sum[1] + of[1], sum[2] + of[2]])
+    }
+
     /// Counts a command of `requester` for as long as the answer is kept.
     #[must_use]
     pub fn count(&self, requester: OrganizationId, way: Way, is_constrained: bool) -> Counted {

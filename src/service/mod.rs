@@ -15,8 +15,10 @@
 //! - [`relay`]: the outbox, to the broker
 //! - [`tenure`]: what of it falls to this instance
 //! - [`retention`]: forgetting what is old
+//! - [`tally`]: counting what becomes of commands
 //! - [`custody`]: what administrators ask for
 //! - [`readiness`]: what is ready and what is not
+//! - `records`: what it logs
 //! - [`ports`]: what all this needs of the outside
 
 pub mod archiver;
@@ -32,9 +34,11 @@ pub mod load;
 pub mod others;
 pub mod ports;
 pub mod readiness;
+pub(crate) mod records;
 pub mod recovery;
 pub mod relay;
 pub mod retention;
+pub mod tally;
 pub mod tenure;
 pub mod worker;
 

@@ -1,10 +1,10 @@
 //! What other instances do with the store: its end is told to those who wait here, and what is due now is taken up.
 
 use tokio::time::{Duration, sleep};
-use tracing::warn;
 
 use super::Shared;
 use super::board::Notice;
+use super::records;
 
 /// Words that come in so quick a succession are one.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
@@ -50,7 +50,7 @@ async fn look(shared: &Shared) {
                     shared.board.tell(record.id, Notice::Final(record));
                 }
             }
-            Err(error) => return warn!(%error, "it could not be asked what became of commands of others"),
+            Err(error) => return records::OthersUnread { error: &error }.log(),
         }
     }
 }

@@ -46,6 +46,17 @@ pub enum Accepted {
     Conflict,
 }
 
+impl Accepted {
+    /// Which command it is, if it may be told.
+    #[must_use]
+    pub const fn id(&self) -> Option<CommandId> {
+        match self {
+            Self::Fresh(record, _) | Self::InProgress(record) | Self::Replayed(record) => Some(record.id),
+            Self::Conflict => None,
+        }
+    }
+}
+
 /// The answer to [`Store::begin`].
 #[derive(Debug, Clone)]
 pub enum Begun {
@@ -145,6 +156,38 @@ pub struct Books {
     pub suspect: u64,
     /// Finishes refused for a stale claim since the process started.
     pub finishes_refused: u64,
+}
+
+impl Books {
+    /// Commands registered, less those in any state: zero if none is lost.
+    #[must_use]
+    pub fn commands_balance(&self) -> i64 {
+        self.registered.cast_signed().wrapping_sub(self.by_state.iter().sum::<u64>().cast_signed())
+    }
+
+    /// Messages written, less those confirmed and pending: zero if none is lost.
+    #[must_use]
+    pub fn outbox_balance(&self) -> i64 {
+        let known = self.outbox_confirmed.wrapping_add(self.outbox_pending);
+        self.outbox_written.cast_signed().wrapping_sub(known.cast_signed())
+    }
+}
+
+/// Since when what is not done yet waits: the oldest of each kind, if there is one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Oldest {
+    /// Acceptance of the oldest command that nobody has begun.
+    pub accepted: Option<Timestamp>,
+    /// The same of the oldest one that is claimed.
+    pub in_flight: Option<Timestamp>,
+    /// The same of the oldest one that is deferred.
+    pub deferred: Option<Timestamp>,
+    /// The same of the oldest one that is not final and may have been applied.
+    pub maybe_applied: Option<Timestamp>,
+    /// When the first message of the outbox that the broker has not confirmed was written.
+    pub unpublished: Option<Timestamp>,
+    /// The store's time.
+    pub now: Timestamp,
 }
 
 /// Keeps commands, connections and the outbox.
@@ -270,8 +313,11 @@ pub trait Store: Send + Sync + 'static {
         watch::Sender::new(()).subscribe()
     }
 
-    /// The books.
+    /// The books. Takes the longer the more commands are kept.
     fn books(&self) -> StoreFuture<Books>;
+
+    /// Since when what is not done yet waits.
+    fn oldest(&self) -> StoreFuture<Oldest>;
 
     /// Writes and commits something harmless: whether the store takes data.
     fn probe(&self) -> StoreFuture<()>;

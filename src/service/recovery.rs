@@ -3,17 +3,16 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
-use tracing::warn;
 
 use super::gate::{Appetite, Closed};
 use super::load::{Counted, Way};
 use super::ports::{BULK_LENGTH_MAX, Due, DueCursor, StoreError};
 use super::worker::Job;
-use super::{Shared, heal};
+use super::{Shared, heal, records};
 use crate::domain::command::OrganizationId;
 use crate::domain::connection::Connection;
 use crate::domain::record::Door;
@@ -37,7 +36,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let wait = match round(&shared, &room).await {
             Ok(wait) => wait,
             Err(error) => {
-                warn!(%error, "recovery could not read what is due");
+                records::DueUnread { error: &error }.log();
                 INTERVAL_MAX
             }
         };
@@ -209,8 +208,10 @@ impl Menu<'_> {
 /// Sets a command to work, if its lane has room for it.
 fn take_up(shared: &Arc<Shared>, due: Due, place: impl Send + 'static) -> bool {
     let Some(ticket) = shared.lanes.rejoin(due.connection) else { return false };
-    let Due { id, requester, trace, .. } = due;
-    let job = Job { id, requester, door: Door::Amqp, trace, ticket, claim: None, caller: None };
+    let Due { id, requester, trace, cursor, .. } = due;
+    let micros = u64::try_from(cursor.due_time).unwrap_or_default();
+    let due = Some((SystemTime::UNIX_EPOCH + Duration::from_micros(micros)).min(SystemTime::now()));
+    let job = Job { id, requester, door: Door::Amqp, trace, ticket, claim: None, caller: None, due };
     shared.spawn_work(job, place);
     true
 }

@@ -2,19 +2,25 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use opentelemetry::KeyValue;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 use super::ports::{OutboxRow, Publication, Publisher, Store, StoreError};
 use super::readiness::{Condition, Part};
+use super::records;
 use super::tenure::{Round, Slots, Tenure};
+use crate::domain::Timestamp;
 use crate::domain::connection::Connection;
 use crate::domain::message::Message;
 use crate::domain::retry::Backoff;
+use crate::domain::trace::TraceContext;
+use crate::telemetry::instruments::instruments;
+use crate::telemetry::step::{self, Name};
 
 /// What becomes of an event for which the broker has no queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +42,13 @@ pub enum Share {
 }
 
 impl Share {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Replies => "replies",
+        }
+    }
+
     fn takes(self, message: &Message) -> bool {
         matches!(message, Message::Reply(_)) == (self == Self::Replies)
     }
@@ -82,7 +95,7 @@ pub struct Relay {
     /// Something below `seen` is not confirmed.
     left_behind: bool,
     /// Numbers that the broker has confirmed and the store could not mark yet. They are not published again.
-    unmarked: Vec<i64>,
+    unmarked: Vec<Confirmed>,
     /// Passes that failed since the last one that did not, for the back-off.
     failures: u32,
 }
@@ -216,7 +229,7 @@ impl Relay {
     }
 
     fn stop_at(&mut self, error: &StoreError) -> Stopped {
-        warn!(%error, "the outbox could not be read or marked");
+        records::OutboxUnread { error }.log();
         self.left_behind = true;
         Stopped
     }
@@ -235,14 +248,14 @@ impl Relay {
         let mut failures: HashMap<String, usize> = HashMap::new();
         for (row, publication) in batch.iter().zip(publications) {
             match publication {
-                Publication::Confirmed => confirmed.push(row.number),
+                Publication::Confirmed => confirmed.push(Confirmed::of(row)),
                 Publication::Unroutable if self.gives_up(&row.message) => {
-                    warn!(message.id = %row.message.id(), "no queue takes the message; it is given up");
-                    confirmed.push(row.number);
+                    records::MessageDropped { message_id: row.message.id() }.log();
+                    confirmed.push(Confirmed::of(row));
                 }
                 Publication::Refused(why) if matches!(row.message, Message::Reply(_)) => {
-                    warn!(message.id = %row.message.id(), why, "the reply is given up");
-                    confirmed.push(row.number);
+                    records::ReplyDropped { message_id: row.message.id(), why: &why }.log();
+                    confirmed.push(Confirmed::of(row));
                 }
                 Publication::Unroutable => self.hold(row, "no queue takes it"),
                 Publication::Refused(why) => {
@@ -260,7 +273,7 @@ impl Relay {
             }
         }
         for (why, count) in &failures {
-            warn!(count, why, "messages could not be published; they are tried again");
+            records::Unpublished { count: *count, why }.log();
         }
         self.unmarked = confirmed;
         self.mark().await?;
@@ -280,15 +293,18 @@ impl Relay {
         if self.unmarked.is_empty() {
             return Ok(());
         }
-        let marked = self.store.confirm(self.unmarked.clone()).await;
+        let marked =
+            self.store.confirm(self.unmarked.iter().map(|confirmed| confirmed.number).collect()).await;
         marked.map_err(|error| self.stop_at(&error))?;
-        self.unmarked.clear();
+        for confirmed in self.unmarked.drain(..) {
+            confirmed.tell();
+        }
         Ok(())
     }
 
     /// Keeps a message for later, and what is behind it on its connection.
     fn hold(&mut self, row: &OutboxRow, why: &str) {
-        debug!(message.id = %row.message.id(), why, "the message is held");
+        records::MessageHeld { message_id: row.message.id(), why }.log();
         self.left_behind = true;
         match row.message.connection() {
             Some(connection) => drop(self.held.insert(connection)),
@@ -308,16 +324,15 @@ impl Relay {
     /// Tells the condition after a pass that the broker answered, and logs where it turns: once for many messages.
     fn report(&mut self) {
         let (connections, alone) = (self.held.len(), self.held_alone.len());
+        let share = KeyValue::new("share", self.settings.share.as_str());
+        instruments().outbox_held.record((connections + alone) as u64, &[share]);
         let holding = connections + alone > 0;
         if holding != self.holding {
             self.holding = holding;
             if holding {
-                warn!(
-                    connections,
-                    alone, "the broker takes no messages of these; they are held and tried again"
-                );
+                records::Holding { connections, alone }.log();
             } else {
-                info!("no messages are held any more");
+                records::HoldingNone.log();
             }
         }
         self.part.set(if holding {
@@ -330,6 +345,32 @@ impl Relay {
         } else {
             Condition::Ready
         });
+    }
+}
+
+/// A message that is done with, until the store has noted it.
+struct Confirmed {
+    number: i64,
+    id: Uuid,
+    kind: &'static str,
+    written: Option<Timestamp>,
+    trace: TraceContext,
+}
+
+impl Confirmed {
+    fn of(row: &OutboxRow) -> Self {
+        let OutboxRow { number, message } = row;
+        let trace = message.trace().clone();
+        Self { number: *number, id: message.id(), kind: message.kind(), written: message.written(), trace }
+    }
+
+    /// Tells of it that it is done with, and how long that took.
+    fn tell(self) {
+        let Some(written) = self.written.map(SystemTime::from) else { return };
+        let delay = SystemTime::now().duration_since(written).unwrap_or_default();
+        instruments().outbox_delay.record(delay.as_secs_f64(), &[KeyValue::new("kind", self.kind)]);
+        let attributes = || vec![KeyValue::new("messaging.message.id", self.id.to_string())];
+        step::past(Name::Relay, written, attributes, &self.trace);
     }
 }
 

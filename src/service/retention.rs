@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 use super::ports::Store;
+use super::records;
+use crate::telemetry::instruments::instruments;
 
 /// Commands forgotten in one transaction: small, so that claims never wait long behind it.
 const BATCH_MAX: usize = 500;
@@ -24,11 +25,12 @@ pub async fn run(store: Arc<dyn Store>, stop: CancellationToken) {
         let pause = match store.purge(BATCH_MAX).await {
             Ok(0) => INTERVAL,
             Ok(count) => {
-                info!(count, "commands older than the retention were forgotten");
+                instruments().purged.add(count, &[]);
+                records::Forgotten { count }.log();
                 if count < BATCH_MAX as u64 { INTERVAL } else { BATCH_PAUSE }
             }
             Err(error) => {
-                warn!(%error, "old commands could not be forgotten");
+                records::Unforgotten { error: &error }.log();
                 INTERVAL
             }
         };

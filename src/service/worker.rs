@@ -2,11 +2,11 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::FutureExt as _;
 use tokio::time::{Instant, sleep};
-use tracing::{Instrument as _, Span, error, info_span, warn};
+use tracing::{Instrument as _, Span, info_span};
 use uuid::Uuid;
 
 use super::Shared;
@@ -15,6 +15,8 @@ use super::board::Notice;
 use super::gate::{Closed, Pass, Patience};
 use super::lanes::Ticket;
 use super::ports::{Begun, Finished, PutOffAnswer};
+use super::records;
+use super::tally;
 use crate::domain::command::{CommandId, OrganizationId};
 use crate::domain::error::{Reason, Refusal};
 use crate::domain::lifecycle::{Finish, PutOff};
@@ -22,6 +24,8 @@ use crate::domain::record::{CommandRecord, Door, Outcome, State};
 use crate::domain::reply::{self, Reply, Verdict};
 use crate::domain::trace::TraceContext;
 use crate::telemetry;
+use crate::telemetry::instruments::instruments;
+use crate::telemetry::step::{Name, Step};
 
 /// The pause between tries while the store is away.
 pub(super) const STORE_RETRY_DELAY: Duration = Duration::from_millis(200);
@@ -62,6 +66,8 @@ pub struct Job {
     pub claim: Option<Claim>,
     /// Who waits for it.
     pub caller: Option<Caller>,
+    /// Since when it was due, if recovery has taken it up.
+    pub due: Option<SystemTime>,
 }
 
 /// The answer to the wish for a claim.
@@ -100,7 +106,7 @@ impl Shared {
             let _hold = hold;
             let id = job.id;
             if AssertUnwindSafe(shared.work(job)).catch_unwind().await.is_err() {
-                error!(command.id = %id, "the work on a command panicked; recovery takes it up");
+                records::WorkerLost { command_id: id }.log();
                 shared.board.tell(id, Notice::Left(Reason::Internal));
             }
         });
@@ -109,11 +115,16 @@ impl Shared {
     /// Works on `job` until it is final, deferred or waiting, and tells the board.
     pub(super) async fn work(&self, mut job: Job) {
         let Some(_running) = self.board.run(job.id) else { return };
-        let Some(Claim { begun, asked, pass }) = self.claim(&mut job).await else { return };
+        let span = command_span(&job);
+        self.work_on(&mut job).instrument(span).await;
+    }
+
+    async fn work_on(&self, job: &mut Job) {
+        let Some(Claim { begun, asked, pass }) = self.claim(job).await else { return };
         match begun {
             Begun::Claimed(record) => {
-                let span = command_span(&record, &job.trace);
-                self.execute(&job, &record, asked, pass).instrument(span).await;
+                note_claim(&record);
+                self.execute(job, &record, asked, pass).await;
             }
             other => {
                 drop(pass);
@@ -124,6 +135,12 @@ impl Shared {
 
     /// Tells what became of a command that could not be begun.
     fn not_begun(&self, id: CommandId, begun: Begun) {
+        if let Begun::Waiting(record) | Begun::Ended(record) = &begun {
+            Span::current().record("command.state", record.state.as_str());
+            if record.state.is_final() || !record.waiting {
+                tally::settled(record);
+            }
+        }
         match begun {
             Begun::Waiting(record) => {
                 self.recovery.notify_one();
@@ -155,7 +172,9 @@ impl Shared {
                 return None;
             }
             pass = async {
+                let step = Step::begin(Name::LaneWait);
                 job.ticket.turn().await;
+                step.end();
                 self.pass(job.requester, job.door, job.patience()).await
             } => pass,
         };
@@ -178,6 +197,7 @@ impl Shared {
         door: Door,
         patience: Patience,
     ) -> Result<Pass, Turned> {
+        let _step = Step::begin(Name::GateWait);
         let mut told = None;
         if self.gate.closed(requester).is_none()
             // The one that tries gets its token once it has its pass: one at a time.
@@ -200,9 +220,9 @@ impl Shared {
         if job.caller.as_ref().is_some_and(Caller::waits) {
             let Some((begun, asked)) = self.ask(job).await else { return };
             let Begun::Claimed(record) = begun else { return self.not_begun(id, begun) };
-            let span = command_span(&record, &job.trace);
+            note_claim(&record);
             let verdict = unsent(refusal);
-            return self.end(job, &record, asked, (verdict, Attempts::default())).instrument(span).await;
+            return self.end(job, &record, asked, (verdict, Attempts::default())).await;
         }
         let put_off = PutOff { delay: self.put_off_delay(&closed), keeps_place: closed.is_everyone, refusal };
         match self.store.put_off(id, Uuid::now_v7(), false, put_off).await {
@@ -210,7 +230,7 @@ impl Shared {
             Ok(PutOffAnswer::Ended(record)) => self.not_begun(id, Begun::Ended(record)),
             Ok(PutOffAnswer::Unavailable(record)) => self.not_begun(id, Begun::Unavailable(record)),
             Err(error) => {
-                warn!(command.id = %id, %error, "a command could not be put off");
+                records::NotPutOff { command_id: id, error: &error }.log();
                 self.board.tell(id, Notice::Left(Reason::StoreUnavailable));
             }
         }
@@ -223,6 +243,7 @@ impl Shared {
 
     /// Asks for the claim, again and again while the store is away, and for no longer than until recovery does so too.
     async fn ask(&self, job: &Job) -> Option<(Begun, Instant)> {
+        let _step = Step::begin(Name::Claim);
         let id = job.id;
         let give_up_at = Instant::now() + self.settings.lease;
         let mut told = false;
@@ -234,7 +255,7 @@ impl Shared {
                 Err(error) => error,
             };
             if !std::mem::replace(&mut told, true) {
-                warn!(command.id = %id, %error, "the claim could not be asked for");
+                records::Unclaimed { command_id: id, error: &error }.log();
                 self.board.tell(id, Notice::Left(Reason::StoreUnavailable));
             }
             if Instant::now() >= give_up_at || self.pause(STORE_RETRY_DELAY).await.is_err() {
@@ -283,24 +304,29 @@ impl Shared {
     /// after theirs, so it is said whenever the store is back.
     async fn finish(&self, mut finish: Finish, lease_end: Instant) {
         let id = finish.id;
+        let step = Step::begin(Name::Finish);
         let started = Instant::now();
         let unanswered_ago = finish.unanswered_ago;
         let mut told = false;
         loop {
             finish.unanswered_ago = unanswered_ago.map(|ago| ago + started.elapsed());
             match self.store.finish(finish.clone()).await {
-                Ok(Finished::Settled(record)) => return self.settled(record),
+                Ok(Finished::Settled(record)) => {
+                    step.end();
+                    return self.settled(record);
+                }
                 Ok(Finished::Stale) => {
-                    warn!(command.id = %id, "the claim had passed to someone else; its late result is refused");
+                    instruments().finishes_refused.add(1, &[]);
+                    records::ClaimStale { command_id: id }.log();
                     return;
                 }
                 Err(error) if Instant::now() + STORE_RETRY_DELAY < lease_end => {
-                    warn!(command.id = %id, %error, "the outcome could not be stored yet");
+                    records::OutcomeDelayed { command_id: id, error: &error }.log();
                     sleep(STORE_RETRY_DELAY).await;
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut told, true) {
-                        warn!(command.id = %id, %error, "the outcome could not be stored within its lease");
+                        records::OutcomeLate { command_id: id, error: &error }.log();
                         self.board.tell(id, Notice::Left(Reason::StoreUnavailable));
                     }
                     // What sent nothing leaves nothing in doubt; recovery takes it up.
@@ -313,19 +339,23 @@ impl Shared {
     }
 
     fn settled(&self, record: CommandRecord) {
+        tally::settled(&record);
         let outcome = record.outcome.as_ref();
         let span = Span::current();
         span.record("command.state", record.state.as_str());
+        if let Some(due) = record.due_time {
+            span.record("command.due_time", due.to_rfc3339());
+        }
         if let Some(refusal) = outcome.and_then(|outcome| outcome.refusal.as_ref()) {
             span.record("error.type", refusal.reason.as_str());
         }
-        tracing::info!(
-            command.id = %record.id,
-            command.state = record.state.as_str(),
-            attempts = record.attempts,
-            upstream.status = outcome.and_then(|outcome| outcome.upstream_status),
-            "command settled"
-        );
+        records::Settled {
+            command_id: record.id,
+            state: record.state.as_str(),
+            attempts: record.attempts,
+            status: outcome.and_then(|outcome| outcome.upstream_status),
+        }
+        .log();
         self.outbox.send_replace(());
         self.recovery.notify_one();
         let id = record.id;
@@ -354,7 +384,7 @@ fn waiting(record: CommandRecord) -> Notice {
 /// What is known after a panic in the midst of the attempts: nothing. The command is tried again like any other of unknown
 /// fate, and given up in the end if it panics each time.
 fn panicked(record: &CommandRecord) -> (Verdict, Attempts) {
-    error!(command.id = %record.id, "the work on a command panicked");
+    records::AttemptLost { command_id: record.id }.log();
     let outcome =
         Outcome::refused(None, Reason::Internal, "the adapter failed while it worked on the command");
     let verdict = Verdict::Transient { outcome, maybe_applied: true, unanswered: true, token_refused: false };
@@ -364,18 +394,37 @@ fn panicked(record: &CommandRecord) -> (Verdict, Attempts) {
     )
 }
 
-fn command_span(record: &CommandRecord, trace: &TraceContext) -> Span {
+/// The span of a command at work, in the trace that it came with. One that is taken up again is linked to it besides, since
+/// what it goes on from may have ended long ago.
+fn command_span(job: &Job) -> Span {
     let span = info_span!(
         parent: None,
         "command",
         otel.kind = "internal",
-        command.id = %record.id,
-        command.archived = record.command.archived,
-        command.door = record.door.as_str(),
-        command.epoch = record.epoch,
+        otel.status_code = tracing::field::Empty,
+        command.id = %job.id,
+        command.door = job.door.as_str(),
+        command.requester = %job.requester,
+        command.recovered = job.due.is_some(),
+        command.target = tracing::field::Empty,
+        command.archived = tracing::field::Empty,
+        command.epoch = tracing::field::Empty,
         command.state = tracing::field::Empty,
+        command.due_time = tracing::field::Empty,
         error.type = tracing::field::Empty,
     );
-    telemetry::context::adopt(&span, trace);
+    telemetry::context::adopt(&span, &job.trace);
+    if let Some(due) = job.due {
+        telemetry::step::past(Name::RecoveryWait, due, Vec::new, &job.trace);
+        telemetry::context::link(&span, &job.trace);
+    }
     span
+}
+
+/// Writes into the span what is known with the claim.
+fn note_claim(record: &CommandRecord) {
+    let span = Span::current();
+    span.record("command.epoch", record.epoch);
+    span.record("command.archived", record.command.archived);
+    span.record("command.target", tracing::field::display(record.command.connection.target));
 }

@@ -8,6 +8,8 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::trace::TraceContext;
 
 /// The longest `traceparent` that is read: version 00 has 55 characters, later ones may have some more.
@@ -39,6 +41,24 @@ pub fn adopt(span: &Span, context: &TraceContext) {
     }
 }
 
+/// How a trace goes on behind a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Across {
+    /// In a trace of its own, linked to the sender's.
+    Link,
+    /// In the sender's trace.
+    Parent,
+}
+
+/// Has `span`, which came through a queue, go on from `context`.
+pub fn go_on(span: &Span, context: &TraceContext, across: Across) {
+    match across {
+        Across::Link => link(span, context),
+        Across::Parent => adopt(span, context),
+    }
+}
+
 /// Links `span` to the remote span of `context`, if there is one.
 pub fn link(span: &Span, context: &TraceContext) {
     let remote = remote(context);
@@ -59,7 +79,7 @@ pub fn of(span: &Span) -> TraceContext {
     }
 }
 
-fn remote(context: &TraceContext) -> opentelemetry::Context {
+pub(super) fn remote(context: &TraceContext) -> opentelemetry::Context {
     struct Carrier<'a>(&'a TraceContext);
     impl opentelemetry::propagation::Extractor for Carrier<'_> {
         fn get(&self, key: &str) -> Option<&str> {

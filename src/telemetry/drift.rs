@@ -1,12 +1,12 @@
 //! Counts how the upstream's answers differ from its contract, and logs each kind once.
 
 use std::collections::BTreeSet;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::Counter;
 
-use super::metrics;
+use super::instruments::instruments;
+use super::records;
 use crate::domain::drift::Drift;
 
 /// Differences that are told apart, at most: the names of fields are the other side's.
@@ -17,13 +17,6 @@ const OTHER: &str = "_other";
 
 /// What the process has seen so far.
 static KNOWN: Mutex<Known> = Mutex::new(Known(BTreeSet::new()));
-
-static COUNTER: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    metrics::meter()
-        .u64_counter("adapter.upstream.drifts")
-        .with_description("Differences between the upstream's answers and its contract.")
-        .build()
-});
 
 #[derive(Default)]
 struct Known(BTreeSet<Drift>);
@@ -46,13 +39,9 @@ pub fn note(drifts: Vec<Drift>) {
     for drift in drifts {
         let (Drift { field, kind }, new) = KNOWN.lock().unwrap_or_else(PoisonError::into_inner).admit(drift);
         if new {
-            tracing::warn!(
-                field,
-                kind = kind.as_str(),
-                "the upstream's answer differs from its contract; this is said once, and counted"
-            );
+            records::Drifted { field: &field, kind: kind.as_str() }.log();
         }
-        COUNTER.add(1, &[KeyValue::new("field", field), KeyValue::new("kind", kind.as_str())]);
+        instruments().drifts.add(1, &[KeyValue::new("field", field), KeyValue::new("kind", kind.as_str())]);
     }
 }
 

@@ -8,14 +8,16 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, TracerProviderBuilder,
+    BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, TracerProviderBuilder,
 };
 use opentelemetry_semantic_conventions::attribute::{SERVICE_INSTANCE_ID, SERVICE_VERSION};
 
+use super::keep::Keep;
+use super::sampling::Sampling;
 use super::{Error, Settings};
 
 /// Spans that wait for the exporter, at most; what is more is dropped and counted in a log record.
-const QUEUE_LENGTH_MAX: usize = 16_384;
+const QUEUE_LENGTH_MAX: usize = 8_192;
 
 /// Spans in one request, at most.
 const BATCH_LENGTH_MAX: usize = 512;
@@ -45,27 +47,30 @@ pub(super) fn provider(settings: &Settings, resource: Resource) -> Result<SdkTra
                 .with_endpoint(endpoint.as_str())
                 .with_timeout(EXPORT_TIMEOUT)
                 .build()?;
-            Ok(exporting(builder, exporter, settings.sample_ratio).build())
+            Ok(exporting(builder, exporter, settings).build())
         }
         // Spans still get ids and hand the caller's sampling decision on; they are kept nowhere.
-        None => Ok(builder.with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOff))).build()),
+        None => Ok(builder.with_sampler(Sampling::nothing()).build()),
     }
 }
 
 fn exporting(
     builder: TracerProviderBuilder,
     exporter: SpanExporter,
-    sample_ratio: f64,
+    settings: &Settings,
 ) -> TracerProviderBuilder {
     let config = BatchConfigBuilder::default()
         .with_max_queue_size(QUEUE_LENGTH_MAX)
         .with_max_export_batch_size(BATCH_LENGTH_MAX)
         .with_scheduled_delay(BATCH_DELAY)
         .build();
-    let root = Sampler::TraceIdRatioBased(sample_ratio);
-    builder
-        .with_sampler(Sampler::ParentBased(Box::new(root)))
-        .with_span_processor(BatchSpanProcessor::builder(exporter).with_batch_config(config).build())
+    let batches = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
+    let builder = builder.with_sampler(Sampling::new(settings.sample_ratio, settings.keep.is_any()));
+    if settings.keep.is_any() {
+        builder.with_span_processor(Keep::new(batches, settings.keep))
+    } else {
+        builder.with_span_processor(batches)
+    }
 }
 
 /// Keeps the export going. [`Guard::shutdown`] ends it.

@@ -3,6 +3,8 @@
 //! Instruments come from [`meter`], once the process has its provider; before, and in tests without one, they do
 //! nothing. Attributes are of few values: no ids, no addresses, no texts of others but cleaned and counted ones.
 
+use std::collections::HashMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use opentelemetry::metrics::Meter;
@@ -13,7 +15,9 @@ use opentelemetry_sdk::metrics::{Instrument, PeriodicReader, SdkMeterProvider, S
 use opentelemetry_semantic_conventions::attribute::SERVICE_VERSION;
 use prometheus::TextEncoder;
 
-use super::{Error, Settings};
+use super::instruments::instruments;
+use super::{Error, Settings, catalogue, process};
+use crate::domain::command::OrganizationId;
 
 /// Series of one instrument, at most; what is more is counted in one that says `otel_metric_overflow`.
 const SERIES_MAX: usize = 512;
@@ -60,11 +64,21 @@ pub(super) fn provider(settings: &Settings, resource: Resource) -> Result<SdkMet
 }
 
 /// Sets the provider for the whole process, and says what is running.
-pub(super) fn install(provider: SdkMeterProvider) {
+pub(super) fn install(provider: SdkMeterProvider, settings: &Settings) {
     global::set_meter_provider(provider);
-    let build_info = meter()
-        .u64_gauge("adapter.build_info")
-        .with_description("Always 1; its attributes tell what is running.")
-        .build();
-    build_info.record(1, &[KeyValue::new(SERVICE_VERSION, env!("CARGO_PKG_VERSION"))]);
+    catalogue::BUILD_INFO.gauge().record(1, &[KeyValue::new(SERVICE_VERSION, env!("CARGO_PKG_VERSION"))]);
+    instruments().show();
+    process::observe();
+    // A second list is that of a second set-up, which is refused elsewhere.
+    let _ = LISTED.set(settings.organizations.iter().cloned().collect());
+}
+
+/// The requester organisations whose commands are counted apart.
+static LISTED: OnceLock<HashMap<OrganizationId, String>> = OnceLock::new();
+
+/// What the series of `requester` are told apart by, if the operator has listed it: so there are no more than were listed.
+#[must_use]
+pub fn listed(requester: OrganizationId) -> Option<KeyValue> {
+    let name = LISTED.get()?.get(&requester)?;
+    Some(KeyValue::new("organization", name.clone()))
 }

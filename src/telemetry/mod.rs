@@ -1,16 +1,31 @@
 //! Traces, metrics and logs: a leaf that everything but the domain may use.
 //!
 //! - [`context`]: W3C trace context in and out of spans
+//! - [`catalogue`]: every metric, in one table
+//! - [`instruments`]: what is recorded to
 //! - [`drift`]: how the upstream departs from its contract, counted
 //! - [`export`]: spans to a collector, by OTLP/gRPC
+//! - [`sampling`](self): which traces are exported
+//! - [`keep`]: those that are exported since they failed or were slow
 //! - [`metrics`]: metrics to a scraper and a collector
 //! - [`log`]: log records to standard error, each with the ids of its span
+//! - [`process`](self): what the process takes of the machine
+//! - [`step`]: the parts that a command's time is made of
+//! - [`record`]: what a log record is; `records`: those of this folder
 
+pub mod catalogue;
 pub mod context;
 pub mod drift;
 pub mod export;
+pub mod instruments;
+pub mod keep;
 pub mod log;
 pub mod metrics;
+mod process;
+pub mod record;
+pub(crate) mod records;
+mod sampling;
+pub mod step;
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -22,7 +37,10 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use url::Url;
 
+use crate::domain::command::OrganizationId;
+
 pub use export::Guard;
+pub use keep::Worth;
 pub use log::Format;
 
 /// What is logged and where spans go.
@@ -40,6 +58,10 @@ pub struct Settings {
     pub service_instance: String,
     /// The share of new traces that is exported, 0 to 1. A trace that a caller began is its caller's decision.
     pub sample_ratio: f64,
+    /// Of the others, which are exported all the same.
+    pub keep: Worth,
+    /// Requester organisations whose commands are counted apart, with their names.
+    pub organizations: Vec<(OrganizationId, String)>,
 }
 
 /// Why telemetry could not be set up.
@@ -74,7 +96,8 @@ pub fn init(settings: &Settings) -> Result<Guard, Error> {
     let spans = export::provider(settings, resource.clone())?;
     let metrics = metrics::provider(settings, resource)?;
     subscriber(settings, &spans, std::io::stderr)?.try_init()?;
-    metrics::install(metrics.clone());
+    step::install(spans.tracer(env!("CARGO_PKG_NAME")));
+    metrics::install(metrics.clone(), settings);
     Ok(Guard::new(spans, metrics))
 }
 

@@ -41,6 +41,8 @@ fn settings(log_format: Format) -> Settings {
         service_name: "guest-connection-adapter".to_owned(),
         service_instance: "test".to_owned(),
         sample_ratio: 1.0,
+        keep: Worth::default(),
+        organizations: Vec::new(),
     }
 }
 

@@ -84,6 +84,7 @@ pub fn reply() -> Reply {
         trace: trace(),
         command: Some(summary()),
         replayed: true,
+        time: None,
         outcome: Outcome::default(),
     }
 }

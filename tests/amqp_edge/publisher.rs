@@ -107,6 +107,7 @@ async fn replies_go_to_their_queue_and_are_told_when_it_is_gone() {
             trace: Default::default(),
             command: None,
             replayed: false,
+            time: None,
             outcome: Outcome::refused(None, Reason::Undecodable, "the body is empty"),
         }))
     };

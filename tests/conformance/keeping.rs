@@ -9,8 +9,7 @@ use guest_connection_adapter::domain::erasure::{Forgotten, Whose};
 use guest_connection_adapter::domain::lifecycle::Finish;
 use guest_connection_adapter::domain::message::Message;
 use guest_connection_adapter::domain::record::State;
-use guest_connection_adapter::service::ports::Due;
-use guest_connection_adapter::service::ports::{Accepted, Begun};
+use guest_connection_adapter::service::ports::{Accepted, Begun, Due, Oldest};
 use guest_connection_adapter::service::tenure::Slots;
 
 use uuid::Uuid;
@@ -48,6 +47,39 @@ pub async fn the_outbox_is_read_in_order_and_confirmed_once<H: Harness>(world: W
     world.done(wish(4, "k-4"), applied()).await;
     let next = world.store().outbox(0, 100, Slots::ALL).await.unwrap();
     assert!(next[0].number > rows[5].number, "numbers are not given twice");
+}
+
+pub async fn since_when_what_is_not_done_waits_is_known<H: Harness>(world: World<H>) {
+    let none = Oldest { now: world.now(), ..Oldest::default() };
+    assert_eq!(world.store().oldest().await.unwrap(), none);
+    let mut since = Vec::new();
+    let mut step = || {
+        since.push(world.now());
+        world.advance(TimeDelta::seconds(1));
+    };
+    world.done(wish(1, "deferred"), unreachable()).await;
+    step();
+    world.done(wish(2, "maybe-applied"), broken()).await;
+    step();
+    world.fresh(wish(3, "accepted")).await;
+    step();
+    world.claimed(wish(4, "in-flight")).await;
+    step();
+    world.done(wish(5, "done"), applied()).await;
+    step();
+    world.done(wish(1, "later"), unreachable()).await;
+    world.fresh(wish(6, "later-too")).await;
+    let oldest = Oldest {
+        deferred: Some(since[0]),
+        maybe_applied: Some(since[1]),
+        accepted: Some(since[2]),
+        in_flight: Some(since[3]),
+        unpublished: Some(since[4]),
+        now: world.now(),
+    };
+    assert_eq!(world.store().oldest().await.unwrap(), oldest);
+    world.confirm_all().await;
+    assert_eq!(world.store().oldest().await.unwrap(), Oldest { unpublished: None, ..oldest });
 }
 
 pub async fn due_commands_come_longest_due_first_and_page_by_page<H: Harness>(world: World<H>) {

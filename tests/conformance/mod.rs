@@ -51,7 +51,7 @@ macro_rules! store_conformance {
             a_maybe_applied_command_is_deferred_even_if_a_caller_waits,
             dead_letters_are_for_commands_that_nobody_hears_of,
             everyone_who_asked_gets_a_reply);
-        crate::conformance::store_conformance!($harness, keeping: the_outbox_is_read_in_order_and_confirmed_once,
+        crate::conformance::store_conformance!($harness, keeping: the_outbox_is_read_in_order_and_confirmed_once, since_when_what_is_not_done_waits_is_known,
             due_commands_come_longest_due_first_and_page_by_page,
             a_purge_forgets_commands_and_keeps_connections,
             a_purge_spares_what_is_not_told,

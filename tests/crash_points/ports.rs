@@ -18,7 +18,7 @@ use guest_connection_adapter::domain::record::CommandRecord;
 use guest_connection_adapter::domain::reply::{Reply, Unauthorized};
 use guest_connection_adapter::domain::trace::TraceContext;
 use guest_connection_adapter::service::ports::{
-    Accepted, Authorization, Begun, Books, Due, DueCursor, Finished, ForgetStep, OutboxRow, Patch,
+    Accepted, Authorization, Begun, Books, Due, DueCursor, Finished, ForgetStep, Oldest, OutboxRow, Patch,
     Publication, Publisher, PutOffAnswer, Store, StoreFuture, Upstream,
 };
 use guest_connection_adapter::service::tenure::Slots;
@@ -214,6 +214,10 @@ impl Store for Gated<dyn Store> {
 
     fn books(&self) -> StoreFuture<Books> {
         self.question(|store| store.books())
+    }
+
+    fn oldest(&self) -> StoreFuture<Oldest> {
+        self.question(|store| store.oldest())
     }
 
     fn probe(&self) -> StoreFuture<()> {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use guest_connection_adapter::proto::guest_connection_service_client::GuestConnectionServiceClient;
 use harness::tls::{Authority, TlsClient, secured};
-use harness::{Adapter, DEADLINE, Setup, Upstream, look_again};
+use harness::{Adapter, DEADLINE, Setup, Upstream};
 use tokio::time::timeout;
 use tonic::Code;
 use tonic::transport::Channel;
@@ -68,19 +68,7 @@ impl Place {
 
     /// Waits until a series of the metrics is as wanted, and yields its value.
     pub async fn metric(&self, series: &str, wanted: impl Fn(f64) -> bool) -> f64 {
-        let found = async {
-            loop {
-                let text = self.adapter.metrics().await;
-                let line = text.lines().find_map(|line| line.strip_prefix(series));
-                if let Some(value) =
-                    line.and_then(|value| value.trim().parse().ok()).filter(|value| wanted(*value))
-                {
-                    return value;
-                }
-                look_again().await;
-            }
-        };
-        timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("{series} did not become as wanted"))
+        self.adapter.metric(series, wanted).await
     }
 }
 

@@ -72,7 +72,7 @@ async fn told_plainly(obstacle: Obstacle, address: SocketAddr, authority: &Autho
     assert_eq!(status.message(), obstacle.public_text());
     let logged = |line: &str| {
         let record = record(line).unwrap_or_default();
-        field(&record, "message") == Some(obstacle.public_text())
+        field(&record, "why") == Some(obstacle.public_text())
             && field(&record, "error.type") == Some(obstacle.as_str())
     };
     adapter.log().wait_for(DEADLINE, logged).await.unwrap_or_else(|lines| panic!("{lines:#?}"));

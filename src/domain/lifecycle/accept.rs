@@ -77,7 +77,8 @@ pub fn accept(
         return Accepted::Conflict;
     }
     if record.state.is_replayed() {
-        let reply = request.reply.map(|address| Message::Reply(Box::new(Reply::of(&record, &address, true))));
+        let reply =
+            request.reply.map(|address| Message::Reply(Box::new(Reply::of(&record, &address, true, now))));
         return Accepted::Replayed(record, reply);
     }
     if let Some(address) = request.reply

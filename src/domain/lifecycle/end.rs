@@ -68,8 +68,10 @@ pub(super) fn end(
     if let Some(letter) = dead_letter(&record, unattended, now) {
         messages.push(Message::DeadLetter(Box::new(letter)));
     }
-    let replies =
-        record.replies.iter().map(|address| Message::Reply(Box::new(Reply::of(&record, address, false))));
+    let replies = record
+        .replies
+        .iter()
+        .map(|address| Message::Reply(Box::new(Reply::of(&record, address, false, now))));
     messages.extend(replies);
     record.replies.clear();
     let wake_time = Some(free_time(&connection, now));

@@ -396,10 +396,10 @@ fn one_that_is_not_configured_any_more_lets_nobody_wait() {
 fn retries_are_a_share_of_what_succeeds_and_a_few_besides() {
     let mut bench = Bench::new(1);
     assert!(bench.send(1, Heard::Served));
-    let without = (0..100).take_while(|_| bench.state.may_retry(id(1))).count();
+    let without = (0..100).take_while(|_| bench.state.may_retry(id(1), Moment::ZERO)).count();
     assert!((10..=11).contains(&without), "one a second, of ten seconds: {without}");
     (0..20).for_each(|_| assert!(bench.send(1, Heard::Served)));
-    let with = (0..100).take_while(|_| bench.state.may_retry(id(1))).count();
+    let with = (0..100).take_while(|_| bench.state.may_retry(id(1), Moment::ZERO)).count();
     assert!((9..=11).contains(&with), "half of what succeeded: {with}");
 }
 

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{info, warn};
-
 use super::requester::{Requester, Token};
 use super::state::{State, Upstream};
 use super::{Ticket, Told};
@@ -14,6 +12,7 @@ use crate::domain::reply::Unauthorized;
 use crate::domain::traffic::breaker::{Change, Failure};
 use crate::domain::traffic::ramp::Ramp;
 use crate::domain::traffic::{Heard, Moment};
+use crate::service::records;
 
 /// A pause that was asked for is stretched by up to this share, as a divisor, so that instances which were told the same do
 /// not come back in the same instant.
@@ -226,7 +225,7 @@ impl State {
                 requester.down_since.get_or_insert(now);
                 let cause = requester.cause.as_str();
                 if is_new {
-                    warn!(organization = %id, cause, "the upstream fails for a requester organisation; its commands wait");
+                    records::RequesterDown { organization: id, cause }.log();
                 }
                 self.grants.is_changed = true;
                 self.turn_away(id, now);
@@ -234,7 +233,7 @@ impl State {
             Some(Change::Closed) => {
                 requester.down_since = None;
                 requester.ramp = Some(RAMP_FIRST);
-                info!(organization = %id, "a requester organisation is served again");
+                records::RequesterServed { organization: id }.log();
                 self.reopen(id);
             }
             None => {}
@@ -247,7 +246,7 @@ impl State {
         let name = Arc::clone(&requester.upstream);
         if upstream.down_since.is_none() {
             upstream.rate_before = upstream.throughput.rate(now);
-            warn!(cause = upstream.cause.as_str(), "the upstream fails; nothing is sent until it is back");
+            records::UpstreamDown { cause: upstream.cause.as_str() }.log();
         }
         upstream.down_since.get_or_insert(now);
         for id in self.requesters_of(&name) {
@@ -268,7 +267,7 @@ impl State {
         upstream.turns.clear();
         upstream.concurrency.restart();
         upstream.ramp = Some(Ramp::new(upstream.rate_before, now));
-        info!(?outage, "the upstream is back");
+        records::UpstreamBack { outage }.log();
         for id in self.requesters_of(&name) {
             if let Some(requester) = self.requesters.get_mut(&id)
                 && requester.token.rests_until(now).is_some()

@@ -10,9 +10,11 @@
 //! - [`state`](self): who is next
 //! - [`configure`](self): which requesters there are
 //! - [`ask`](self): what the doors and recovery ask
+//! - [`census`](self): the gate in numbers
 //! - [`hear`](self): what is learnt of a result
 
 mod ask;
+mod census;
 mod closed;
 mod configure;
 mod hear;
@@ -33,6 +35,7 @@ use crate::domain::reply::Unauthorized;
 use crate::domain::retry::Backoff;
 use crate::domain::traffic::{Heard, Moment};
 use crate::service::ports::Waited;
+pub use census::Census;
 pub use closed::{Closed, Patience, Why};
 use requester::Token;
 use state::{Grants, State};
@@ -270,7 +273,8 @@ impl Gate {
     /// Whether a retry may be made now: no more than a share of what succeeds, and a few besides.
     #[must_use]
     pub fn may_retry(&self, requester: OrganizationId) -> bool {
-        self.inner.lock().may_retry(requester)
+        let now = self.inner.now();
+        self.inner.lock().may_retry(requester, now)
     }
 
     /// There is no token for a requester.

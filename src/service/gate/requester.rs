@@ -77,6 +77,8 @@ pub(super) struct Requester {
     pub(super) is_listed: bool,
     /// Whether someone waits for a limit of its own.
     pub(super) is_constrained: bool,
+    /// When the budget for retries was last found empty.
+    pub(super) exhausted_at: Option<Moment>,
     limiter: Option<DefaultDirectRateLimiter>,
     /// Its requests in a second, at most, by this instance.
     rate: Option<f64>,
@@ -112,6 +114,7 @@ impl Requester {
             asked_until: None,
             is_listed: false,
             is_constrained: false,
+            exhausted_at: None,
             limiter: None,
             rate: None,
             budget: TpsBudget::new(BUDGET_MEMORY, settings.retry_floor, share),
@@ -165,6 +168,11 @@ impl Requester {
         waiters.insert(place, waiter);
     }
 
+    /// How many wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiters.iter().map(VecDeque::len).sum()
+    }
+
     pub(super) fn is_waited_for(&self) -> bool {
         self.waiters.iter().any(|waiters| !waiters.is_empty())
     }
@@ -206,8 +214,13 @@ impl Requester {
         self.budget.deposit();
     }
 
-    pub(super) fn withdraw(&self) -> bool {
-        self.budget.withdraw()
+    /// Takes a retry out of the budget, if it holds one.
+    pub(super) fn withdraw(&mut self, now: Moment) -> bool {
+        let withdrawn = self.budget.withdraw();
+        if !withdrawn {
+            self.exhausted_at = Some(now);
+        }
+        withdrawn
     }
 }
 

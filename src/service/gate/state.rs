@@ -337,8 +337,8 @@ impl State {
         Ok(Ticket { requester: id, incarnation, granted: now, tries_upstream, tries_requester })
     }
 
-    pub(super) fn may_retry(&self, id: OrganizationId) -> bool {
-        self.requesters.get(&id).is_none_or(Requester::withdraw)
+    pub(super) fn may_retry(&mut self, id: OrganizationId, now: Moment) -> bool {
+        self.requesters.get_mut(&id).is_none_or(|requester| requester.withdraw(now))
     }
 
     /// When to look again.

@@ -67,8 +67,8 @@ use crate::domain::record::CommandRecord;
 use crate::domain::seat::Seat;
 use crate::domain::trace::TraceContext;
 use crate::service::ports::{
-    Accepted, Begun, Books, Clock, Due, DueCursor, Finished, ForgetStep, OutboxRow, PutOffAnswer, Store,
-    StoreError, StoreFuture,
+    Accepted, Begun, Books, Clock, Due, DueCursor, Finished, ForgetStep, Oldest, OutboxRow, PutOffAnswer,
+    Store, StoreError, StoreFuture,
 };
 use crate::service::tenure::{Slots, Tenure};
 
@@ -410,6 +410,10 @@ impl Store for PostgresStore {
 
     fn books(&self) -> StoreFuture<Books> {
         self.ask(|queues| &queues.counts, |desk| queries::books(desk).boxed())
+    }
+
+    fn oldest(&self) -> StoreFuture<Oldest> {
+        self.ask(|queues| &queues.counts, |desk| queries::oldest(desk).boxed())
     }
 
     fn probe(&self) -> StoreFuture<()> {

@@ -12,7 +12,6 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::Shared;
@@ -21,6 +20,7 @@ use super::session::{Link, Session};
 use crate::domain::seat::Seat;
 use crate::service::ports::StoreError;
 use crate::service::tenure::Slots;
+use crate::store::records;
 
 /// The channel of words.
 pub(super) const LISTEN: &str = "LISTEN guest_connection_adapter";
@@ -136,7 +136,7 @@ impl Peers {
                 Instant::now() + if is_pending { RETRY_DELAY } else { self.lease / BEATS }
             }
             Err(error) => {
-                debug!(%error, "the other instances cannot be seen");
+                records::PeersUnseen { error: &error }.log();
                 Instant::now() + RETRY_DELAY
             }
         }
@@ -201,7 +201,7 @@ impl Peers {
         let Ok(session) = self.link.session().await else { return };
         match session.execute(LEAVE, &[&self.id]).await {
             Ok(_) => self.tell(Word::Moved).await,
-            Err(fault) => warn!(%fault, "this instance could not take its leave; its lease runs out"),
+            Err(fault) => records::LeaveUntaken { fault: &fault }.log(),
         }
     }
 }
@@ -218,7 +218,7 @@ async fn attend(
     session.execute(RENEW, &[&id, &env!("CARGO_PKG_VERSION"), &lease.as_secs_f64()]).await?;
     let removed = session.execute(REMOVE, &[]).await?;
     if removed > 0 {
-        info!(count = removed, "instances that were silent are taken for dead");
+        records::PeersRemoved { count: removed }.log();
     }
     let members: Vec<Uuid> = session.query(MEMBERS, &[]).await?.iter().map(|row| row.get(0)).collect();
     let seat = seat(&members, id);
@@ -235,7 +235,7 @@ async fn attend(
     let is_pending = !held.without(wanted).is_empty();
     let before = *shared.tenure.seat().borrow();
     if before != seat {
-        info!(index = seat.index, count = seat.count, "the work is divided anew among the instances");
+        records::WorkDivided { index: seat.index, count: seat.count }.log();
     }
     shared.tenure.grant(seat, held.and(wanted), until);
     Ok((

@@ -10,9 +10,10 @@ use super::worker::Desk;
 use crate::domain::Timestamp;
 use crate::domain::command::{CommandId, OrganizationId};
 use crate::domain::connection::Connection;
+use crate::domain::message::Message;
 use crate::domain::record::{CommandRecord, State};
 use crate::domain::trace::TraceContext;
-use crate::service::ports::{Books, Due, DueCursor, OutboxRow};
+use crate::service::ports::{Books, Due, DueCursor, Oldest, OutboxRow};
 use crate::service::tenure::Slots;
 use crate::store::values::{Odd, from_json, micros, time, unsigned};
 
@@ -187,6 +188,28 @@ pub(super) async fn books(desk: Desk<'_>) -> Result<Books, Fault> {
     }
     books.finishes_refused = shared.finishes_refused.load(Ordering::Relaxed);
     Ok(books)
+}
+
+/// Since when what is not done yet waits.
+pub(super) async fn oldest(desk: Desk<'_>) -> Result<Oldest, Fault> {
+    const SQL: &str = "
+        SELECT min(accepted_time) FILTER (WHERE state = 'accepted'), min(accepted_time) FILTER (WHERE state = 'in_flight'),
+            min(accepted_time) FILTER (WHERE state = 'deferred'), min(accepted_time) FILTER (WHERE maybe_applied),
+            (SELECT message FROM outbox ORDER BY number LIMIT 1)
+        FROM commands WHERE due_time IS NOT NULL";
+    let found = desk.session.query(SQL, &[]).await?;
+    let row = one(&found)?;
+    let since = |index: usize| row.get::<_, Option<i64>>(index).map(time).transpose();
+    let message =
+        row.get::<_, Option<&str>>(4).map(|text| from_json::<Message>("message", text)).transpose()?;
+    Ok(Oldest {
+        accepted: since(0)?,
+        in_flight: since(1)?,
+        deferred: since(2)?,
+        maybe_applied: since(3)?,
+        unpublished: message.and_then(|message| message.written()),
+        now: desk.shared.now(),
+    })
 }
 
 fn one(rows: &[tokio_postgres::Row]) -> Result<&tokio_postgres::Row, Fault> {

@@ -12,11 +12,11 @@ use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Client, Config, Row, Statement};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
 
 use super::error::{Fault, explained};
 use super::tls::Tls;
 use crate::service::ports::StoreError;
+use crate::store::records;
 
 /// After a connection could not be made none is tried for so long: whoever asks meanwhile hears the same.
 const RETRY_DELAY: Duration = Duration::from_millis(250);
@@ -206,14 +206,14 @@ impl Link {
             match self.connect().await {
                 Ok(session) => {
                     if self.failure.take().is_some() {
-                        info!("the store can be reached again");
+                        records::StoreReached.log();
                     }
                     self.session = Some(session);
                 }
                 Err(fault) => {
                     let error = StoreError::from(fault);
                     if self.failure.is_none() {
-                        warn!(%error, "the store cannot be reached");
+                        records::StoreUnreached { error: &error }.log();
                     }
                     self.failure = Some((error.clone(), Instant::now() + RETRY_DELAY));
                     return Err(error);

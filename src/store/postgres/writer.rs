@@ -19,6 +19,7 @@ use super::trips::{self, Wanted};
 use super::workspace::{Needs, Taken, Turn, Workspace};
 use crate::service::ports::StoreError;
 use crate::store::answer;
+use crate::telemetry::instruments::note_commit;
 
 /// Changes of one batch, at most.
 const BATCH_LENGTH_MAX: usize = 256;
@@ -195,6 +196,13 @@ impl Writer {
 
     /// Makes a batch in one transaction.
     async fn attempt(&mut self, batch: &mut Batch, owed: &Taken) -> Result<Done, Fault> {
+        let (began, count) = (Instant::now(), batch.len());
+        let done = self.try_once(batch, owed).await;
+        note_commit("postgres", count, began.elapsed(), done.is_ok());
+        done
+    }
+
+    async fn try_once(&mut self, batch: &mut Batch, owed: &Taken) -> Result<Done, Fault> {
         let session = match self.link.session().await {
             Ok(session) => session,
             Err(StoreError(text)) => return Err(Fault::Unreachable(text)),

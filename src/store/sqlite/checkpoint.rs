@@ -11,6 +11,7 @@ use rusqlite::Connection;
 
 use super::files::Lock;
 use super::schema::BUSY_TIME_MAX;
+use crate::store::records;
 
 /// Pages of the log that are not in the database yet, past which a copy is asked for (8 MiB).
 const UNCOPIED_PAGES_MAX: i64 = 2_048;
@@ -69,7 +70,7 @@ fn checkpoint(connection: &Connection, sql: &str) -> Option<(i64, i64)> {
     match pages {
         Ok(pages) => Some(pages),
         Err(error) => {
-            tracing::warn!(error = %error, "the write-ahead log of the store could not be copied");
+            records::LogUncopied { error: &error }.log();
             None
         }
     }

@@ -51,8 +51,8 @@ use crate::domain::lifecycle::{Acceptance, Finish, PutOff, Terms};
 use crate::domain::record::CommandRecord;
 use crate::domain::trace::TraceContext;
 use crate::service::ports::{
-    Accepted, Begun, Books, Clock, Due, DueCursor, Finished, ForgetStep, OutboxRow, PutOffAnswer, Store,
-    StoreFuture,
+    Accepted, Begun, Books, Clock, Due, DueCursor, Finished, ForgetStep, Oldest, OutboxRow, PutOffAnswer,
+    Store, StoreFuture,
 };
 use crate::service::tenure::Slots;
 use crate::store::answer;
@@ -311,6 +311,10 @@ impl Store for SqliteStore {
 
     fn books(&self) -> StoreFuture<Books> {
         self.ask(|queues| &queues.counts, |scope| queries::books(scope))
+    }
+
+    fn oldest(&self) -> StoreFuture<Oldest> {
+        self.ask(|queues| &queues.counts, |scope| queries::oldest(scope))
     }
 
     fn probe(&self) -> StoreFuture<()> {

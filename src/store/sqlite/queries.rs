@@ -2,15 +2,18 @@
 
 use std::sync::atomic::Ordering;
 
+use rusqlite::OptionalExtension as _;
+
 use super::error::Fault;
 use super::rows::{self, micros};
 use super::task::Scope;
 use crate::domain::Timestamp;
 use crate::domain::command::{CommandId, OrganizationId};
 use crate::domain::connection::Connection;
+use crate::domain::message::Message;
 use crate::domain::record::State;
 use crate::domain::trace::TraceContext;
-use crate::service::ports::{Books, Due, DueCursor, OutboxRow};
+use crate::service::ports::{Books, Due, DueCursor, Oldest, OutboxRow};
 use crate::store::values::Odd;
 
 /// Commands whose due time has come, the longest due ones first.
@@ -146,6 +149,35 @@ pub(super) fn books(scope: &Scope<'_>) -> Result<Books, Fault> {
     moment.finish()?;
     books.finishes_refused = scope.shared.finishes_refused.load(Ordering::Relaxed);
     Ok(books)
+}
+
+/// Since when what is not done yet waits, all of one moment.
+pub(super) fn oldest(scope: &Scope<'_>) -> Result<Oldest, Fault> {
+    const COMMANDS: &str = "
+        SELECT min(accepted_time) FILTER (WHERE state = 'accepted'), min(accepted_time) FILTER (WHERE state = 'in_flight'),
+             min(accepted_time) FILTER (WHERE state = 'deferred'), min(accepted_time) FILTER (WHERE maybe_applied)
+        FROM commands WHERE due_time IS NOT NULL";
+    let moment = scope.connection.unchecked_transaction()?;
+    let now = scope.now();
+    let found: [Option<i64>; 4] = moment
+        .prepare_cached(COMMANDS)?
+        .query_row([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))?;
+    let first: Option<String> = moment
+        .prepare_cached("SELECT message FROM outbox ORDER BY number LIMIT 1")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    moment.finish()?;
+    let [accepted, in_flight, deferred, maybe_applied] =
+        found.map(|micros| micros.map(rows::time).transpose());
+    let message = first.map(|text| rows::from_json::<Message>("message", &text)).transpose()?;
+    Ok(Oldest {
+        accepted: accepted?,
+        in_flight: in_flight?,
+        deferred: deferred?,
+        maybe_applied: maybe_applied?,
+        unpublished: message.and_then(|message| message.written()),
+        now,
+    })
 }
 
 fn row_limit(limit: usize) -> i64 {

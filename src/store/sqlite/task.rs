@@ -15,6 +15,7 @@ use crate::domain::Timestamp;
 use crate::domain::lifecycle::Terms;
 use crate::service::ports::{Clock, StoreError};
 use crate::store::answer;
+use crate::store::records;
 
 /// What every thread of a store shares.
 pub(super) struct Shared {
@@ -56,7 +57,7 @@ impl Shared {
         if is_damage {
             let mut damage = self.damage();
             if damage.is_none() {
-                tracing::error!(%error, "nothing is written to the store any more");
+                records::StoreDamaged { error: &error }.log();
             }
             *damage = Some(Damage { error: error.clone(), looked_at: Instant::now() });
         }
@@ -74,7 +75,7 @@ impl Shared {
             *found = Damage { error: error.clone(), looked_at: Instant::now() };
             return Err(error);
         }
-        tracing::info!("the store could be read in full; it is written to again");
+        records::StoreSound.log();
         *damage = None;
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
@@ -14,6 +14,8 @@ use super::files::{Lock, Present};
 use super::schema;
 use super::task::{Scope, Shared, Tally, Task};
 use crate::service::ports::StoreError;
+use crate::store::records;
+use crate::telemetry::instruments::note_commit;
 
 /// Pieces of work that share a commit, at most.
 const BATCH_LENGTH_MAX: usize = 512;
@@ -71,9 +73,11 @@ impl Writer {
     }
 
     fn run_batch(&mut self, mut batch: Vec<Box<dyn Task>>) {
+        let began = Instant::now();
         let result = self.transaction(&mut batch);
+        note_commit("sqlite", batch.len(), began.elapsed(), result.is_ok());
         if let Err(error) = &result {
-            tracing::error!(error = %error, operations = batch.len(), "the store could not commit");
+            records::Uncommitted { error, operations: batch.len() }.log();
         }
         if !matches!(result, Ok(Done::All)) {
             self.connection = None;

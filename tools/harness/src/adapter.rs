@@ -308,6 +308,28 @@ impl Adapter {
         text
     }
 
+    /// The value of the series that a line of metrics begins with, once it is as wanted.
+    ///
+    /// # Panics
+    /// It does not become so.
+    pub async fn metric(&self, series: &str, wanted: impl Fn(f64) -> bool) -> f64 {
+        let found = async {
+            loop {
+                let text = self.metrics().await;
+                let value =
+                    text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
+                if let Some(value) = value.filter(|value| wanted(*value)) {
+                    return value;
+                }
+                crate::look_again().await;
+            }
+        };
+        match timeout(DEADLINE, found).await {
+            Ok(value) => value,
+            Err(_elapsed) => panic!("{series} did not become as wanted:\n{}", self.metrics().await),
+        }
+    }
+
     /// A client on a connection of its own.
     pub async fn client(&self) -> GuestConnectionServiceClient<Channel> {
         let endpoint = Channel::from_shared(format!("http://{}", self.grpc)).expect("an address");

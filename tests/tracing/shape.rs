@@ -1,16 +1,7 @@
-//! One command is one trace, seen by a real OTLP receiver.
+//! How the spans of a command hang together.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::too_many_lines,
-    reason = "a test fails by panicking, and tells a whole story"
-)]
-
-use harness::adapter::{field, record};
-use harness::collector::{Span, attribute, hex};
-use harness::{Collector, DEADLINE, Setup, Upstream, World};
+use harness::collector::{attribute, hex};
+use harness::{Collector, World};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
@@ -19,59 +10,7 @@ use simulator::{Endpoint, Rule};
 use tonic::Request;
 use uuid::Uuid;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_guest-connection-adapter");
-const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
-const CALLER: &str = "b7ad6b7169203331";
-const PATCH: &str = "PATCH /v1-beta/guest-connections/{guest_org_id}";
-const ARCHIVE: &str = "guestconnections.v1.GuestConnectionService/ArchiveGuestConnection";
-
-fn traceparent() -> String {
-    format!("00-{TRACE}-{CALLER}-01")
-}
-
-/// The spans of a test, by name.
-struct Spans(Vec<Span>);
-
-impl Spans {
-    fn named(&self, name: &str) -> &Span {
-        let found: Vec<_> = self.0.iter().filter(|span| span.name == name).collect();
-        assert_eq!(found.len(), 1, "{name} in {:?}", self.0.iter().map(|s| &s.name).collect::<Vec<_>>());
-        found[0]
-    }
-
-    fn all(&self, name: &str) -> Vec<&Span> {
-        let mut found: Vec<_> = self.0.iter().filter(|span| span.name == name).collect();
-        found.sort_by_key(|span| span.start_time_unix_nano);
-        found
-    }
-}
-
-fn is_child(child: &Span, parent: &Span) {
-    assert_eq!(
-        hex(&child.trace_id),
-        hex(&parent.trace_id),
-        "{} is in the trace of {}",
-        child.name,
-        parent.name
-    );
-    assert_eq!(
-        hex(&child.parent_span_id),
-        hex(&parent.span_id),
-        "{} is a child of {}",
-        child.name,
-        parent.name
-    );
-}
-
-fn has(span: &Span, attributes: &[(&str, &str)]) {
-    for (name, value) in attributes {
-        assert_eq!(attribute(span, name).as_deref(), Some(*value), "{name} of {}", span.name);
-    }
-}
-
-fn traced(setup: Setup, collector: &Collector) -> Setup {
-    setup.config(&format!("telemetry.otlp_endpoint = \"{}\"", collector.endpoint()))
-}
+use super::support::*;
 
 #[tokio::test]
 async fn a_call_its_patch_and_its_event_are_one_trace() {
@@ -195,46 +134,4 @@ async fn a_message_is_linked_to_its_producer_and_its_retries_are_spans_of_their_
     let told = event.header("traceparent").unwrap();
     assert!(told.contains(&hex(&process.trace_id)) && told.contains(&hex(&send.span_id)));
     assert_eq!(event.json()["correlationid"], "conversation-1");
-}
-
-#[tokio::test]
-async fn log_records_carry_the_trace_without_any_collector_and_malformed_context_harms_nothing() {
-    let upstream = Upstream::start().await;
-    let adapter = upstream.setup(PROGRAM).start_ready().await;
-    let mut client = adapter.client().await;
-    let mut request = Request::new(upstream.archive(Uuid::new_v4(), "k"));
-    request.metadata_mut().insert("traceparent", traceparent().parse().unwrap());
-    client.archive_guest_connection(request).await.unwrap();
-    let settled = |line: &str| {
-        record(line).is_some_and(|record| {
-            field(&record, "message") == Some("command settled") && field(&record, "trace_id") == Some(TRACE)
-        })
-    };
-    adapter.log().wait_for(DEADLINE, settled).await.expect("a record with the trace id");
-    for malformed in ["", "00", "00-00000000000000000000000000000000-0000000000000000-01", &"f".repeat(4000)]
-    {
-        let mut request = Request::new(upstream.archive(Uuid::new_v4(), ""));
-        request.metadata_mut().insert("traceparent", malformed.parse().unwrap());
-        client.archive_guest_connection(request).await.expect("the call is served");
-    }
-    assert!(adapter.terminate().await.0.success());
-    assert_eq!(upstream.simulator.violations(), Vec::<String>::new());
-}
-
-#[tokio::test]
-async fn an_event_published_after_a_crash_belongs_to_the_trace_of_its_command() {
-    let (upstream, collector) = (Upstream::start().await, Collector::start().await);
-    let (broker, names) = (harness::Broker::connect().await, harness::Names::default());
-    let setup = traced(upstream.setup(PROGRAM).broker(&broker, &names), &collector);
-    let adapter = setup.start_ready().await;
-    let mut request = Request::new(upstream.archive(Uuid::new_v4(), "k"));
-    request.metadata_mut().insert("traceparent", traceparent().parse().unwrap());
-    adapter.client().await.archive_guest_connection(request).await.unwrap();
-    adapter.readiness(|_, body| body["parts"]["events"]["status"] == "degraded").await;
-    adapter.kill().await;
-    let mut events = broker.subscribe(&names.events).await;
-    let adapter = setup.start_ready().await;
-    let event = events.next().await;
-    assert!(event.header("traceparent").unwrap().starts_with(&format!("00-{TRACE}-")));
-    assert!(adapter.terminate().await.0.success());
 }

@@ -1,12 +1,22 @@
-//! Metrics of a running adapter, as a scraper and as a collector get them.
+//! Metrics as a scraper and as a collector get them.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
+use guest_connection_adapter::telemetry::catalogue;
 use harness::collector::ResourceMetrics;
 use harness::{Collector, Upstream};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_guest-connection-adapter");
+use super::PROGRAM;
+
 const BUILD_INFO: &str = "adapter.build_info";
+
+#[test]
+fn the_page_tells_every_metric() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+    let page = catalogue::page();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, &page).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(path).unwrap(), page, "UPDATE_DOCS=1 writes it anew");
+}
 
 #[tokio::test]
 async fn a_scraper_sees_what_is_running() {
