@@ -40,6 +40,7 @@ pub fn process(
         server.port = settings.address.port,
         otel.status_code = Empty,
         "error.type" = Empty,
+        "command.id" = Empty,
     );
     context::link(&span, sender);
     span

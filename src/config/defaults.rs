@@ -215,7 +215,9 @@ impl Default for Telemetry {
         Self {
             log_format: Format::Text,
             log_filter: "info".to_owned(),
+            log_repeats_max: 20,
             otlp_endpoint: None,
+            otlp_logs: false,
             sample_ratio: 1.0,
         }
     }

@@ -339,5 +339,7 @@ fn telemetry(config: &Config, faults: &mut Faults) {
     }
     if let Some(endpoint) = &telemetry.otlp_endpoint {
         address("telemetry.otlp_endpoint", endpoint, &["http"], faults);
+    } else if telemetry.otlp_logs {
+        faults.push("telemetry.otlp_logs", "is true without `telemetry.otlp_endpoint`");
     }
 }

@@ -399,10 +399,15 @@ pub struct Telemetry {
     /// What is logged: a level, or levels by module, such as `info,guest_connection_adapter=debug`. Libraries are not
     /// logged below `info`, whatever it says: there they write down headers and messages, secrets included.
     pub log_filter: String,
+    /// How many warnings or errors of one place in the source are logged in ten seconds. What is left out is counted and
+    /// said with the next that is logged. 0 is no limit.
+    pub log_repeats_max: u64,
     /// The collector that spans and metrics are sent to by OTLP/gRPC, such as `http://127.0.0.1:4317`. Without one none
     /// are sent; metrics can still be scraped at the admin port.
     #[schemars(example = "http://127.0.0.1:4317")]
     pub otlp_endpoint: Option<String>,
+    /// Whether log records go to `otlp_endpoint`, too. They are written to standard error all the same.
+    pub otlp_logs: bool,
     /// The share of new traces that is exported, from 0 to 1. For a trace that a caller began, the caller decides.
     pub sample_ratio: f64,
 }

@@ -82,7 +82,9 @@ impl Config {
         Ok(telemetry::Settings {
             log_format: self.telemetry.log_format,
             log_filter: self.telemetry.log_filter.clone(),
+            log_repeats_max: self.telemetry.log_repeats_max,
             otlp_endpoint: endpoint.map_err(|error| fault("telemetry.otlp_endpoint", &error.to_string()))?,
+            otlp_logs: self.telemetry.otlp_logs,
             service_name: env!("CARGO_PKG_NAME").to_owned(),
             service_instance: Uuid::new_v4().to_string(),
             sample_ratio: self.telemetry.sample_ratio,

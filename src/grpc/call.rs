@@ -98,6 +98,7 @@ fn span(method: &str, uri: &Uri, headers: &HeaderMap) -> Span {
         rpc.method_original = original,
         rpc.response.status_code = Empty,
         error.type = Empty,
+        command.id = Empty,
         server.address = uri.host(),
         server.port = uri.port_u16(),
     );
