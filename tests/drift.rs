@@ -143,7 +143,8 @@ async fn errors_and_tokens_in_another_form_are_counted_too() {
 #[tokio::test]
 async fn the_names_of_fields_are_bounded() {
     let upstream = Upstream::start().await;
-    let adapter = upstream.setup(PROGRAM).start_ready().await;
+    // Each is logged once, and there are more of them than the log takes in a short time.
+    let adapter = upstream.setup(PROGRAM).config("telemetry.log_repeats_max = 0").start_ready().await;
     for round in 0..5 {
         let guest = Uuid::new_v4();
         let mut body = connection(guest);

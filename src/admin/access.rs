@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::server::{From, Place};
 use super::{Door, Settings, records, refusal};
-use crate::telemetry::metrics::meter;
+use crate::telemetry::catalogue as metric;
 
 /// Of refusals one is logged in this time, at most. All of them are counted.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -28,10 +28,7 @@ pub(super) struct Refusals {
 
 impl Refusals {
     pub(super) fn new() -> Self {
-        let count = meter()
-            .u64_counter("adapter.admin.refused")
-            .with_description("Requests to the admin door without its token that need it, by what was wrong.")
-            .build();
+        let count = metric::ADMIN_REFUSED.counter();
         let quota = Quota::with_period(LOG_INTERVAL).unwrap_or(Quota::per_second(NonZeroU32::MIN));
         Self { count, log: RateLimiter::direct(quota) }
     }

@@ -49,7 +49,7 @@ pub fn process(
         server.port = settings.address.port,
         otel.status_code = Empty,
         "error.type" = Empty,
-        command.id = Empty,
+        "command.id" = Empty,
     );
     instruments().consumed_messages.add(1, &operation("consume", queue));
     context::go_on(&span, sender, settings.across_queue);

@@ -25,10 +25,15 @@ pub struct Telemetry {
     /// What is logged: a level, or levels by module, such as `info,guest_connection_adapter=debug`. Libraries are not
     /// logged below `info`, whatever it says: there they write down headers and messages, secrets included.
     pub log_filter: String,
+    /// How many warnings or errors of one place in the source are logged in ten seconds. What is left out is counted and
+    /// said with the next that is logged. 0 is no limit.
+    pub log_repeats_max: u64,
     /// The collector that spans and metrics are sent to by OTLP/gRPC, such as `http://127.0.0.1:4317`. Without one none
     /// are sent; metrics can still be scraped at the admin port.
     #[schemars(example = "http://127.0.0.1:4317")]
     pub otlp_endpoint: Option<String>,
+    /// Whether log records go to `otlp_endpoint`, too. They are written to standard error all the same.
+    pub otlp_logs: bool,
     /// The share of new traces that is exported, from 0 to 1. For a trace that a caller began, and for a message that is
     /// linked to its sender's, the sender's decision to export it is followed.
     pub sample_ratio: f64,
@@ -53,7 +58,9 @@ impl Default for Telemetry {
         Self {
             log_format: Format::Text,
             log_filter: "info".to_owned(),
+            log_repeats_max: 20,
             otlp_endpoint: None,
+            otlp_logs: false,
             sample_ratio: 1.0,
             keep_errors: false,
             keep_slower_than: None,
@@ -71,6 +78,8 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
     }
     if let Some(endpoint) = &telemetry.otlp_endpoint {
         address("telemetry.otlp_endpoint", endpoint, &["http"], faults);
+    } else if telemetry.otlp_logs {
+        faults.push("telemetry.otlp_logs", "is true without `telemetry.otlp_endpoint`");
     }
     within("telemetry.sample_ratio", telemetry.sample_ratio, 0.0, 1.0, faults);
     if telemetry.sample_ratio.is_nan() {
@@ -110,7 +119,9 @@ impl Config {
         Ok(telemetry::Settings {
             log_format: telemetry.log_format,
             log_filter: telemetry.log_filter.clone(),
+            log_repeats_max: telemetry.log_repeats_max,
             otlp_endpoint: endpoint.map_err(fault)?,
+            otlp_logs: telemetry.otlp_logs,
             service_name: env!("CARGO_PKG_NAME").to_owned(),
             service_instance: Uuid::new_v4().to_string(),
             sample_ratio: telemetry.sample_ratio,

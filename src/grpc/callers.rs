@@ -19,6 +19,7 @@ use crate::domain::access::{AskedBy, Identity, Method, Policy, Principal, not_pe
 use crate::domain::command::OrganizationId;
 use crate::domain::error::{Reason, Refusal};
 use crate::jwt::Verifier;
+use crate::telemetry::catalogue as metric;
 
 /// Of refusals one is logged in this time, at most. All of them are counted.
 const LOG_INTERVAL: Duration = Duration::from_millis(200);
@@ -115,13 +116,7 @@ impl Callers {
     /// Nobody is asked yet. Who is will have to prove who it is by a certificate or, with a `verifier`, by a token.
     #[must_use]
     pub fn new(verifier: Option<Arc<Verifier>>) -> Self {
-        let refused = crate::telemetry::metrics::meter();
-        let refused = refused
-            .u64_counter("adapter.grpc.unauthenticated")
-            .with_description(
-                "Calls that were refused because they did not prove who calls, by what was wrong.",
-            )
-            .build();
+        let refused = metric::UNAUTHENTICATED.counter();
         let quota = Quota::with_period(LOG_INTERVAL).unwrap_or(Quota::per_second(NonZeroU32::MIN));
         let log = RateLimiter::direct(quota);
         Self { inner: Arc::new(Inner { known: RwLock::default(), verifier, refused, log }) }

@@ -23,7 +23,7 @@ use super::connection::Connection;
 use super::guard::Guard;
 use super::peer::{Claim, Peer, Proof};
 use super::records;
-use crate::telemetry::metrics::meter;
+use crate::telemetry::catalogue as metric;
 use crate::tls::{Identity, names};
 
 /// The ALPN name of HTTP/2. A client of gRPC that speaks TLS offers it.
@@ -73,15 +73,9 @@ struct Metrics {
     refused: Counter<u64>,
 }
 
-static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
-    let meter = meter();
-    let open = meter
-        .i64_up_down_counter("adapter.grpc.connections")
-        .with_description("Connections of callers that are open.");
-    let refused = meter
-        .u64_counter("adapter.grpc.connections.refused")
-        .with_description("Connections of callers that were refused or cut off.");
-    Metrics { open: open.build(), refused: refused.build() }
+static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
+    open: metric::CONNECTIONS.up_down_counter(),
+    refused: metric::CONNECTIONS_REFUSED.counter(),
 });
 
 /// Counts a connection that was refused or cut off.

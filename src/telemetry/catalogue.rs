@@ -7,7 +7,7 @@
 
 use std::fmt::Write as _;
 
-use opentelemetry::metrics::{AsyncInstrument, Counter, Gauge, Histogram};
+use opentelemetry::metrics::{AsyncInstrument, Counter, Gauge, Histogram, UpDownCounter};
 use opentelemetry_semantic_conventions::metric as conventions;
 
 use super::metrics::meter;
@@ -161,6 +161,13 @@ metrics! {
     STORE_ERRORS: Kind::Counter, "adapter.store.errors", "", ["store"], "Batches of changes that could not be committed.";
     PURGED: Kind::Counter, "adapter.retention.purged", "{command}", [], "Commands forgotten after their retention.";
 
+    CONNECTIONS: Kind::Gauge, "adapter.grpc.connections", "{connection}", [], "Connections of callers that are open.";
+    CONNECTIONS_REFUSED: Kind::Counter, "adapter.grpc.connections.refused", "{connection}", ["reason"],
+        "Connections of callers that were refused or cut off.";
+    UNAUTHENTICATED: Kind::Counter, "adapter.grpc.unauthenticated", "{call}", ["reason"],
+        "Calls that were refused because they did not prove who calls, by what was wrong.";
+    ADMIN_REFUSED: Kind::Counter, "adapter.admin.refused", "{request}", ["reason"],
+        "Requests to the admin door without its token that need it, by what was wrong.";
     CERTIFICATE_EXPIRY: Kind::Gauge, "adapter.grpc.certificate.expiry", "s", [],
         "When the certificate that callers are shown ends, in seconds since 1970.";
     CERTIFICATE_RELOADS: Kind::Counter, "adapter.grpc.certificate.reloads", "{reload}", ["result"],
@@ -251,6 +258,12 @@ impl Metric {
     #[must_use]
     pub fn counter(&self) -> Counter<u64> {
         meter().u64_counter(self.name).with_description(self.description).with_unit(self.unit).build()
+    }
+
+    /// A gauge that is added to and taken from.
+    #[must_use]
+    pub fn up_down_counter(&self) -> UpDownCounter<i64> {
+        meter().i64_up_down_counter(self.name).with_description(self.description).with_unit(self.unit).build()
     }
 
     /// A gauge that is set.

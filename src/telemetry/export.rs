@@ -6,6 +6,7 @@ use opentelemetry::KeyValue;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, TracerProviderBuilder,
@@ -54,6 +55,15 @@ pub(super) fn provider(settings: &Settings, resource: Resource) -> Result<SdkTra
     }
 }
 
+/// Exports log records, if that is wanted and there is an endpoint.
+pub(super) fn log_provider(
+    settings: &Settings,
+    resource: Resource,
+) -> Result<Option<SdkLoggerProvider>, Error> {
+    let endpoint = settings.otlp_endpoint.as_ref().filter(|_| settings.otlp_logs);
+    endpoint.map(|endpoint| super::log::otlp::provider(endpoint, resource)).transpose()
+}
+
 fn exporting(
     builder: TracerProviderBuilder,
     exporter: SpanExporter,
@@ -74,16 +84,26 @@ fn exporting(
 }
 
 /// Keeps the export going. [`Guard::shutdown`] ends it.
-#[derive(Debug)]
-#[must_use = "spans and metrics are lost unless they are flushed at the end"]
+#[must_use = "spans, metrics and log records are lost unless they are flushed at the end"]
 pub struct Guard {
     spans: SdkTracerProvider,
     metrics: SdkMeterProvider,
+    logs: Option<SdkLoggerProvider>,
+    last_words: Box<dyn FnOnce() + Send + Sync>,
 }
 
 impl Guard {
-    pub(super) const fn new(spans: SdkTracerProvider, metrics: SdkMeterProvider) -> Self {
-        Self { spans, metrics }
+    pub(super) fn new(spans: SdkTracerProvider, metrics: SdkMeterProvider) -> Self {
+        Self { spans, metrics, logs: None, last_words: Box::new(|| {}) }
+    }
+
+    /// Keeps the export of log records going, too. `last_words` is called before it ends.
+    pub(super) fn with_logs(
+        self,
+        logs: Option<SdkLoggerProvider>,
+        last_words: impl FnOnce() + Send + Sync + 'static,
+    ) -> Self {
+        Self { logs, last_words: Box::new(last_words), ..self }
     }
 
     /// Exports what is waiting and ends, within `timeout` whatever hangs. To be called on the runtime that [`init`]
@@ -91,11 +111,15 @@ impl Guard {
     ///
     /// [`init`]: super::init
     pub async fn shutdown(self, timeout: Duration) -> bool {
-        let Self { spans, metrics } = self;
+        let Self { spans, metrics, logs, last_words } = self;
+        last_words();
         let spans = flushed("span-flush", timeout, move || spans.shutdown_with_timeout(timeout));
         let metrics = flushed("metric-flush", timeout, move || metrics.shutdown_with_timeout(timeout));
-        let (spans, metrics) = tokio::join!(spans, metrics);
-        spans && metrics
+        let logs = flushed("log-flush", timeout, move || {
+            logs.map_or(Ok(()), |logs| logs.shutdown_with_timeout(timeout))
+        });
+        let (spans, metrics, logs) = tokio::join!(spans, metrics, logs);
+        spans && metrics && logs
     }
 }
 

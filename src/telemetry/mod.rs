@@ -8,7 +8,7 @@
 //! - [`sampling`](self): which traces are exported
 //! - [`keep`]: those that are exported since they failed or were slow
 //! - [`metrics`]: metrics to a scraper and a collector
-//! - [`log`]: log records to standard error, each with the ids of its span
+//! - [`log`]: log records to standard error and a collector, each with the ids of its span and its command
 //! - [`process`](self): what the process takes of the machine
 //! - [`step`]: the parts that a command's time is made of
 //! - [`record`]: what a log record is; `records`: those of this folder
@@ -27,11 +27,13 @@ pub(crate) mod records;
 mod sampling;
 pub mod step;
 
+use opentelemetry::logs::LoggerProvider as _;
 use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::{EnvFilter, FilterExt as _, Targets};
+use tracing::{Metadata, Subscriber};
+use tracing_subscriber::filter::{EnvFilter, FilterExt as _, Targets, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -50,8 +52,12 @@ pub struct Settings {
     pub log_format: Format,
     /// What is logged, in the syntax of [`EnvFilter`].
     pub log_filter: String,
+    /// How many warnings or errors of one place in the source are logged in ten seconds; 0 is no limit.
+    pub log_repeats_max: u64,
     /// The collector's address. Without one nothing is exported, yet contexts are passed on and records carry ids.
     pub otlp_endpoint: Option<Url>,
+    /// Whether log records go there too.
+    pub otlp_logs: bool,
     /// `service.name` of the spans.
     pub service_name: String,
     /// `service.instance.id` of the spans.
@@ -94,11 +100,14 @@ const CARRIERS: [&str; 8] =
 pub fn init(settings: &Settings) -> Result<Guard, Error> {
     let resource = export::resource(settings);
     let spans = export::provider(settings, resource.clone())?;
-    let metrics = metrics::provider(settings, resource)?;
-    subscriber(settings, &spans, std::io::stderr)?.try_init()?;
+    let metrics = metrics::provider(settings, resource.clone())?;
+    let logs = export::log_provider(settings, resource)?;
+    let (subscriber, last_words) = subscriber(settings, &spans, logs.as_ref(), std::io::stderr)?;
+    subscriber.try_init()?;
     step::install(spans.tracer(env!("CARGO_PKG_NAME")));
     metrics::install(metrics.clone(), settings);
-    Ok(Guard::new(spans, metrics))
+    log::count();
+    Ok(Guard::new(spans, metrics).with_logs(logs, last_words))
 }
 
 /// This crate, which alone vouches for what it logs below `info`.
@@ -135,11 +144,22 @@ pub(crate) fn ask_every_subscriber() {
     std::sync::LazyLock::force(&SECOND);
 }
 
+/// The level down to which our own spans are always made.
+const OWN_SPANS_LEVEL: LevelFilter = LevelFilter::INFO;
+
+/// Our own spans, whatever is logged: a record is told by them of which command it is. All of them are exported, so none is
+/// made for this alone.
+fn is_own_span(metadata: &Metadata<'_>) -> bool {
+    metadata.is_span() && metadata.target().starts_with(OURS) && *metadata.level() <= OWN_SPANS_LEVEL
+}
+
+/// Makes the subscriber, and what has the last word of the log.
 fn subscriber<W>(
     settings: &Settings,
     provider: &SdkTracerProvider,
+    logs: Option<&SdkLoggerProvider>,
     writer: W,
-) -> Result<impl Subscriber + Send + Sync + use<W>, Error>
+) -> Result<(impl Subscriber + Send + Sync + use<W>, impl FnOnce() + Send + Sync + use<W>), Error>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -152,9 +172,13 @@ where
         .with_threads(false)
         .with_tracked_inactivity(false)
         .with_target(false);
-    let filter = parse_filter(&settings.log_filter)?.and(cap());
-    let log = log::LogLayer::new(settings.log_format, writer).with_filter(filter);
-    Ok(tracing_subscriber::registry().with(spans.with_filter(exported)).with(log))
+    let own_spans = filter_fn(is_own_span).with_max_level_hint(OWN_SPANS_LEVEL);
+    let filter = parse_filter(&settings.log_filter)?.and(cap()).or(own_spans);
+    let logger = logs.map(|logs| logs.logger(env!("CARGO_PKG_NAME")));
+    let log = log::LogLayer::new(settings.log_format, settings.log_repeats_max, logger, writer);
+    let last_words = log.last_words();
+    let registry = tracing_subscriber::registry().with(spans.with_filter(exported));
+    Ok((registry.with(log.with_filter(filter)), last_words))
 }
 
 #[cfg(test)]

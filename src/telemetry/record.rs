@@ -138,7 +138,16 @@ pub fn page(folders: &[Folder]) -> String {
          Every record of the adapter's own, by the folder of the source that writes it. The target of a record is\n\
          `guest_connection_adapter::<folder>`, which `telemetry.log_filter` can name. Messages never change with what\n\
          they tell of; that is in the fields. What `WARN` and `ERROR` ask for is said with them; `INFO` and `DEBUG` ask for\n\
-         nothing.\n",
+         nothing.\n\n\
+         Every line has `timestamp`, `level`, `target`, `message` and `fields`, within a span `trace_id` and `span_id`, and\n\
+         within the work on a command `command_id`; in text these are ` command=` and ` trace=` at the end. Libraries log too,\n\
+         in the same form and never below `info`.\n\n\
+         Of the warnings and errors of one place in the source at most `telemetry.log_repeats_max` are written in ten\n\
+         seconds, and of what the export says of itself one a minute. How many were left out is the field `suppressed`: of the\n\
+         next record of that place or, if none comes in time, of a record `records were left out` with their message in the\n\
+         field `record`, before whichever record is written next and at the latest when the adapter stops. So what is\n\
+         written and what is said to be left out are what happened. `adapter.log.records` counts the one by level, and\n\
+         `adapter.log.suppressed` the other.\n",
     );
     for folder in folders {
         let _ = write!(text, "\n## `{}`\n\n", folder.name);

@@ -2,6 +2,10 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use opentelemetry::InstrumentationScope;
+use opentelemetry::logs::{AnyValue, Severity};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::logs::{LogProcessor, SdkLogRecord};
 use serde_json::Value;
 
 use super::*;
@@ -37,7 +41,9 @@ fn settings(log_format: Format) -> Settings {
     Settings {
         log_format,
         log_filter: "info".to_owned(),
+        log_repeats_max: 20,
         otlp_endpoint: None,
+        otlp_logs: false,
         service_name: "guest-connection-adapter".to_owned(),
         service_instance: "test".to_owned(),
         sample_ratio: 1.0,
@@ -46,15 +52,42 @@ fn settings(log_format: Format) -> Settings {
     }
 }
 
+/// Keeps the records that an exporter would get.
+#[derive(Debug, Clone, Default)]
+struct Exported(Arc<Mutex<Vec<SdkLogRecord>>>);
+
+impl LogProcessor for Exported {
+    fn emit(&self, record: &mut SdkLogRecord, _: &InstrumentationScope) {
+        self.0.lock().unwrap().push(record.clone());
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+}
+
 /// Runs `work` with everything logged into lines.
 fn logged(settings: &Settings, work: impl FnOnce()) -> Lines {
+    logged_to_the_end(settings, None, work).0
+}
+
+/// The same, and what has the last word.
+fn logged_to_the_end(
+    settings: &Settings,
+    logs: Option<&SdkLoggerProvider>,
+    work: impl FnOnce(),
+) -> (Lines, Box<dyn FnOnce()>) {
     let lines = Lines::default();
     let writer = lines.clone();
     ask_every_subscriber();
     let provider = export::provider(settings, export::resource(settings)).unwrap();
-    let subscriber = subscriber(settings, &provider, move || writer.clone()).unwrap();
+    let (subscriber, last_words) = subscriber(settings, &provider, logs, move || writer.clone()).unwrap();
     tracing::subscriber::with_default(subscriber, work);
-    lines
+    (lines, Box::new(last_words))
 }
 
 fn context(traceparent: &str) -> TraceContext {
@@ -157,12 +190,167 @@ fn malformed_contexts_are_none() {
 
 #[test]
 fn what_the_export_says_is_logged_once_in_a_while() {
-    let lines = logged(&settings(Format::Json), || {
+    let mut settings = settings(Format::Json);
+    settings.log_repeats_max = 0;
+    let (lines, last_words) = logged_to_the_end(&settings, None, || {
         for _ in 0..100 {
             tracing::error!(target: "opentelemetry_sdk", name = "BatchSpanProcessor.ExportError", "no collector");
+            tracing::warn!(target: "opentelemetry-otlp", "it is slow");
         }
     });
     assert_eq!(lines.json().len(), 1);
+    last_words();
+    assert_eq!(lines.json()[1]["fields"]["suppressed"], 199);
+}
+
+#[test]
+fn a_record_tells_its_command_whatever_is_logged() {
+    let mut settings = settings(Format::Json);
+    settings.log_filter = "warn".to_owned();
+    let lines = logged(&settings, || {
+        tracing::warn!("outside");
+        let door = tracing::info_span!("door", command.id = tracing::field::Empty);
+        door.in_scope(|| tracing::warn!("not known yet"));
+        door.record("command.id", "c1");
+        door.in_scope(|| {
+            tracing::warn!("known");
+            tracing::info_span!(parent: None, "command", command.id = %"c2").in_scope(|| {
+                tracing::info_span!("attempt").in_scope(|| tracing::warn!("in the midst"));
+                tracing::warn!(command.id = "c3", "of another");
+            });
+        });
+        door.record("command.id", "c4");
+        door.in_scope(|| tracing::warn!("anew"));
+    });
+    let told: Vec<_> = lines
+        .json()
+        .iter()
+        .map(|record| (record["message"].clone(), record.get("command_id").cloned().unwrap_or_default()))
+        .collect();
+    let wanted = [
+        ("outside", Value::Null),
+        ("not known yet", Value::Null),
+        ("known", "c1".into()),
+        ("in the midst", "c2".into()),
+        ("of another", "c3".into()),
+        ("anew", "c4".into()),
+    ];
+    assert_eq!(told, wanted.map(|(message, command)| (message.into(), command)));
+}
+
+#[test]
+fn no_span_of_a_library_is_made_for_the_log() {
+    ask_every_subscriber();
+    let spans = tracing::subscriber::with_default(tracing_subscriber::registry(), || {
+        [
+            tracing::info_span!("ours"),
+            tracing::debug_span!("ours below"),
+            tracing::info_span!(target: "opentelemetry_sdk", "export"),
+            tracing::debug_span!(target: "h2::client", "connection"),
+            tracing::debug_span!(target: "anything", "work"),
+        ]
+        .map(|span| span.metadata().unwrap())
+    });
+    for filter in ["off", "warn", "info", "trace", "info,h2=trace,anything=trace"] {
+        let mut settings = settings(Format::Json);
+        settings.log_filter = filter.to_owned();
+        let provider = export::provider(&settings, export::resource(&settings)).unwrap();
+        let (subscriber, _) = subscriber(&settings, &provider, None, io::sink).unwrap();
+        let made = spans.map(|span| !subscriber.register_callsite(span).is_never());
+        assert_eq!(made, [true, filter == "trace", false, false, false], "{filter}");
+    }
+}
+
+#[test]
+fn repeats_are_limited_by_place_and_said_at_the_end() {
+    let (lines, last_words) = logged_to_the_end(&settings(Format::Json), None, || {
+        for number in 0..50 {
+            tracing::warn!(number, "one");
+            tracing::error!(target: "lapin::channels", number, "two");
+            tracing::info!(number, "three");
+        }
+        tracing::warn!("another place");
+    });
+    let count = |message: &str| lines.json().iter().filter(|record| record["message"] == message).count();
+    assert_eq!(["one", "two", "three", "another place"].map(count), [20, 20, 50, 1]);
+    assert_eq!(count("records were left out"), 0);
+    last_words();
+    let mut rest: Vec<_> = lines
+        .json()
+        .into_iter()
+        .filter(|record| record["message"] == "records were left out")
+        .map(|record| {
+            (
+                record["fields"]["record"].clone(),
+                record["level"].clone(),
+                record["fields"]["suppressed"].clone(),
+            )
+        })
+        .collect();
+    rest.sort_by_key(|(message, ..)| message.to_string());
+    assert_eq!(rest, [("one".into(), "WARN".into(), 30.into()), ("two".into(), "ERROR".into(), 30.into())]);
+}
+
+#[test]
+fn no_limit_is_none() {
+    let mut settings = settings(Format::Text);
+    settings.log_repeats_max = 0;
+    let lines = logged(&settings, || {
+        for _ in 0..100 {
+            tracing::warn!("again");
+        }
+    });
+    assert_eq!(lines.text().lines().count(), 100);
+}
+
+#[test]
+fn text_ends_with_the_command_and_the_trace() {
+    let lines = logged(&settings(Format::Text), || {
+        let span = tracing::info_span!("command", command.id = "c1");
+        context::adopt(&span, &context(TRACEPARENT));
+        span.in_scope(|| tracing::info!(command.id = "c1", status = 503, "done"));
+    });
+    let text = lines.text();
+    let expected = ": done status=503 command=c1 trace=0af7651916cd43dd8448eb211c80319c";
+    assert!(text.trim_end().ends_with(expected), "{text}");
+}
+
+#[test]
+fn a_collector_gets_the_same_records_but_those_of_its_carriers() {
+    let exported = Exported::default();
+    let provider = SdkLoggerProvider::builder().with_log_processor(exported.clone()).build();
+    let (lines, _) = logged_to_the_end(&settings(Format::Json), Some(&provider), || {
+        let span = tracing::info_span!("command", command.id = "c1");
+        context::adopt(&span, &context(TRACEPARENT));
+        span.in_scope(|| tracing::error!(count = 3, good = true, share = 0.5, text = "a b", "failed"));
+        for carrier in CARRIERS {
+            // The target of a record is fixed where it stands, but for one from the `log` crate.
+            let target = format!("{carrier}::part");
+            tracing::warn!(log.target = target, log.line = 7, "of a carrier");
+        }
+        for _ in 0..30 {
+            tracing::warn!("again");
+        }
+    });
+    assert_eq!(lines.json().len(), 1 + CARRIERS.len() + 20);
+    let exported = exported.0.lock().unwrap().clone();
+    assert_eq!(exported.len(), 1 + 20);
+    let record = &exported[0];
+    assert_eq!(record.severity_text(), Some("ERROR"));
+    assert_eq!(record.severity_number(), Some(Severity::Error));
+    assert_eq!(record.body(), Some(&AnyValue::from("failed")));
+    assert_eq!(record.target().map(|target| &**target), Some(module_path!()));
+    let context = record.trace_context().unwrap();
+    assert_eq!(context.trace_id.to_string(), "0af7651916cd43dd8448eb211c80319c");
+    assert_eq!(context.span_id.to_string(), lines.json()[0]["span_id"].as_str().unwrap());
+    let attribute = |name: &str| {
+        record.attributes_iter().find(|(key, _)| key.as_str() == name).map(|(_, value)| value.clone())
+    };
+    assert_eq!(attribute("command.id"), Some("c1".into()));
+    assert_eq!(attribute("count"), Some(3.into()));
+    assert_eq!(attribute("good"), Some(true.into()));
+    assert_eq!(attribute("share"), Some(0.5.into()));
+    assert_eq!(attribute("text"), Some("a b".into()));
 }
 
 #[tokio::test]
@@ -174,7 +362,7 @@ async fn a_dead_endpoint_holds_nothing_up() {
     ask_every_subscriber();
     let resource = export::resource(&settings);
     let provider = export::provider(&settings, resource.clone()).unwrap();
-    let subscriber = subscriber(&settings, &provider, io::sink).unwrap();
+    let (subscriber, _) = subscriber(&settings, &provider, None, io::sink).unwrap();
     let guard = Guard::new(provider, metrics::provider(&settings, resource).unwrap());
     tracing::subscriber::with_default(subscriber, || {
         for _ in 0..1000 {

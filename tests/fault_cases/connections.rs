@@ -58,7 +58,7 @@ async fn a_silent_broker_is_tried_again_and_nothing_piles_up() {
     let (upstream, broker, names) = (Upstream::start().await, Broker::connect().await, Names::default());
     let proxy = FaultProxy::start(broker.socket());
     proxy.leave_unattended();
-    let lines = "amqp.connect_timeout = \"200ms\"\namqp.reconnect_delay_max = \"100ms\"";
+    let lines = "amqp.connect_timeout = \"200ms\"\namqp.reconnect_delay_max = \"100ms\"\ntelemetry.log_repeats_max = 0";
     let setup = upstream.setup(PROGRAM).broker_at(&proxy.amqp_uri(), &names).config(lines);
     let adapter = setup.start().await;
     let attempts = |lines: &[String]| lines.iter().filter(|line| line.contains("did not answer")).count();

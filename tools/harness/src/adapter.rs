@@ -205,17 +205,11 @@ relay.retry_delay_max = "1s"
         let mut child = self.command().spawn().expect("the adapter starts");
         let log = Lines::follow(child.stderr.take().expect("a pipe"));
         let output = Lines::follow(child.stdout.take().expect("a pipe"));
-        let is_start = |line: &str| record(line).is_some_and(|r| message(&r) == "the adapter is started");
-        let started = log.wait_for(DEADLINE, is_start).await?;
-        let started = record(&started).expect("a log record");
-        let address = |name: &str| {
-            let text = field(&started, name).unwrap_or_else(|| panic!("no {name} in {started}"));
-            text.parse::<SocketAddr>().expect("an address")
-        };
+        let started = log.wait_for(DEADLINE, |line| line.contains("the adapter is started")).await?;
         let directory = self.directory.clone();
         Ok(Adapter {
-            grpc: address("grpc.listen"),
-            admin: address("admin.listen"),
+            grpc: address(&started, "grpc.listen"),
+            admin: address(&started, "admin.listen"),
             child,
             log,
             output,
@@ -455,8 +449,11 @@ pub fn record(line: &str) -> Option<Value> {
     serde_json::from_str(line).ok()
 }
 
-fn message(record: &Value) -> &str {
-    field(record, "message").unwrap_or_default()
+/// The address in the field `name` of a log line, whatever its form.
+fn address(line: &str, name: &str) -> SocketAddr {
+    let rest = line.split(name).nth(1).unwrap_or_else(|| panic!("no {name} in {line}"));
+    let value = rest.trim_start_matches(['"', ':', '=']).split(['"', ' ']).next();
+    value.unwrap_or_default().parse().unwrap_or_else(|_| panic!("no {name} in {line}"))
 }
 
 /// A field of a log record, wherever the format puts it.

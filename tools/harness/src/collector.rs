@@ -1,8 +1,10 @@
-//! An OTLP/gRPC receiver that keeps the spans and metrics it is sent.
+//! An OTLP/gRPC receiver that keeps the spans, metrics and log records it is sent.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
     MetricsService, MetricsServiceServer,
 };
@@ -15,7 +17,8 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
-use opentelemetry_proto::tonic::common::v1::any_value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+pub use opentelemetry_proto::tonic::logs::v1::LogRecord;
 pub use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
 pub use opentelemetry_proto::tonic::trace::v1::Span;
 use tokio::net::TcpListener;
@@ -31,12 +34,15 @@ pub struct Collector {
     address: SocketAddr,
     spans: watch::Receiver<Vec<Span>>,
     metrics: watch::Receiver<Vec<ResourceMetrics>>,
+    logs: watch::Receiver<Vec<LogRecord>>,
     server: JoinHandle<()>,
 }
 
 struct Spans(watch::Sender<Vec<Span>>);
 
 struct Metrics(watch::Sender<Vec<ResourceMetrics>>);
+
+struct Logs(watch::Sender<Vec<LogRecord>>);
 
 #[tonic::async_trait]
 impl TraceService for Spans {
@@ -62,6 +68,19 @@ impl MetricsService for Metrics {
     }
 }
 
+#[tonic::async_trait]
+impl LogsService for Logs {
+    async fn export(
+        &self,
+        request: Request<ExportLogsServiceRequest>,
+    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        let resources = request.into_inner().resource_logs.into_iter();
+        let scopes = resources.flat_map(|resource| resource.scope_logs);
+        self.0.send_modify(|kept| kept.extend(scopes.flat_map(|scope| scope.log_records)));
+        Ok(Response::new(ExportLogsServiceResponse::default()))
+    }
+}
+
 impl Collector {
     /// Listens on a free port.
     pub async fn start() -> Self {
@@ -69,12 +88,14 @@ impl Collector {
         let address = listener.local_addr().expect("an address");
         let (span_sender, spans) = watch::channel(Vec::new());
         let (metric_sender, metrics) = watch::channel(Vec::new());
+        let (log_sender, logs) = watch::channel(Vec::new());
         let serve = Server::builder()
             .add_service(TraceServiceServer::new(Spans(span_sender)))
             .add_service(MetricsServiceServer::new(Metrics(metric_sender)))
+            .add_service(LogsServiceServer::new(Logs(log_sender)))
             .serve_with_incoming(TcpListenerStream::new(listener));
         let server = tokio::spawn(async move { serve.await.expect("the receiver serves") });
-        Self { address, spans, metrics, server }
+        Self { address, spans, metrics, logs, server }
     }
 
     /// The endpoint, for `telemetry.otlp_endpoint`.
@@ -93,6 +114,24 @@ impl Collector {
     #[must_use]
     pub fn metrics(&self) -> Vec<ResourceMetrics> {
         self.metrics.borrow().clone()
+    }
+
+    /// Every log record so far.
+    #[must_use]
+    pub fn logs(&self) -> Vec<LogRecord> {
+        self.logs.borrow().clone()
+    }
+
+    /// Every log record, as soon as they are as wanted.
+    pub async fn wait_for_logs(
+        &self,
+        deadline: Duration,
+        wanted: impl FnMut(&Vec<LogRecord>) -> bool,
+    ) -> Vec<LogRecord> {
+        let mut logs = self.logs.clone();
+        let found = timeout(deadline, logs.wait_for(wanted)).await.map(|logs| logs.is_ok());
+        assert!(found == Ok(true), "the log records did not become as wanted: {:#?}", self.logs());
+        self.logs()
     }
 
     /// Every span, as soon as they are as wanted.
@@ -127,7 +166,26 @@ pub fn hex(id: &[u8]) -> String {
 /// An attribute as text.
 #[must_use]
 pub fn attribute(span: &Span, name: &str) -> Option<String> {
-    let value = span.attributes.iter().find(|attribute| attribute.key == name)?.value.as_ref()?;
+    find(&span.attributes, name)
+}
+
+/// An attribute of a log record as text.
+#[must_use]
+pub fn log_attribute(record: &LogRecord, name: &str) -> Option<String> {
+    find(&record.attributes, name)
+}
+
+/// The body of a log record as text.
+#[must_use]
+pub fn log_body(record: &LogRecord) -> Option<String> {
+    text(record.body.as_ref()?)
+}
+
+fn find(attributes: &[KeyValue], name: &str) -> Option<String> {
+    text(attributes.iter().find(|attribute| attribute.key == name)?.value.as_ref()?)
+}
+
+fn text(value: &AnyValue) -> Option<String> {
     Some(match value.value.as_ref()? {
         any_value::Value::StringValue(text) => text.clone(),
         any_value::Value::IntValue(number) => number.to_string(),
