@@ -13,6 +13,7 @@ pub fn dashboard() -> Dashboard {
         title: "Guest-connection adapter: broker and outbox",
         description: "What waits in queues and in the outbox, what comes in and what goes out.",
         variable: None,
+        text: None,
         rows: vec![
             ("Queues", queues()),
             ("Coming in", incoming()),

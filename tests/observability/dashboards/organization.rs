@@ -1,22 +1,24 @@
-//! One organisation, of those that `telemetry.organizations` lists.
+//! One organisation, of those that `telemetry.organizations` lists. Metrics know it by its name in the configuration, traces by its
+//! id, which is given by hand.
 
 use super::parts::{Dashboard, Panel, Search};
 
-const ITS: Search = Search::tagged("Traces of the organisation", "command.requester=${organization}");
+const ITS: Search = Search::tagged("Traces of the organisation", "command.requester=${requester}");
 const ITS_FAULTY: Search =
-    Search::tagged("Traces of the organisation with errors", "command.requester=${organization} error=true");
+    Search::tagged("Traces of the organisation with errors", "command.requester=${requester} error=true");
 
 pub fn dashboard() -> Dashboard {
     Dashboard {
         file: "organization.json",
         uid: "adapter-organization",
         title: "Guest-connection adapter: one organisation",
-        description: "How one requester organisation fares. Only those that telemetry.organizations lists are told apart.",
+        description: "How one requester organisation fares. Only those that telemetry.organizations lists are told apart. Traces are looked for by its id: put it in above.",
         variable: Some((
             "organization",
             "Organisation",
             "label_values(adapter_organization_commands_total, organization)",
         )),
+        text: Some(("requester", "Id, for traces")),
         rows: vec![
             ("Commands and requests", graphs()),
             (

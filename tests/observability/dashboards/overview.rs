@@ -9,6 +9,7 @@ pub fn dashboard() -> Dashboard {
         title: "Guest-connection adapter: service",
         description: "What the adapter does, by door, whether it is in time, and how full it is.",
         variable: None,
+        text: None,
         rows: vec![
             ("Objective: 99.5 % of commands final within 10 s, over 30 days", objective()),
             ("Rate", rate()),

@@ -275,6 +275,8 @@ pub struct Dashboard {
     pub description: &'static str,
     /// A variable besides the instance: its name, what it is called, and the query for its values.
     pub variable: Option<(&'static str, &'static str, &'static str)>,
+    /// A variable that is put in by hand: its name, and what it is called.
+    pub text: Option<(&'static str, &'static str)>,
     /// The rows.
     pub rows: Vec<(&'static str, Vec<Panel>)>,
 }
@@ -291,7 +293,8 @@ impl Dashboard {
         let instance =
             ("instance", "Instance", "label_values(up{job=~\"guest-connection-adapter.*\"}, instance)");
         let variables = self.variable.map(|variable| variable_of(variable, false));
-        let variables = variables.into_iter().chain([variable_of(instance, true)]);
+        let variables =
+            variables.into_iter().chain(self.text.map(by_hand)).chain([variable_of(instance, true)]);
         json!({
             "uid": self.uid, "title": self.title, "description": self.description,
             "tags": ["guest-connection-adapter"], "schemaVersion": 39, "version": 1, "editable": true,
@@ -341,6 +344,13 @@ fn link(search: Search) -> Value {
     link["type"] = "link".into();
     link["icon"] = "external link".into();
     link
+}
+
+fn by_hand((name, label): (&str, &str)) -> Value {
+    json!({
+        "name": name, "label": label, "type": "textbox", "query": "", "current": {"text": "", "value": ""},
+        "options": [{"selected": true, "text": "", "value": ""}],
+    })
 }
 
 fn variable_of((name, label, query): (&str, &str, &str), several: bool) -> Value {

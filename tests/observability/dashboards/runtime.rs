@@ -9,6 +9,7 @@ pub fn dashboard() -> Dashboard {
         title: "Guest-connection adapter: runtime",
         description: "The instances as processes: parts, memory, processor, threads, log, and what their store costs them.",
         variable: None,
+        text: None,
         rows: vec![
             ("Instances", instances()),
             ("Process", process()),

@@ -12,6 +12,7 @@ pub fn dashboard() -> Dashboard {
         title: "Guest-connection adapter: the API",
         description: "How the API answers, what the adapter has learnt of it, and how the organisations fare.",
         variable: None,
+        text: None,
         rows: vec![
             ("State", state()),
             ("Requests", requests()),
