@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::{dashboards, files};
+use crate::{dashboards, files, runbooks};
 
 /// Where the rules lie.
 const FOLDER: &str = "deploy/observability/rules";
@@ -130,4 +130,29 @@ fn promtool_finds_the_rules_good_and_their_tests_pass() {
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}");
     assert!(said.contains("SUCCESS"), "promtool has looked at nothing: {said}");
+}
+
+#[test]
+fn prometheus_can_read_every_expression_of_dashboards_and_runbooks() {
+    let mut expressions: Vec<_> =
+        runbooks::expressions().into_iter().map(|(_, expression)| expression).collect();
+    expressions
+        .extend(dashboards::read().iter().flat_map(|(_, dashboard)| dashboards::expressions(dashboard)));
+    // Grafana's own function is none of Prometheus'.
+    expressions.retain(|expression| !expression.starts_with("label_values("));
+    assert!(expressions.len() > 100, "they are found: {}", expressions.len());
+    assert_eq!(unreadable(&expressions), None);
+    assert!(unreadable(&["sum by (a) (rate(b[5m])".to_owned()]).is_some(), "it can tell");
+}
+
+/// What promtool has to say against expressions.
+fn unreadable(expressions: &[String]) -> Option<String> {
+    let rule =
+        |expression: &String| json!({"record": "a", "expr": expression.replace("$__rate_interval", "5m")});
+    let rules: Vec<_> = expressions.iter().map(rule).collect();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), json!({"groups": [{"name": "all", "rules": rules}]}).to_string()).unwrap();
+    let output =
+        Command::new("promtool").args(["check", "rules", "--lint=none"]).arg(file.path()).output().unwrap();
+    (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).into_owned())
 }

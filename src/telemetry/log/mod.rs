@@ -62,6 +62,7 @@ pub(super) fn count() {
     });
     // Shown as zero before the first, so that its increase is seen.
     counters.suppressed.add(0, &[]);
+    counters.records.add(0, &[KeyValue::new("level", Level::ERROR.as_str())]);
 }
 
 /// Writes log records.
