@@ -14,6 +14,7 @@ pub mod database;
 pub mod disk;
 pub mod http;
 pub mod issuer;
+pub mod lines;
 pub mod node;
 pub mod organization;
 pub mod proxy;
