@@ -15,6 +15,7 @@ pub mod disk;
 pub mod http;
 pub mod issuer;
 pub mod lines;
+pub mod measure;
 pub mod node;
 pub mod organization;
 pub mod proxy;
