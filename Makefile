@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down test chaos citizen locks scale soak retention fuzz fmt lint-proto lint-deploy lint-alerts sbom deny clean
+.PHONY: help setup build demo up down test chaos citizen locks scale overhead soak retention fuzz fmt lint-proto lint-deploy lint-alerts sbom deny clean
 
 binaries := $(or $(CARGO_TARGET_DIR),target)/debug
 # Most tests wait for something; so more of them than there are cores run at once.
@@ -44,6 +44,9 @@ locks: build ## measure what TLS and bearer tokens cost a call and a connection,
 
 scale: build ## measure one, two and three instances, with SQLite and PostgreSQL, side by side (about 2 min; not part of `make test`)
 	@scripts/broker run -- scripts/database run -- $(binaries)/scale
+
+overhead: build ## measure what telemetry costs: off, 1 %, 100 %, a silent collector, side by side (about 5 min; not part of `make test`)
+	@scripts/broker run -- $(binaries)/overhead
 
 soak: build ## long and large runs, or one PART of them: drain, absence, alarm, deferral, hang (not part of `make test`)
 	@$(binaries)/chaos soak $(if $(PART),--part $(PART)) $(if $(MESSAGES),--messages $(MESSAGES))

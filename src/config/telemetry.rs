@@ -50,6 +50,7 @@ pub struct Telemetry {
     /// Names of organisations (`organizations.<name>`) whose commands are counted apart, 32 at most. Metrics of all others
     /// are not told apart, so that many organisations do not mean many series.
     #[serde(deserialize_with = "super::list::deserialize")]
+    #[schemars(example = ["acme"])]
     pub organizations: Vec<String>,
 }
 
@@ -128,5 +129,33 @@ impl Config {
             keep: Worth { errors: telemetry.keep_errors, slower_than: telemetry.keep_slower_than },
             organizations: listed.collect(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn faults(change: impl FnOnce(&mut Telemetry)) -> String {
+        let (mut config, mut faults) = (Config::default(), Faults::default());
+        change(&mut config.telemetry);
+        check(&config, &mut faults);
+        faults.to_string()
+    }
+
+    #[test]
+    fn each_rule_is_told() {
+        assert_eq!(faults(|_| {}), "");
+        let told = faults(|telemetry| telemetry.otlp_logs = true);
+        assert_eq!(told, "telemetry.otlp_logs: is true without `telemetry.otlp_endpoint`");
+        let told = faults(|telemetry| telemetry.keep_slower_than = Some(Duration::ZERO));
+        assert_eq!(told, "telemetry.keep_slower_than: is 0s, must be longer");
+        let told = faults(|telemetry| telemetry.organizations = vec!["acme".to_owned()]);
+        assert_eq!(told, "telemetry.organizations: names `acme`, which is no organisation here");
+        let told = faults(|telemetry| telemetry.organizations = vec!["acme".to_owned(); 33]);
+        assert!(told.starts_with("telemetry.organizations: has 33 names, must have 32 at most"), "{told}");
+        let told = faults(|telemetry| telemetry.sample_ratio = f64::NAN);
+        assert!(told.contains("telemetry.sample_ratio: is not a number"), "{told}");
     }
 }

@@ -14,6 +14,8 @@ pub mod database;
 pub mod disk;
 pub mod http;
 pub mod issuer;
+pub mod lines;
+pub mod measure;
 pub mod node;
 pub mod organization;
 pub mod proxy;

@@ -14,14 +14,12 @@
 )]
 
 use std::error::Error;
-use std::fs;
 use std::time::{Duration, Instant};
 
 use harness::broker::Inbox;
+use harness::measure::{self, percentile, ticks_of, ticks_of_family};
 use harness::{Adapter, Broker, Database, Names, Setup, Upstream};
-use lapin::BasicProperties;
 use simulator::{Entry, Rule};
-use tokio::task::JoinSet;
 use uuid::Uuid;
 
 /// Messages of a backlog, and connections that they are for.
@@ -75,29 +73,6 @@ impl Ticks {
     }
 }
 
-/// The fields of `/proc/PID/stat` after the name: 1 is the parent, 11 to 14 are the times of the process and of children that
-/// have ended.
-fn stat(pid: &str) -> Option<Vec<u64>> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = text.rsplit_once(") ")?;
-    Some(fields.split(' ').map(|field| field.parse().unwrap_or(0)).collect())
-}
-
-fn ticks_of(pid: &str) -> u64 {
-    stat(pid).map_or(0, |fields| fields[11..15].iter().sum())
-}
-
-/// A process and those that it has started.
-fn ticks_of_family(pid: &str) -> u64 {
-    let parent: u64 = pid.parse().unwrap_or(0);
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let children = entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| {
-        name.bytes().all(|byte| byte.is_ascii_digit())
-            && stat(name).is_some_and(|fields| fields.get(1) == Some(&parent))
-    });
-    ticks_of(pid) + children.map(|child| ticks_of(&child)).sum::<u64>()
-}
-
 fn ticks(adapters: &[Adapter]) -> Outcome<Ticks> {
     Ok(Ticks {
         adapters: adapters.iter().map(|adapter| ticks_of(&adapter.pid().to_string())).sum(),
@@ -124,23 +99,12 @@ const WAYS: [Way; 6] = [
     Way { name: "12 partitions", instances: 3, is_postgres: true, partitions: 12 },
 ];
 
-/// A percentile of sorted times, in microseconds.
-fn percentile(times: &[Duration], percent: usize) -> u128 {
-    times.get((times.len() * percent).div_ceil(100).saturating_sub(1)).map_or(0, Duration::as_micros)
-}
-
 /// Drains a backlog. Yields the rate, and the processor time of each message.
 async fn drain(setup: &Setup, way: &Way, upstream: &Upstream, broker: &Broker, names: &Names) -> Outcome {
     // The queue is there once an instance has been.
     setup.start_ready().await.terminate().await;
     let mut events = broker.subscribe(&names.events).await;
-    let guests: Vec<Uuid> = (0..GUESTS).map(|_| Uuid::new_v4()).collect();
-    let messages = (0..MESSAGES).map(|number| {
-        let guest = guests[number % GUESTS];
-        let body = upstream.message(guest, number % 2 == 0, &format!("key-{number}")).to_string();
-        (guest.to_string(), BasicProperties::default().with_delivery_mode(2), body.into_bytes())
-    });
-    broker.publish_all(names, messages.collect()).await;
+    broker.publish_all(names, measure::backlog(upstream, MESSAGES, GUESTS)).await;
     let before = ticks(&[])?;
     let mut adapters = Vec::new();
     for _ in 0..way.instances {
@@ -148,13 +112,7 @@ async fn drain(setup: &Setup, way: &Way, upstream: &Upstream, broker: &Broker, n
     }
     events.take(MESSAGES).await;
     let spent = ticks(&adapters)?.since(before).each(MESSAGES);
-    let journal = upstream.simulator.journal();
-    let patches = journal.iter().filter(|entry| entry.guest.is_some());
-    let (first, last) = (
-        patches.clone().map(|entry| entry.received_at).min().ok_or("nothing was sent")?,
-        patches.filter_map(|entry| entry.status_at).max().ok_or("nothing was answered")?,
-    );
-    let rate = MESSAGES as f64 / (last - first).as_seconds_f64();
+    let rate = measure::rate(&upstream.simulator.journal()).ok_or("nothing was sent")?;
     let [own, store, broker, rest] = spent;
     let Way { name, instances, .. } = way;
     println!("{name:<13} {instances:>2}  drain   {rate:>8.0}/s {own:>10} {store:>8} {broker:>8} {rest:>8}");
@@ -171,25 +129,7 @@ async fn call(setup: &Setup, way: &Way, upstream: &Upstream) -> Outcome {
         adapters.push(setup.start_ready().await);
     }
     let (before, until) = (ticks(&adapters)?, Instant::now() + CALLING);
-    let mut callers = JoinSet::new();
-    for caller in 0..CALLERS {
-        let mut client = adapters[caller % adapters.len()].client().await;
-        let organization = upstream.organizations[0].clone();
-        callers.spawn(async move {
-            let mut times = Vec::new();
-            while Instant::now() < until {
-                let (guest, began) = (Uuid::new_v4(), Instant::now());
-                client.archive_guest_connection(organization.archive(guest, &guest.to_string())).await?;
-                times.push(began.elapsed());
-            }
-            Ok::<_, tonic::Status>(times)
-        });
-    }
-    let mut times = Vec::new();
-    while let Some(ended) = callers.join_next().await {
-        times.extend(ended??);
-    }
-    times.sort();
+    let times = measure::call(&adapters, &upstream.organizations[0], CALLERS, until).await?;
     let rate = times.len() as f64 / CALLING.as_secs_f64();
     let [own, store, broker, rest] = ticks(&adapters)?.since(before).each(times.len());
     let Way { name, instances, .. } = way;
