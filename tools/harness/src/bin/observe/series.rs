@@ -1,0 +1,132 @@
+//! Prometheus, asked by its own API: the targets, the rules, and what the adapter's series say.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::backends::{Places, ask};
+use crate::{Outcome, by};
+
+/// How long until two scrapes and an evaluation have been, and some more.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Whether a query may be left out because the adapter does not export its metric.
+const METRICS_MAY_BE_MISSING: bool = true;
+
+/// What is asked: what it tells, the metric of the adapter that it needs, the query, and what the answer must exceed.
+const QUERIES: [(&str, &str, &str, f64); 6] = [
+    ("targets that are up", "", "sum(up)", 0.0),
+    ("instances", "adapter_build_info", "count(adapter_build_info)", 0.0),
+    (
+        "commands per second that succeeded",
+        "adapter_commands_total",
+        "sum(rate(adapter_commands_total{state=\"succeeded\"}[30s]))",
+        0.0,
+    ),
+    (
+        "calls per second",
+        "rpc_server_call_duration_seconds",
+        "sum(rate(rpc_server_call_duration_seconds_count[30s]))",
+        0.0,
+    ),
+    (
+        "95 % of the API's answers came within (s)",
+        "http_client_request_duration_seconds",
+        "histogram_quantile(0.95, sum by (le) (rate(http_client_request_duration_seconds_bucket[30s])))",
+        0.0,
+    ),
+    (
+        "the books balance (1 is yes)",
+        "adapter_books_balance",
+        "max(abs(adapter_books_balance)) == bool 0",
+        0.0,
+    ),
+];
+
+/// Every target is up, soon, and there are as many as there should be.
+pub async fn targets_are_up(places: &Places, count: usize) -> Outcome {
+    by(PATIENCE, async || targets_now(places, count).await).await?;
+    println!("  {count} targets, all up");
+    Ok(())
+}
+
+/// Every target is up now.
+pub async fn targets_now(places: &Places, count: usize) -> Outcome {
+    let answer = ask(&format!("{}/api/v1/targets", places.prometheus), &[("state", "active")]).await?;
+    let targets = answer["data"]["activeTargets"].as_array().ok_or("no list of targets")?;
+    let down = targets.iter().filter(|target| target["health"] != "up");
+    let down: Vec<_> =
+        down.map(|target| format!("{} ({})", target["scrapeUrl"], target["lastError"])).collect();
+    if !down.is_empty() {
+        return Err(format!("down: {}", down.join(", ")).into());
+    }
+    if targets.len() != count {
+        return Err(format!("{} targets in the place of {count}", targets.len()).into());
+    }
+    Ok(())
+}
+
+/// Every query of the table is answered as it should be. `scrape` is what the adapter itself shows.
+pub async fn queries_are_answered(places: &Places, scrape: &str) -> Outcome {
+    for (what, metric, query, least) in QUERIES {
+        if METRICS_MAY_BE_MISSING && !scrape.contains(metric) {
+            println!("  {what:<42} not exported: {metric}");
+            continue;
+        }
+        let value = by(PATIENCE, async || {
+            let value = value_of(places, query).await?;
+            if value > least { Ok(value) } else { Err(format!("{what}: {value}, of {query}").into()) }
+        });
+        println!("  {what:<42} {:.3}", value.await?);
+    }
+    Ok(())
+}
+
+async fn value_of(places: &Places, query: &str) -> Outcome<f64> {
+    let answer = ask(&format!("{}/api/v1/query", places.prometheus), &[("query", query)]).await?;
+    let value = answer["data"]["result"][0]["value"][1].as_str();
+    Ok(value.ok_or_else(|| format!("no answer to {query}"))?.parse()?)
+}
+
+/// Every rule that is shipped was loaded and evaluated without a fault. Alerts that fire are told.
+pub async fn rules_are_loaded(places: &Places, folder: &Path) -> Outcome {
+    let count = rules_in(folder)?;
+    let rules = by(PATIENCE, async || {
+        let answer = ask(&format!("{}/api/v1/rules", places.prometheus), &[]).await?;
+        let groups = answer["data"]["groups"].as_array().ok_or("no list of rules")?;
+        let rules = groups.iter().filter_map(|group| group["rules"].as_array()).flatten().cloned();
+        let rules: Vec<Value> = rules.collect();
+        if rules.len() != count {
+            return Err(format!("{} rules in the place of {count}", rules.len()).into());
+        }
+        let faults = rules.iter().filter(|rule| rule["health"] != "ok");
+        let faults: Vec<_> = faults
+            .map(|rule| format!("{}: {} {}", rule["name"], rule["health"], rule["lastError"]))
+            .collect();
+        if faults.is_empty() { Ok(rules) } else { Err(faults.join(", ").into()) }
+    });
+    let rules = rules.await?;
+    let firing = rules.iter().filter(|rule| rule["state"] == "firing");
+    let firing: Vec<_> = firing.filter_map(|rule| rule["name"].as_str()).collect();
+    let told = if firing.is_empty() { "none".to_owned() } else { firing.join(", ") };
+    println!("  {count} rules, all evaluated; alerts that fire: {told}");
+    Ok(())
+}
+
+/// Rules in the shipped files.
+fn rules_in(folder: &Path) -> Outcome<usize> {
+    let mut count = 0;
+    for file in
+        fs::read_dir(folder)?.flatten().filter(|file| file.path().extension().is_some_and(|it| it == "yaml"))
+    {
+        let text = fs::read_to_string(file.path())?;
+        let starts = |line: &&str| {
+            let line = line.trim_start().trim_start_matches("- ");
+            line.starts_with("alert:") || line.starts_with("record:")
+        };
+        count += text.lines().filter(starts).count();
+    }
+    Ok(count)
+}
