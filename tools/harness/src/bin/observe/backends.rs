@@ -59,8 +59,11 @@ impl Backend {
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
 
-    /// Ends it, by its process id.
+    /// Ends it, by its process id. It is a fault if it has ended before.
     pub async fn end(mut self) -> Outcome {
+        if let Some(status) = self.child.try_wait()? {
+            return Err(format!("{} ended before its time, with {status}", self.name).into());
+        }
         if let Some(pid) = self.child.id() {
             Command::new("kill").arg("-TERM").arg(pid.to_string()).stderr(Stdio::null()).status().await?;
         }

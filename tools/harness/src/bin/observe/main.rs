@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use backends::{Backends, Means};
+use backends::{Backends, Means, Places};
 use traffic::{Callers, Teller};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -77,7 +77,7 @@ async fn run(is_once: bool) -> Outcome {
         println!("\nIt goes on until Ctrl-C.");
         signals.next().await;
     }
-    stage.end().await?;
+    stage.end(is_once).await?;
     println!("Everything that was started is stopped.");
     Ok(())
 }
@@ -135,19 +135,7 @@ async fn show(is_once: bool) -> Outcome<Stage> {
         stage.lose_collector().await?;
     } else {
         title("3. Look for yourself");
-        println!("  traces       {}/api/traces?service={}&limit=5", places.jaeger, traffic::SERVICE);
-        println!(
-            "  one trace    {}/api/traces/TRACE (no user interface: Jaeger's Go module has none)",
-            places.jaeger
-        );
-        println!("  queries      {}/graph", places.prometheus);
-        println!("  targets      {}/targets", places.prometheus);
-        println!("  alerts       {}/alerts", places.prometheus);
-        println!(
-            "  the adapter  http://{}/metrics and /readyz; gRPC on {}",
-            stage.adapter.admin, stage.adapter.grpc
-        );
-        println!("  logs         {}", stage.folder.display());
+        stage.print_places().await;
     }
     Ok(stage)
 }
@@ -191,6 +179,23 @@ impl Stage {
         Ok(Self { background, callers, adapter, upstream, backends, folder })
     }
 
+    async fn print_places(&self) {
+        let Places { jaeger, prometheus, .. } = &self.backends.places;
+        // Debian's has the old pages only, and they are elsewhere.
+        let old = format!("{prometheus}/classic");
+        let pages = if backends::get(&format!("{old}/graph")).await.is_ok() { &old } else { prometheus };
+        println!("  traces       {jaeger}/api/traces?service={}&limit=5", traffic::SERVICE);
+        println!("  one of them  {jaeger}/api/traces/TRACE (Jaeger's Go module comes without pages)");
+        for page in ["graph", "targets", "rules", "alerts"] {
+            println!("  {page:<12} {pages}/{page}");
+        }
+        println!(
+            "  adapter      http://{}/metrics, /readyz; gRPC on {}",
+            self.adapter.admin, self.adapter.grpc
+        );
+        println!("  logs         {}", self.folder.display());
+    }
+
     async fn call(&mut self) -> Outcome {
         println!("A call:");
         let traced = self.callers.call(&self.upstream, "called").await?;
@@ -229,25 +234,21 @@ impl Stage {
             Ok(Ok(())) => return Err("a trace came without a collector".into()),
             Ok(Err(_)) | Err(_) => println!("  Its trace is not in Jaeger."),
         }
-        by(PATIENCE, async || match series::targets_now(places, TARGETS).await {
-            Ok(()) => Err("Prometheus takes a collector that is stopped for one that is up".into()),
-            Err(fault) => {
-                println!("  Prometheus: {fault}");
-                Ok(())
-            }
-        })
-        .await
+        series::one_target_is_down(places).await
     }
 
-    /// Ends everything, the adapter first.
-    async fn end(self) -> Outcome {
+    /// Ends everything, the adapter first. At Ctrl-C all may have been told to already: then nothing is made of how they end.
+    async fn end(self, must_end_well: bool) -> Outcome {
         self.background.abort();
         let (status, log) = self.adapter.terminate().await;
         self.upstream.simulator.shutdown().await;
-        self.backends.end().await?;
-        if !status.success() {
-            return Err(format!("the adapter ended with {status}:\n{}", log.join("\n")).into());
+        let ended = self.backends.end().await;
+        match must_end_well {
+            true if !status.success() => {
+                Err(format!("the adapter ended with {status}:\n{}", log.join("\n")).into())
+            }
+            true => ended,
+            false => Ok(()),
         }
-        Ok(())
     }
 }

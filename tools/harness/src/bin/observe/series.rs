@@ -47,25 +47,41 @@ const QUERIES: [(&str, &str, &str, f64); 6] = [
 
 /// Every target is up, soon, and there are as many as there should be.
 pub async fn targets_are_up(places: &Places, count: usize) -> Outcome {
-    by(PATIENCE, async || targets_now(places, count).await).await?;
+    by(PATIENCE, async || {
+        let targets = targets(places).await?;
+        let down = down(&targets);
+        if !down.is_empty() {
+            return Err(format!("down: {}", down.join(", ")).into());
+        }
+        if targets.len() != count {
+            return Err(format!("{} targets in the place of {count}", targets.len()).into());
+        }
+        Ok(())
+    })
+    .await?;
     println!("  {count} targets, all up");
     Ok(())
 }
 
-/// Every target is up now.
-pub async fn targets_now(places: &Places, count: usize) -> Outcome {
-    let answer = ask(&format!("{}/api/v1/targets", places.prometheus), &[("state", "active")]).await?;
-    let targets = answer["data"]["activeTargets"].as_array().ok_or("no list of targets")?;
-    let down = targets.iter().filter(|target| target["health"] != "up");
-    let down: Vec<_> =
-        down.map(|target| format!("{} ({})", target["scrapeUrl"], target["lastError"])).collect();
-    if !down.is_empty() {
-        return Err(format!("down: {}", down.join(", ")).into());
-    }
-    if targets.len() != count {
-        return Err(format!("{} targets in the place of {count}", targets.len()).into());
-    }
+/// One target is down, soon, and no other.
+pub async fn one_target_is_down(places: &Places) -> Outcome {
+    let fault = by(PATIENCE, async || match &down(&targets(places).await?)[..] {
+        [fault] => Ok(fault.clone()),
+        faults => Err(format!("{} targets are down in the place of one", faults.len()).into()),
+    });
+    println!("  Prometheus: {} is down", fault.await?);
     Ok(())
+}
+
+async fn targets(places: &Places) -> Outcome<Vec<Value>> {
+    let answer = ask(&format!("{}/api/v1/targets", places.prometheus), &[("state", "active")]).await?;
+    Ok(answer["data"]["activeTargets"].as_array().ok_or("no list of targets")?.clone())
+}
+
+/// Those that are not up, with what is wrong.
+fn down(targets: &[Value]) -> Vec<String> {
+    let down = targets.iter().filter(|target| target["health"] != "up");
+    down.map(|target| format!("{} ({})", target["scrapeUrl"], target["lastError"])).collect()
 }
 
 /// Every query of the table is answered as it should be. `scrape` is what the adapter itself shows.
