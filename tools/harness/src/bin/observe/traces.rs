@@ -27,31 +27,49 @@ const COMMAND: &str = "command";
 const PATCH: &str = "PATCH /v1-beta/guest-connections/{guest_org_id}";
 const SEND: &str = "send guest-connections.events";
 const PROCESS: &str = "process guest-connections.commands";
+const ACK: &str = "ack guest-connections.commands";
 
 /// A call, from its caller to the consumer of its event. Spans that are not listed may be there as well.
 pub const CALL: &[Hop] = &[
     hop("archive a guest", SpanKind::Internal, None, 1),
+    hop("accept", SpanKind::Internal, Some(ARCHIVE), 1),
     hop(COMMAND, SpanKind::Internal, Some(ARCHIVE), 1),
     hop(PATCH, SpanKind::Client, Some(COMMAND), 1),
+    hop("finish", SpanKind::Internal, Some(COMMAND), 1),
+    hop("relay", SpanKind::Internal, Some(ARCHIVE), 1),
     hop(SEND, SpanKind::Producer, Some(ARCHIVE), 1),
+    hop("confirm", SpanKind::Internal, Some(SEND), 1),
     hop(EVENTS_QUEUE, SpanKind::Consumer, Some(SEND), 1),
 ];
 
 /// A message whose first attempt failed.
 pub const RETRIED: &[Hop] = &[
     hop(PROCESS, SpanKind::Consumer, None, 1),
+    hop("accept", SpanKind::Internal, Some(PROCESS), 1),
     hop(COMMAND, SpanKind::Internal, Some(PROCESS), 1),
     hop(PATCH, SpanKind::Client, Some(COMMAND), 2),
+    hop("retry_wait", SpanKind::Internal, Some(COMMAND), 1),
+    hop("finish", SpanKind::Internal, Some(COMMAND), 1),
+    hop("relay", SpanKind::Internal, Some(PROCESS), 1),
     hop(SEND, SpanKind::Producer, Some(PROCESS), 1),
+    hop("confirm", SpanKind::Internal, Some(SEND), 1),
+    hop(ACK, SpanKind::Client, Some(PROCESS), 1),
     hop(EVENTS_QUEUE, SpanKind::Consumer, Some(SEND), 1),
 ];
 
 /// A message whose first attempt failed and whose second was told to come later: it was deferred, and taken up again.
 pub const DEFERRED: &[Hop] = &[
     hop(PROCESS, SpanKind::Consumer, None, 1),
+    hop("accept", SpanKind::Internal, Some(PROCESS), 1),
     hop(COMMAND, SpanKind::Internal, Some(PROCESS), 2),
     hop(PATCH, SpanKind::Client, Some(COMMAND), 3),
+    hop("retry_wait", SpanKind::Internal, Some(COMMAND), 1),
+    hop("recovery_wait", SpanKind::Internal, Some(PROCESS), 1),
+    hop("finish", SpanKind::Internal, Some(COMMAND), 2),
+    hop("relay", SpanKind::Internal, Some(PROCESS), 1),
     hop(SEND, SpanKind::Producer, Some(PROCESS), 1),
+    hop("confirm", SpanKind::Internal, Some(SEND), 1),
+    hop(ACK, SpanKind::Client, Some(PROCESS), 1),
     hop(EVENTS_QUEUE, SpanKind::Consumer, Some(SEND), 1),
 ];
 
