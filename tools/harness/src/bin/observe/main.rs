@@ -166,7 +166,7 @@ impl Stage {
             .setup(program)
             .broker(&broker, &Names::usual())
             .config(LINES)
-            .config(&format!("telemetry.otlp_endpoint = \"{}\"", places.otlp))
+            .config(&format!("telemetry.otlp_endpoint = \"{}\"\ntelemetry.otlp_logs = true", places.otlp))
             .env("GCA_ADMIN__TOKEN", &token);
         let adapter = setup.start_ready().await;
         backends.scrape(&adapter.admin.to_string());

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 const EVALUATION_MAX: Duration = Duration::from_secs(15);
 
 /// What is asked: what it tells, the query, and what the answer must exceed.
-const QUERIES: [(&str, &str, f64); 12] = [
+const QUERIES: [(&str, &str, f64); 13] = [
     ("instances", "count(adapter_build_info)", 0.0),
     ("calls per second", "sum(rate(rpc_server_call_duration_seconds_count[30s]))", 0.0),
     ("messages per second", "sum(rate(messaging_process_duration_seconds_count[30s]))", 0.0),
@@ -40,7 +40,8 @@ const QUERIES: [(&str, &str, f64); 12] = [
     ("deferrals", "sum(adapter_commands_total{state=\"deferred\"})", 0.0),
     ("the books balance (1 is yes)", "max(abs(adapter_books_balance)) == bool 0", 0.0),
     ("spans that the collector sent to Jaeger", "sum(otelcol_exporter_sent_spans_total)", 0.0),
-    ("the collector lost none (1 is yes)", "sum(otelcol_exporter_send_failed_spans_total) == bool 0", 0.0),
+    ("log records that it took", "sum(otelcol_exporter_sent_log_records_total)", 0.0),
+    ("the collector lost no span (1 is yes)", "sum(otelcol_exporter_send_failed_spans_total) == bool 0", 0.0),
 ];
 
 /// Every target is up, soon, and there are as many as there should be.
