@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down test chaos citizen locks scale overhead soak retention observe fuzz fmt lint-proto lint-deploy sbom deny clean
+.PHONY: help setup build demo up down test chaos citizen locks scale overhead soak retention observe fuzz fmt lint-proto lint-deploy lint-alerts sbom deny clean
 
 binaries := $(or $(CARGO_TARGET_DIR),target)/debug
 # Most tests wait for something; so more of them than there are cores run at once.
@@ -12,7 +12,7 @@ test_threads := 4
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
-setup: ## install what is missing: C compiler, rustfmt, clippy, RabbitMQ, PostgreSQL
+setup: ## install what is missing: C compiler, rustfmt, clippy, RabbitMQ, PostgreSQL, promtool
 	@scripts/setup
 
 build: setup ## build all programs
@@ -69,6 +69,9 @@ lint-proto: ## check the gRPC contract with buf (needs Node.js; not part of `mak
 
 lint-deploy: ## check the Kubernetes manifests against schemas (needs Python, Node.js, and kubectl, kustomize or Go; not part of `make test`)
 	@scripts/lint-deploy
+
+lint-alerts: ## check and test the rules of deploy/observability with promtool (also part of `make test`)
+	@scripts/lint-alerts
 
 sbom: ## write a bill of materials in CycloneDX form to target/sbom (installs cargo-cyclonedx if missing; not part of `make test`)
 	@scripts/sbom

@@ -56,10 +56,13 @@ static COUNTERS: OnceLock<Counters> = OnceLock::new();
 /// Begins to count records. To be called once there is a provider of metrics, and not from within a record: the provider
 /// may have something to say itself.
 pub(super) fn count() {
-    COUNTERS.get_or_init(|| Counters {
+    let counters = COUNTERS.get_or_init(|| Counters {
         records: catalogue::LOG_RECORDS.counter(),
         suppressed: catalogue::LOG_SUPPRESSED.counter(),
     });
+    // Shown as zero before the first, so that its increase is seen.
+    counters.suppressed.add(0, &[]);
+    counters.records.add(0, &[KeyValue::new("level", Level::ERROR.as_str())]);
 }
 
 /// Writes log records.
