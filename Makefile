@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down test chaos citizen locks scale overhead soak retention fuzz fmt lint-proto lint-deploy lint-alerts sbom deny clean
+.PHONY: help setup build demo up down test chaos citizen locks scale overhead soak retention observe fuzz fmt lint-proto lint-deploy lint-alerts sbom deny clean
 
 binaries := $(or $(CARGO_TARGET_DIR),target)/debug
 # Most tests wait for something; so more of them than there are cores run at once.
@@ -53,6 +53,9 @@ soak: build ## long and large runs, or one PART of them: drain, absence, alarm, 
 
 retention: build ## measure claims among ten thousand and ten million kept commands in PostgreSQL, or two SIZES (needs 12 GB of disk; about 10 min; not part of `make test`)
 	@DATABASE_BUFFERS=1GB scripts/database run -- $(binaries)/retention $(SIZES)
+
+observe: build ## show traces in Jaeger and metrics in Prometheus, with demo traffic, until Ctrl-C, or with ONCE=1 until both are checked (installs Prometheus, builds Jaeger with Go; not part of `make test`)
+	@scripts/observe $(if $(ONCE),once)
 
 fuzz: ## feed every fuzz target, or one TARGET, for SECONDS (60) each (installs nightly Rust and cargo-fuzz; not part of `make test`)
 	@scripts/fuzz $(or $(SECONDS),60)

@@ -292,6 +292,7 @@ fn links_lead_somewhere() {
         "CONTRIBUTING.md",
         "CHANGELOG.md",
         "deploy/README.md",
+        "deploy/observability/README.md",
         "tools/chaos/README.md",
         "tools/simulator/README.md",
     ] {

@@ -10,7 +10,7 @@ use crate::manifests::{documents, folder, items, string, text};
 use crate::mounted::{check, is_good};
 
 /// The instances of the adapter.
-fn adapters(compose: &Value) -> Vec<&Value> {
+pub fn adapters(compose: &Value) -> Vec<&Value> {
     let services = compose["services"].as_object().unwrap();
     let adapters: Vec<_> = services
         .iter()
@@ -22,7 +22,7 @@ fn adapters(compose: &Value) -> Vec<&Value> {
 }
 
 /// A service's variables, with something in the place of what `.env` holds.
-fn environment(service: &Value) -> Vec<(String, String)> {
+pub fn environment(service: &Value) -> Vec<(String, String)> {
     let variables = service["environment"].as_object().unwrap();
     variables.iter().map(|(name, _)| (name.clone(), format!("value-of-{name}"))).collect()
 }

@@ -7,6 +7,7 @@ mod compose;
 mod kubernetes;
 mod manifests;
 mod mounted;
+mod observability;
 mod started;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_guest-connection-adapter");

@@ -10,6 +10,7 @@
 
 mod hostile;
 mod lasting;
+mod private;
 mod sampling;
 mod shape;
 mod support;

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use uuid::Uuid;
 
-use crate::collector::{Span, hex};
+use crate::collector::{Span, bytes, hex};
 
 /// A span that is under way, of a sampled trace.
 pub struct CallerSpan {
@@ -23,6 +23,13 @@ impl CallerSpan {
     #[must_use]
     pub fn below(parent: &Self, name: &str, kind: SpanKind) -> Self {
         Self::begin(name, kind, parent.span.trace_id.clone(), parent.span.span_id.clone())
+    }
+
+    /// Begins a consumer's span below the one that `traceparent` names, or none if it is malformed.
+    #[must_use]
+    pub fn within(traceparent: &str, name: &str) -> Option<Self> {
+        let [_, trace, parent, _] = traceparent.split('-').collect::<Vec<_>>()[..] else { return None };
+        Some(Self::begin(name, SpanKind::Consumer, bytes(trace)?, bytes(parent)?))
     }
 
     fn begin(name: &str, kind: SpanKind, trace_id: Vec<u8>, parent_span_id: Vec<u8>) -> Self {

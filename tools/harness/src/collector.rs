@@ -163,6 +163,13 @@ pub fn hex(id: &[u8]) -> String {
     })
 }
 
+/// The id that hexadecimal digits stand for, or nothing if they are none.
+#[must_use]
+pub fn bytes(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.as_bytes().chunks(2);
+    pairs.map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
 /// An attribute as text.
 #[must_use]
 pub fn attribute(span: &Span, name: &str) -> Option<String> {

@@ -51,7 +51,8 @@ pub fn backlog(upstream: &Upstream, count: usize, guests: usize) -> Vec<(String,
     let guests: Vec<Uuid> = (0..guests).map(|_| Uuid::new_v4()).collect();
     let message = |number: usize| {
         let guest = guests[number % guests.len()];
-        let body = upstream.message(guest, number.is_multiple_of(2), &format!("{guest}-{number}")).to_string();
+        let body =
+            upstream.message(guest, number.is_multiple_of(2), &format!("{guest}-{number}")).to_string();
         (guest.to_string(), BasicProperties::default().with_delivery_mode(2), body.into_bytes())
     };
     (0..count).map(message).collect()
