@@ -14,9 +14,6 @@ fn document(name: &str) -> Value {
     documents(name).remove(0)
 }
 
-/// Folders whose content has tests of its own.
-const FOLDERS: [&str; 2] = ["observability/rules", "observability/grafana/dashboards"];
-
 /// The services of both files.
 fn services() -> Vec<(String, Value)> {
     let files = ["compose.yaml", "observability/compose.yaml"];
@@ -135,7 +132,7 @@ fn what_is_mounted_is_there_and_ports_are_on_loopback_and_images_pinned() {
         }
         for volume in items(&service["volumes"]) {
             let source = string(volume).split(':').next().unwrap();
-            if let Some(path) = source.strip_prefix("./").filter(|path| !FOLDERS.contains(path)) {
+            if let Some(path) = source.strip_prefix("./") {
                 assert!(folder().join(path).exists(), "{name}: {path}");
             }
         }
