@@ -3,9 +3,10 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down test chaos citizen locks scale overhead soak retention observe fuzz fmt lint-proto lint-deploy lint-alerts sbom deny clean
+.PHONY: help setup build demo up down test chaos citizen locks scale overhead bench bench-quick soak retention observe fuzz fmt lint-proto lint-deploy lint-alerts sbom deny clean
 
 binaries := $(or $(CARGO_TARGET_DIR),target)/debug
+releases := $(or $(CARGO_TARGET_DIR),target)/release
 # Most tests wait for something; so more of them than there are cores run at once.
 test_threads := 4
 
@@ -47,6 +48,16 @@ scale: build ## measure one, two and three instances, with SQLite and PostgreSQL
 
 overhead: build ## measure what telemetry costs: off, 1 %, 100 %, a silent collector, side by side (about 5 min; not part of `make test`)
 	@scripts/broker run -- $(binaries)/overhead
+
+bench: setup ## measure the adapter beside what it is measured against, in a release build; ARGS go to it (about 15 min; not part of `make test`)
+	cargo build --release --locked -p guest-connection-adapter -p bench
+	@tools/bench/python/setup
+	@scripts/broker run -- scripts/database run -- $(releases)/bench run $(ARGS)
+
+bench-quick: setup ## the main figures and ratios of `make bench` in less than two minutes, once it is built
+	cargo build --release --locked -p guest-connection-adapter -p bench
+	@tools/bench/python/setup
+	@scripts/broker run -- $(releases)/bench run --quick $(ARGS)
 
 soak: build ## long and large runs, or one PART of them: drain, absence, alarm, deferral, hang (not part of `make test`)
 	@$(binaries)/chaos soak $(if $(PART),--part $(PART)) $(if $(MESSAGES),--messages $(MESSAGES))

@@ -329,6 +329,12 @@ impl Adapter {
         GuestConnectionServiceClient::new(endpoint.connect().await.expect("the gRPC door answers"))
     }
 
+    /// Where the gRPC door is, as clients want it.
+    #[must_use]
+    pub fn grpc_address(&self) -> String {
+        format!("http://{}", self.grpc)
+    }
+
     /// The process id.
     #[must_use]
     pub fn pid(&self) -> u32 {

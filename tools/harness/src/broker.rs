@@ -81,6 +81,12 @@ impl Broker {
         }
     }
 
+    /// The URI with credentials.
+    #[must_use]
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn socket(&self) -> SocketAddr {

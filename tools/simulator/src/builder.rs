@@ -28,11 +28,16 @@ impl Rule {
 pub struct RuleBuilder {
     matching: Match,
     times: Option<u64>,
+    one_in: Option<u64>,
 }
 
 impl RuleBuilder {
     fn new(endpoint: Endpoint) -> Self {
-        Self { matching: Match { endpoint, guest: None, requester: None, archived: None }, times: None }
+        Self {
+            matching: Match { endpoint, guest: None, requester: None, archived: None },
+            times: None,
+            one_in: None,
+        }
     }
 
     /// Only for this guest.
@@ -59,10 +64,16 @@ impl RuleBuilder {
         self
     }
 
+    /// Only for one in so many of the requests that it would meet.
+    pub fn one_in(mut self, one_in: u64) -> Self {
+        self.one_in = Some(one_in);
+        self
+    }
+
     /// Completes the rule with any action.
     #[must_use]
     pub fn action(self, action: Action) -> Rule {
-        Rule { matching: self.matching, times: self.times, action }
+        Rule { matching: self.matching, times: self.times, one_in: self.one_in, action }
     }
 
     /// Waits before the effect, then goes on.

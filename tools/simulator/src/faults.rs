@@ -21,6 +21,9 @@ pub struct Rule {
     /// How many requests it meets; none means for ever.
     #[serde(default)]
     pub times: Option<u64>,
+    /// Of those that it could meet it meets one in so many; none means each.
+    #[serde(default)]
+    pub one_in: Option<u64>,
     /// What happens to them.
     pub action: Action,
 }
@@ -190,6 +193,9 @@ impl Rule {
             }
             Endpoint::Token | Endpoint::Patch => {}
         }
+        if self.one_in == Some(0) {
+            return fail("one_in is 0, must be 1 or more".to_owned());
+        }
         match &self.action {
             Action::Status { status, headers, .. } => {
                 if !(200..600).contains(status) {
@@ -222,4 +228,7 @@ pub struct ScriptedRule {
     pub rule: Rule,
     /// How many requests it met.
     pub used: u64,
+    /// How many it could have met, where it meets one in so many.
+    #[serde(default)]
+    pub seen: u64,
 }

@@ -36,7 +36,7 @@ pub(crate) struct Script {
 impl Script {
     pub(crate) fn push(&mut self, rule: Rule) -> RuleId {
         self.last_id += 1;
-        self.rules.push(ScriptedRule { id: self.last_id, rule, used: 0 });
+        self.rules.push(ScriptedRule { id: self.last_id, rule, used: 0, seen: 0 });
         self.last_id
     }
 
@@ -59,7 +59,7 @@ impl Script {
     pub(crate) fn take(&mut self, subject: &Subject) -> Plan {
         let mut plan = Plan::default();
         for scripted in &mut self.rules {
-            if !scripted.meets(subject) {
+            if !scripted.meets(subject) || !scripted.falls_due() {
                 continue;
             }
             scripted.used += 1;
@@ -81,6 +81,12 @@ impl Script {
 }
 
 impl ScriptedRule {
+    /// Counts a request that agrees, and tells whether it is one of those that are met.
+    fn falls_due(&mut self) -> bool {
+        self.seen += 1;
+        self.rule.one_in.is_none_or(|one_in| self.seen.is_multiple_of(one_in))
+    }
+
     fn meets(&self, subject: &Subject) -> bool {
         fn agrees<T: PartialEq + Copy>(wanted: Option<T>, given: Option<T>) -> bool {
             wanted.is_none() || wanted == given

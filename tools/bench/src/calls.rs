@@ -1,0 +1,107 @@
+//! Calls: so many at once, or so many in a second.
+
+use std::time::{Duration, Instant};
+
+use guest_connection_adapter::proto::guest_connection_service_client::GuestConnectionServiceClient;
+use harness::Organization;
+use hdrhistogram::Histogram;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+use tonic::transport::Channel;
+use uuid::Uuid;
+
+use crate::Outcome;
+
+type Client = GuestConnectionServiceClient<Channel>;
+
+/// Connections that calls are spread over.
+const CONNECTIONS: usize = 4;
+
+/// The time of calls, in microseconds: up to a minute, to three digits.
+pub fn times() -> Outcome<Histogram<u64>> {
+    Ok(Histogram::new_with_bounds(1, 60_000_000, 3)?)
+}
+
+/// Clients on connections of their own.
+pub async fn clients(address: &str) -> Outcome<Vec<Client>> {
+    let mut clients = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let channel = Channel::from_shared(address.to_owned())?.tcp_nodelay(true).connect().await?;
+        clients.push(Client::new(channel));
+    }
+    Ok(clients)
+}
+
+async fn call(client: &mut Client, organization: &Organization, guest: Uuid) -> Outcome {
+    client.archive_guest_connection(organization.archive(guest, &guest.to_string())).await?;
+    Ok(())
+}
+
+/// Keeps `count` calls under way for `length`; each is for a connection of its own, or all of a caller's are the same one
+/// (`repeats`). Yields how many there were, and their times.
+pub async fn at_once(
+    clients: &[Client],
+    organization: &Organization,
+    count: usize,
+    repeats: bool,
+    length: Duration,
+) -> Outcome<Histogram<u64>> {
+    let mut tasks = JoinSet::new();
+    let until = Instant::now() + length;
+    for caller in 0..count {
+        let (mut client, organization) = (clients[caller % clients.len()].clone(), organization.clone());
+        tasks.spawn(async move {
+            let (mut times, mut guest) = (self::times()?, Uuid::new_v4());
+            while Instant::now() < until {
+                if !repeats {
+                    guest = Uuid::new_v4();
+                }
+                let began = Instant::now();
+                call(&mut client, &organization, guest).await?;
+                times.saturating_record(began.elapsed().as_micros() as u64);
+            }
+            Outcome::Ok(times)
+        });
+    }
+    let mut all = times()?;
+    while let Some(ended) = tasks.join_next().await {
+        all.add(ended??)?;
+    }
+    Ok(all)
+}
+
+/// Calls `rate` times in a second for `length`, whether or not those before are answered. A call's time counts from when it
+/// was due, so that one that holds up others tells in all of them.
+pub async fn at_rate(
+    clients: &[Client],
+    organization: &Organization,
+    rate: u32,
+    length: Duration,
+) -> Outcome<Histogram<u64>> {
+    let step = Duration::from_millis(1).max(Duration::from_secs(1) / rate);
+    let mut ticks = interval(step);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let began = Instant::now();
+    let count = (f64::from(rate) * length.as_secs_f64()) as u32;
+    let (mut tasks, mut all, mut sent) = (JoinSet::new(), times()?, 0);
+    while sent < count {
+        ticks.tick().await;
+        while sent < count && Duration::from_secs(1) * sent / rate <= began.elapsed() {
+            let due = began + Duration::from_secs(1) * sent / rate;
+            let mut client = clients[sent as usize % clients.len()].clone();
+            let organization = organization.clone();
+            tasks.spawn(async move {
+                call(&mut client, &organization, Uuid::new_v4()).await?;
+                Outcome::Ok(due.elapsed())
+            });
+            sent += 1;
+        }
+        while let Some(ended) = tasks.try_join_next() {
+            all.saturating_record(ended??.as_micros() as u64);
+        }
+    }
+    while let Some(ended) = tasks.join_next().await {
+        all.saturating_record(ended??.as_micros() as u64);
+    }
+    Ok(all)
+}
