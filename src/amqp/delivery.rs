@@ -101,7 +101,7 @@ impl Desk {
         source: &Source,
     ) -> Result<BoxFuture<'static, Ending>, Refusal> {
         let hold_until = Instant::now() + self.settings.delivery_hold;
-        let processing = Processing::begin(&self.settings.names.commands_queue);
+        let processing = Processing::begin(&self.settings);
         let read = catch_unwind(AssertUnwindSafe(|| self.read(&delivery))).unwrap_or_else(|_| {
             self.counts.panics.fetch_add(1, Ordering::Relaxed);
             Err(Refusal::new(Reason::Internal, "the message could not be read, by a fault of the adapter"))
@@ -115,7 +115,7 @@ impl Desk {
         if let (Some(_), Ok((command, ..))) = (source.number, &read) {
             self.check_route(&delivery, command);
         }
-        let work =
+        let mut work =
             Work { desk: Arc::clone(self), delivery, span: span.clone(), trace, hold_until, processing };
         let (command, decoded, sender) = match read {
             Ok(read) => read,
@@ -137,7 +137,10 @@ impl Desk {
         let submit = || self.archiver.submit(submission).map(futures::FutureExt::boxed);
         let answer = match span.in_scope(|| catch_unwind(AssertUnwindSafe(submit))) {
             Ok(Ok(answer)) => Some(answer),
-            Ok(Err(refusal)) if refused(refusal.reason) == Settlement::Suspend => return Err(refusal),
+            Ok(Err(refusal)) if refused(refusal.reason) == Settlement::Suspend => {
+                work.processing.fail(&span, refusal.reason.as_str());
+                return Err(refusal);
+            }
             Ok(Err(refusal)) => Some(ready(Err(refusal)).boxed()),
             Err(_) => None,
         };
@@ -183,7 +186,7 @@ fn tell_repeat(answer: &Result<Answer, Refusal>) {
 impl Work {
     /// Waits for the answer and settles accordingly. `answer` is absent if submitting panicked.
     async fn finish(
-        self,
+        mut self,
         command: Command,
         answer: Option<BoxFuture<'static, Result<Answer, Refusal>>>,
     ) -> Ending {
@@ -196,7 +199,10 @@ impl Work {
                     self.ack().await
                 }
                 (Settlement::DeadLetter, Err(refusal)) => self.refuse(refusal).await,
-                (Settlement::Suspend, Err(refusal)) => Ending::Suspend(refusal),
+                (Settlement::Suspend, Err(refusal)) => {
+                    self.processing.fail(&self.span, refusal.reason.as_str());
+                    Ending::Suspend(refusal)
+                }
                 (Settlement::Verify | Settlement::DeadLetter | Settlement::Suspend, _) => {
                     self.verify(&command).await
                 }
@@ -299,7 +305,7 @@ impl Work {
         let mut step = spans::ack(settings, &self.delivery);
         let acked = self.delivery.acker.ack(BasicAckOptions::default()).await.unwrap_or(false);
         let lost = (!acked).then_some("channel_closed");
-        spans::operated(spans::ACK, &settings.names.commands_queue, began.elapsed(), lost);
+        spans::operated(settings, spans::ACK, &settings.names.commands_queue, began.elapsed(), lost);
         if let Some(lost) = lost {
             step.fail(lost);
             instruments().acks_lost.add(1, &[]);

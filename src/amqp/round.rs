@@ -4,6 +4,7 @@
 //! whichever confirm completes next. So all returns of a round are gathered first and known by their message id.
 
 use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -41,6 +42,8 @@ struct Sending<'a> {
     confirm: std::pin::Pin<Box<Confirm<'a>>>,
     span: Span,
     began: std::time::Instant,
+    /// How long its own answer took.
+    took: Arc<OnceLock<Duration>>,
 }
 
 /// Publishes `publishings` on `channel` and waits for the confirms, for `patience`.
@@ -80,7 +83,7 @@ pub async fn run(
         };
         answers.push(answer);
     }
-    let mut round = decide(publishings, answers, &returned, &sendings);
+    let mut round = decide(publishings, answers, &returned, &sendings, settings);
     if let Some(reason) = spoilt {
         records::ChannelSpoilt { reason: &reason, count: publishings.len() }.log();
         match &mut round.publications[..] {
@@ -120,6 +123,8 @@ fn send<'a>(channel: &'a Channel, settings: &Settings, publishing: &'a Publishin
         ShortString::try_new(publishing.exchange.as_str()),
         ShortString::try_new(publishing.routing_key.as_str()),
     );
+    let took: Arc<OnceLock<Duration>> = Arc::default();
+    let answered = Arc::clone(&took);
     let confirm: BoxFuture<'a, _> = Box::pin(
         async move {
             let (Ok(exchange), Ok(routing_key)) = names else {
@@ -128,11 +133,15 @@ fn send<'a>(channel: &'a Channel, settings: &Settings, publishing: &'a Publishin
             let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
             // lapin writes and hears while others are polled, so that only both together can be told from here.
             let _step = Step::begin(Name::Confirm);
-            channel.basic_publish(exchange, routing_key, options, &publishing.body, properties).await?.await
+            let publish = channel.basic_publish(exchange, routing_key, options, &publishing.body, properties);
+            let confirmed = publish.await?.await;
+            // It is set once.
+            let _ = answered.set(began.elapsed());
+            confirmed
         }
         .instrument(span.clone()),
     );
-    Sending { confirm: Box::pin(maybe_done(confirm)), span, began }
+    Sending { confirm: Box::pin(maybe_done(confirm)), span, began, took }
 }
 
 fn decide(
@@ -140,6 +149,7 @@ fn decide(
     answers: Vec<Result<(), Silence>>,
     returned: &HashSet<String>,
     sendings: &[Sending<'_>],
+    settings: &Settings,
 ) -> Round {
     // The broker goes on refusing on a channel what it has refused once for want of room, also when there is room again.
     let is_clean = answers.iter().all(Result::is_ok);
@@ -166,7 +176,13 @@ fn decide(
                 spans::fail(&sending.span, error_type);
             }
             let exchange = spans::destination(publishing);
-            spans::operated(spans::SEND, exchange, sending.began.elapsed(), error_type);
+            spans::operated(
+                settings,
+                spans::SEND,
+                exchange,
+                sending.took.get().copied().unwrap_or_else(|| sending.began.elapsed()),
+                error_type,
+            );
             publication
         });
     Round { publications: publications.collect(), is_clean, is_silent, is_spoilt: false }

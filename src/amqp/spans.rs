@@ -1,5 +1,6 @@
 //! Spans and metrics by OpenTelemetry's conventions for messaging and RabbitMQ. Names hold no ids.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lapin::message::Delivery;
@@ -42,6 +43,7 @@ pub fn process(
         messaging.destination.name = queue,
         messaging.destination.partition.id = partition.map(|number| number.to_string()),
         messaging.rabbitmq.destination.routing_key = delivery.routing_key.as_str(),
+        messaging.rabbitmq.message.delivery_tag = delivery.delivery_tag,
         messaging.message.id = properties::some(delivery.properties.message_id()),
         messaging.message.conversation_id = properties::some(delivery.properties.correlation_id()),
         messaging.message.body.size = delivery.data.len(),
@@ -51,7 +53,7 @@ pub fn process(
         "error.type" = Empty,
         "command.id" = Empty,
     );
-    instruments().consumed_messages.add(1, &operation("consume", queue));
+    instruments().consumed_messages.add(1, &operation(settings, "consume", queue));
     context::go_on(&span, sender, settings.across_queue);
     span
 }
@@ -98,11 +100,13 @@ pub fn fail(span: &Span, error_type: &str) {
 }
 
 /// What every metric of messaging says.
-fn operation(name: &'static str, destination: &str) -> [KeyValue; 3] {
-    [
+fn operation(settings: &Settings, name: &'static str, destination: &str) -> Vec<KeyValue> {
+    vec![
         KeyValue::new("messaging.system", SYSTEM),
         KeyValue::new("messaging.operation.name", name),
         KeyValue::new("messaging.destination.name", destination.to_owned()),
+        KeyValue::new("server.address", settings.address.host.clone()),
+        KeyValue::new("server.port", i64::from(settings.address.port)),
     ]
 }
 
@@ -110,15 +114,15 @@ fn operation(name: &'static str, destination: &str) -> [KeyValue; 3] {
 #[derive(Debug)]
 pub struct Processing {
     began: Instant,
-    queue: String,
+    settings: Arc<Settings>,
     error_type: Option<&'static str>,
 }
 
 impl Processing {
     /// Begins with the delivery.
     #[must_use]
-    pub fn begin(queue: &str) -> Self {
-        Self { began: Instant::now(), queue: queue.to_owned(), error_type: None }
+    pub fn begin(settings: &Arc<Settings>) -> Self {
+        Self { began: Instant::now(), settings: Arc::clone(settings), error_type: None }
     }
 
     /// Notes that it failed, and why in a word; in `span` as well.
@@ -130,7 +134,7 @@ impl Processing {
 
 impl Drop for Processing {
     fn drop(&mut self) {
-        let mut attributes = Vec::from(operation("process", &self.queue));
+        let mut attributes = operation(&self.settings, "process", &self.settings.names.commands_queue);
         attributes.extend(self.error_type.map(|error_type| KeyValue::new("error.type", error_type)));
         instruments().process_duration.record(self.began.elapsed().as_secs_f64(), &attributes);
     }
@@ -138,12 +142,13 @@ impl Drop for Processing {
 
 /// Counts one operation of a client that took `length`: `send` or `ack`.
 pub fn operated(
+    settings: &Settings,
     (name, kind): (&'static str, &'static str),
     destination: &str,
     length: Duration,
     error_type: Option<&'static str>,
 ) {
-    let mut attributes = Vec::from(operation(name, destination));
+    let mut attributes = operation(settings, name, destination);
     attributes.extend(error_type.map(|error_type| KeyValue::new("error.type", error_type)));
     if name == SEND.0 {
         instruments().sent_messages.add(1, &attributes);
@@ -163,7 +168,7 @@ pub fn ack(settings: &Settings, delivery: &Delivery) -> Step {
     let mut step = Step::begin(Name::Settle);
     step.describe(|| {
         let queue = &settings.names.commands_queue;
-        let mut attributes = Vec::from(operation(ACK.0, queue));
+        let mut attributes = operation(settings, ACK.0, queue);
         attributes.push(KeyValue::new("messaging.operation.type", ACK.1));
         let id = properties::some(delivery.properties.message_id());
         attributes.extend(id.map(|id| KeyValue::new("messaging.message.id", id.to_owned())));
@@ -172,8 +177,8 @@ pub fn ack(settings: &Settings, delivery: &Delivery) -> Step {
             .extend(conversation.map(|id| KeyValue::new("messaging.message.conversation_id", id.to_owned())));
         let key = delivery.routing_key.to_string();
         attributes.push(KeyValue::new("messaging.rabbitmq.destination.routing_key", key));
-        attributes.push(KeyValue::new("server.address", settings.address.host.clone()));
-        attributes.push(KeyValue::new("server.port", i64::from(settings.address.port)));
+        let tag = i64::try_from(delivery.delivery_tag).unwrap_or(i64::MAX);
+        attributes.push(KeyValue::new("messaging.rabbitmq.message.delivery_tag", tag));
         Description { name: format!("{} {queue}", ACK.0), kind: SpanKind::Client, attributes }
     });
     step

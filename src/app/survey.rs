@@ -17,6 +17,7 @@ use crate::service::archiver::Archiver;
 use crate::service::gate::Census;
 use crate::service::ports::{Books, Oldest, Store};
 use crate::service::readiness::{Condition, Readiness};
+use crate::service::tally;
 use crate::telemetry::catalogue as metric;
 
 /// How often it is asked since when what is not done waits.
@@ -63,12 +64,14 @@ impl Survey {
     }
 
     async fn look_for_oldest(&self, store: &Arc<dyn Store>) {
+        let seat = store.tenure().seat();
         loop {
             // What fails here fails for others, too, who tell of it.
             if let Ok(oldest) = store.oldest().await {
                 self.lock().oldest = Some((oldest, Instant::now()));
             }
-            sleep(INTERVAL).await;
+            let instances = seat.borrow().count.max(1);
+            sleep(INTERVAL * instances).await;
         }
     }
 
@@ -122,7 +125,10 @@ impl Survey {
         observe(metric::SUSPECT, |books| alone(books.suspect as f64));
         let survey = self.clone();
         metric::BOOKS_AGE.observe(move |seen| {
-            if let Some((_, at)) = &survey.lock().books {
+            let counted = survey.lock();
+            let books = counted.books.as_ref().map(|(_, at)| *at);
+            let oldest = counted.oldest.as_ref().map(|(_, at)| *at);
+            if let Some(at) = books.into_iter().chain(oldest).min() {
                 seen.observe(at.elapsed().as_secs_f64(), &[]);
             }
         });
@@ -136,6 +142,7 @@ pub(super) fn begin(
     store: &Arc<dyn Store>,
     readiness: &Readiness,
 ) -> Survey {
+    tally::show();
     let survey = Survey::default();
     survey.observe();
     observe_parts(archiver, store, readiness);
@@ -175,7 +182,7 @@ fn observe_gate(archiver: &Archiver) {
         metric.observe(move |seen| observe_all(seen, tell(&gate.census())));
     };
     observe(metric::BREAKERS, |census| {
-        by("state", ["closed", "open", "half_open"].into_iter().zip(census.breakers))
+        by("state", ["closed", "open", "half_open", "untried"].into_iter().zip(census.breakers))
     });
     observe(metric::REQUESTERS, |census| {
         by("state", ["served", "paused", "broken"].into_iter().zip(census.requesters))

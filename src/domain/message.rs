@@ -193,6 +193,16 @@ impl Message {
         }
     }
 
+    /// The command that it is about, if it is about one.
+    #[must_use]
+    pub fn command(&self) -> Option<CommandId> {
+        match self {
+            Self::Event(event) => Some(event.command.id),
+            Self::DeadLetter(letter) => Some(letter.command.id),
+            Self::Reply(reply) => reply.command.as_ref().map(|command| command.id),
+        }
+    }
+
     /// The stable name of its kind.
     #[must_use]
     pub const fn kind(&self) -> &'static str {

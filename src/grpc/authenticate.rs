@@ -16,6 +16,9 @@ use crate::service::tally;
 /// Health holds no secrets, and those who ask for it (balancers, orchestrators) often cannot prove anything.
 const OPEN: &str = "/grpc.health.v1.Health/";
 
+/// The method that asks and wishes for nothing.
+const LOOK_UP: &str = "/GetCommand";
+
 /// Puts [`Authenticate`] around the services.
 #[derive(Clone)]
 pub struct AuthenticateLayer {
@@ -67,6 +70,7 @@ where
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
         let callers = self.callers.clone();
+        let is_wish = !request.uri().path().ends_with(LOOK_UP);
         async move {
             let (parts, body) = request.into_parts();
             let identified = callers.identify(&parts.headers, &parts.extensions).await;
@@ -77,7 +81,9 @@ where
                     inner.call(request).await
                 }
                 Err(refusal) => {
-                    tally::refused(Door::Grpc, &refusal);
+                    if is_wish {
+                        tally::refused(Door::Grpc, &refusal);
+                    }
                     Ok(status::of(&refusal, &Subject::default()).into_http())
                 }
             }

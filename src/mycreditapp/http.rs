@@ -1,6 +1,7 @@
 //! What the PATCH and the token request share: one deadline over everything, a cap on the body, a client span.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use opentelemetry::KeyValue;
@@ -67,14 +68,35 @@ pub struct About {
 /// Describes a request by the HTTP conventions. `template` is the path with names in the place of ids.
 pub fn about(method: &'static str, url: &Url, template: Arc<str>, resend_count: u32) -> About {
     let span = span(method, url, &template, resend_count);
-    let port = url.port_or_known_default().map(|port| KeyValue::new("server.port", i64::from(port)));
-    let mut attributes = vec![
-        KeyValue::new("http.request.method", method),
-        KeyValue::new("url.template", template),
-        KeyValue::new("server.address", url.host_str().unwrap_or_default().to_owned()),
-    ];
-    attributes.extend(port);
+    let mut attributes = vec![KeyValue::new("http.request.method", method)];
+    attributes.extend(place(url, template));
     About { span, attributes }
+}
+
+/// Addresses of the API that metrics tell apart, at most: each organisation may have one of its own.
+const PLACES_MAX: usize = 16;
+
+/// What stands for an address that is not told apart any more.
+const OTHER: &str = "_OTHER";
+
+/// Where a request goes, as metrics tell it.
+fn place(url: &Url, template: Arc<str>) -> Vec<KeyValue> {
+    static KNOWN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let port = url.port_or_known_default().unwrap_or_default();
+    let host = url.host_str().unwrap_or_default();
+    let is_known = {
+        let name = format!("{host}:{port}{template}");
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        known.contains(&name) || (known.len() < PLACES_MAX && known.insert(name))
+    };
+    if !is_known {
+        return vec![KeyValue::new("url.template", OTHER), KeyValue::new("server.address", OTHER)];
+    }
+    vec![
+        KeyValue::new("url.template", template),
+        KeyValue::new("server.address", host.to_owned()),
+        KeyValue::new("server.port", i64::from(port)),
+    ]
 }
 
 fn span(method: &'static str, url: &Url, template: &str, resend_count: u32) -> Span {

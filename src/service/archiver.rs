@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::field;
+use tracing::{Instrument as _, field};
 
 use super::board::{Board, Notice};
 use super::entry::{Entry, Place};
@@ -125,7 +125,8 @@ impl Archiver {
         let door = submission.door;
         let entry = self.shared.enter(submission).inspect_err(|refusal| tally::refused(door, refusal))?;
         let shared = self.shared.clone();
-        let admitted = self.shared.tasks.spawn(async move { shared.admit(entry, caller).await });
+        let admitted =
+            self.shared.tasks.spawn(async move { shared.admit(entry, caller).await }.in_current_span());
         let shared = self.shared.clone();
         Ok(async move {
             let admitted = match timeout_at(answer_by, admitted).await {
@@ -139,7 +140,7 @@ impl Archiver {
             };
             let heard = shared.hear(admitted, answer_by).await;
             drop(alive);
-            heard.inspect_err(|refusal| tally::refused(door, refusal))
+            heard.inspect_err(|refusal| tally::told(door, refusal))
         })
     }
 

@@ -75,7 +75,7 @@ impl Shared {
                     break (verdict, attempts);
                 }
                 attempts.token_renewed = true;
-                retry_wait = Some(retried(Duration::ZERO, "token_refused"));
+                retry_wait = Some(Waited { duration: Duration::ZERO, reason: "token_refused" });
                 last = Some(verdict);
                 continue;
             }
@@ -131,7 +131,7 @@ impl Shared {
         let step = Step::begin(Name::RetryWait);
         self.pause(duration).await.ok()?;
         step.end();
-        Some(retried(duration, if hint.is_some() { "retry_after" } else { "backoff" }))
+        Some(Waited { duration, reason: if hint.is_some() { "retry_after" } else { "backoff" } })
     }
 
     /// When the last attempt of a claim is to have begun. What certainly was not applied is not sent past its expiry; it is
@@ -161,6 +161,10 @@ impl Shared {
     ) -> (Reply, Option<Authorization>) {
         attempts.tries += 1;
         let (requester, connection) = (patch.requester, patch.connection);
+        let repeated = match patch.retry_wait {
+            Some(waited) => Some(waited.reason),
+            None => (patch.resend_count > 0).then_some("deferral"),
+        };
         let anew = pass.is_try() || self.gate.asks_anew(requester);
         let authorization = match timeout_at(deadline, self.upstream.authorize(requester, anew)).await {
             Ok(Ok(authorization)) => authorization,
@@ -177,6 +181,9 @@ impl Shared {
             return (Reply::Unreachable(Obstacle::Unsent), None);
         }
         attempts.sent += 1;
+        if let Some(reason) = repeated {
+            instruments().retries.add(1, &[KeyValue::new("reason", reason)]);
+        }
         let reply = request.await;
         step::measure(Name::Attempt, sent_at.elapsed());
         if let Some(heard) = Heard::of(&reply, attempts.token_renewed) {
@@ -195,12 +202,6 @@ impl Attempts {
             }
         }
     }
-}
-
-/// A request is repeated after a wait.
-fn retried(duration: Duration, reason: &'static str) -> Waited {
-    instruments().retries.add(1, &[KeyValue::new("reason", reason)]);
-    Waited { duration, reason }
 }
 
 /// What is known of a command that was not sent.

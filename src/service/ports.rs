@@ -178,9 +178,9 @@ impl Books {
 pub struct Oldest {
     /// Acceptance of the oldest command that nobody has begun.
     pub accepted: Option<Timestamp>,
-    /// The same of the oldest one that is claimed.
+    /// When the oldest claim was given.
     pub in_flight: Option<Timestamp>,
-    /// The same of the oldest one that is deferred.
+    /// Acceptance of the oldest command that is deferred.
     pub deferred: Option<Timestamp>,
     /// The same of the oldest one that is not final and may have been applied.
     pub maybe_applied: Option<Timestamp>,

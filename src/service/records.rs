@@ -1,7 +1,5 @@
 //! The log records of the loop.
 
-use std::time::Duration;
-
 use tokio::task::JoinError;
 use uuid::Uuid;
 
@@ -29,6 +27,14 @@ records! { "service";
         organization: OrganizationId => display "organization",
         cause: &'static str => value "cause",
     }
+    /// The upstream has answered 429 with a `Retry-After`: nothing is sent for this organisation for so many milliseconds. Said
+    /// when it begins, and not again while it lasts.
+    ///
+    /// Nothing, unless it lasts: then ask the API's owner for more, or send less (`requests_per_second`).
+    WARN RequesterPaused "the upstream asks a requester organisation to pause" {
+        organization: OrganizationId => display "organization",
+        pause_ms: u64 => value "pause_ms",
+    }
     /// A request for the organisation has succeeded; its commands go on.
     INFO RequesterServed "a requester organisation is served again" {
         organization: OrganizationId => display "organization",
@@ -39,9 +45,9 @@ records! { "service";
     WARN UpstreamDown "the upstream fails; nothing is sent until it is back" {
         cause: &'static str => value "cause",
     }
-    /// A request has succeeded again after `outage`; commands go on, few at first.
+    /// A request has succeeded again after `outage_s` seconds; commands go on, few at first.
     INFO UpstreamBack "the upstream is back" {
-        outage: Option<Duration> => debug "outage",
+        outage: Option<f64> => value "outage_s",
     }
     /// Other instances' commands are waited for here, and the store could not be read. It is asked again.
     ///
@@ -60,12 +66,14 @@ records! { "service";
     ///
     /// For a reply nothing: nobody waits for it. For events bind a queue to the exchange, if somebody should get them.
     WARN MessageDropped "no queue takes the message; it is given up" {
+        command_id: Option<String> => value "command.id",
         message_id: Uuid => display "message.id",
     }
     /// The broker has refused a reply and would always refuse it.
     ///
     /// Look at `why`: most often the adapter's user may not write to the default exchange.
     WARN ReplyDropped<'a> "the reply is given up" {
+        command_id: Option<String> => value "command.id",
         message_id: Uuid => display "message.id",
         why: &'a str => value "why",
     }
@@ -78,6 +86,7 @@ records! { "service";
     }
     /// One message has to wait, and with it those behind it on its connection.
     DEBUG MessageHeld<'a> "the message is held" {
+        command_id: Option<String> => value "command.id",
         message_id: Uuid => display "message.id",
         why: &'a str => value "why",
     }
@@ -139,10 +148,12 @@ records! { "service";
         command_id: CommandId => display "command.id",
         error: &'a StoreError => display "error",
     }
-    /// A command has come to a state in which it rests: final, or deferred. Its trace tells the rest.
+    /// A command has come to a state in which it rests: final, or deferred. `reason` (docs/errors.md) is why it did not
+    /// succeed; its trace tells the rest.
     INFO Settled "command settled" {
         command_id: CommandId => display "command.id",
         state: &'static str => value "command.state",
+        reason: Option<&'static str> => value "reason",
         attempts: u32 => value "attempts",
         status: Option<u16> => value "upstream.status",
     }

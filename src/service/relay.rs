@@ -19,6 +19,7 @@ use crate::domain::connection::Connection;
 use crate::domain::message::Message;
 use crate::domain::retry::Backoff;
 use crate::domain::trace::TraceContext;
+use crate::telemetry::context;
 use crate::telemetry::instruments::instruments;
 use crate::telemetry::step::{self, Name};
 
@@ -250,12 +251,16 @@ impl Relay {
             match publication {
                 Publication::Confirmed => confirmed.push(Confirmed::of(row)),
                 Publication::Unroutable if self.gives_up(&row.message) => {
-                    records::MessageDropped { message_id: row.message.id() }.log();
-                    confirmed.push(Confirmed::of(row));
+                    told(row, |command_id| {
+                        records::MessageDropped { command_id, message_id: row.message.id() }.log();
+                    });
+                    confirmed.push(Confirmed { is_given_up: true, ..Confirmed::of(row) });
                 }
                 Publication::Refused(why) if matches!(row.message, Message::Reply(_)) => {
-                    records::ReplyDropped { message_id: row.message.id(), why: &why }.log();
-                    confirmed.push(Confirmed::of(row));
+                    told(row, |command_id| {
+                        records::ReplyDropped { command_id, message_id: row.message.id(), why: &why }.log();
+                    });
+                    confirmed.push(Confirmed { is_given_up: true, ..Confirmed::of(row) });
                 }
                 Publication::Unroutable => self.hold(row, "no queue takes it"),
                 Publication::Refused(why) => {
@@ -304,7 +309,9 @@ impl Relay {
 
     /// Keeps a message for later, and what is behind it on its connection.
     fn hold(&mut self, row: &OutboxRow, why: &str) {
-        records::MessageHeld { message_id: row.message.id(), why }.log();
+        told(row, |command_id| {
+            records::MessageHeld { command_id, message_id: row.message.id(), why }.log();
+        });
         self.left_behind = true;
         match row.message.connection() {
             Some(connection) => drop(self.held.insert(connection)),
@@ -355,23 +362,42 @@ struct Confirmed {
     kind: &'static str,
     written: Option<Timestamp>,
     trace: TraceContext,
+    /// The broker has not taken it and will not be asked again.
+    is_given_up: bool,
 }
 
 impl Confirmed {
     fn of(row: &OutboxRow) -> Self {
         let OutboxRow { number, message } = row;
         let trace = message.trace().clone();
-        Self { number: *number, id: message.id(), kind: message.kind(), written: message.written(), trace }
+        let (id, kind, written) = (message.id(), message.kind(), message.written());
+        Self { number: *number, id, kind, written, trace, is_given_up: false }
     }
 
     /// Tells of it that it is done with, and how long that took.
     fn tell(self) {
+        let kind = [KeyValue::new("kind", self.kind)];
+        if self.is_given_up {
+            instruments().given_up.add(1, &kind);
+        }
         let Some(written) = self.written.map(SystemTime::from) else { return };
-        let delay = SystemTime::now().duration_since(written).unwrap_or_default();
-        instruments().outbox_delay.record(delay.as_secs_f64(), &[KeyValue::new("kind", self.kind)]);
-        let attributes = || vec![KeyValue::new("messaging.message.id", self.id.to_string())];
+        if !self.is_given_up {
+            let delay = SystemTime::now().duration_since(written).unwrap_or_default();
+            instruments().outbox_delay.record(delay.as_secs_f64(), &kind);
+        }
+        let attributes = || {
+            let given_up = self.is_given_up.then(|| KeyValue::new("error.type", "given_up"));
+            let id = KeyValue::new("messaging.message.id", self.id.to_string());
+            std::iter::once(id).chain(given_up).collect()
+        };
         step::past(Name::Relay, written, attributes, &self.trace);
     }
+}
+
+/// Tells of a message in the trace of its command.
+fn told(row: &OutboxRow, tell: impl FnOnce(Option<String>)) {
+    let command = row.message.command().map(|id| id.to_string());
+    context::within(row.message.trace(), || tell(command));
 }
 
 /// Waits until the publisher is up again, and a little longer: if it goes down over every message, this must not become

@@ -10,7 +10,42 @@ use crate::telemetry::metrics::listed;
 
 /// A wish was refused, at a door or behind it.
 pub fn refused(door: Door, refusal: &Refusal) {
-    submitted(door, "refused");
+    submitted(door, if door == Door::Amqp && left(refusal) { "left" } else { "refused" });
+    counted(door, refusal.reason);
+}
+
+/// Shows every series as zero, so that the first of a kind is seen as an increase. They are few.
+pub fn show() {
+    for door in [Door::Grpc, Door::Amqp] {
+        let door = KeyValue::new("door", door.as_str());
+        for state in State::ALL.into_iter().filter(|state| *state != State::InFlight) {
+            instruments().commands.add(0, &[door.clone(), KeyValue::new("state", state.as_str())]);
+        }
+        for result in ["accepted", "in_progress", "replayed", "conflict", "refused", "left"] {
+            instruments().submissions.add(0, &[door.clone(), KeyValue::new("result", result)]);
+        }
+        for reason in Reason::ALL {
+            instruments().refusals.add(0, &[door.clone(), KeyValue::new("reason", reason.as_str())]);
+        }
+    }
+    for reason in ["backoff", "retry_after", "token_refused", "deferral"] {
+        instruments().retries.add(0, &[KeyValue::new("reason", reason)]);
+    }
+    for kind in ["event", "reply"] {
+        instruments().given_up.add(0, &[KeyValue::new("kind", kind)]);
+    }
+}
+
+/// A message was left with the broker, since nothing can be taken in for now. It comes again.
+fn left(refusal: &Refusal) -> bool {
+    matches!(
+        refusal.reason,
+        Reason::StoreUnavailable | Reason::Draining | Reason::Overloaded | Reason::UpstreamPaused
+    )
+}
+
+/// A caller was told so of a wish that was taken in.
+pub(super) fn told(door: Door, refusal: &Refusal) {
     counted(door, refusal.reason);
 }
 

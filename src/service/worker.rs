@@ -138,7 +138,7 @@ impl Shared {
         if let Begun::Waiting(record) | Begun::Ended(record) = &begun {
             Span::current().record("command.state", record.state.as_str());
             if record.state.is_final() || !record.waiting {
-                tally::settled(record);
+                note_end(record);
             }
         }
         match begun {
@@ -339,23 +339,7 @@ impl Shared {
     }
 
     fn settled(&self, record: CommandRecord) {
-        tally::settled(&record);
-        let outcome = record.outcome.as_ref();
-        let span = Span::current();
-        span.record("command.state", record.state.as_str());
-        if let Some(due) = record.due_time {
-            span.record("command.due_time", due.to_rfc3339());
-        }
-        if let Some(refusal) = outcome.and_then(|outcome| outcome.refusal.as_ref()) {
-            span.record("error.type", refusal.reason.as_str());
-        }
-        records::Settled {
-            command_id: record.id,
-            state: record.state.as_str(),
-            attempts: record.attempts,
-            status: outcome.and_then(|outcome| outcome.upstream_status),
-        }
-        .log();
+        note_end(&record);
         self.outbox.send_replace(());
         self.recovery.notify_one();
         let id = record.id;
@@ -419,6 +403,33 @@ fn command_span(job: &Job) -> Span {
         telemetry::context::link(&span, &job.trace);
     }
     span
+}
+
+/// Tells of a command that has come to rest: to metrics, its span and the log.
+fn note_end(record: &CommandRecord) {
+    tally::settled(record);
+    let outcome = record.outcome.as_ref();
+    let reason = outcome.and_then(|outcome| outcome.refusal.as_ref()).map(|refusal| refusal.reason);
+    let span = Span::current();
+    span.record("command.state", record.state.as_str());
+    if let Some(due) = record.due_time {
+        span.record("command.due_time", due.to_rfc3339());
+    }
+    if let Some(reason) = reason {
+        span.record("error.type", reason.as_str());
+        // That a newer one came first is no failure.
+        if record.state != State::Superseded {
+            span.record("otel.status_code", "ERROR");
+        }
+    }
+    records::Settled {
+        command_id: record.id,
+        state: record.state.as_str(),
+        reason: reason.map(Reason::as_str),
+        attempts: record.attempts,
+        status: outcome.and_then(|outcome| outcome.upstream_status),
+    }
+    .log();
 }
 
 /// Writes into the span what is known with the claim.

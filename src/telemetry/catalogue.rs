@@ -19,6 +19,8 @@ pub enum Kind {
     Counter,
     /// It is as it is when it is looked at.
     Gauge,
+    /// The same where the values of several instances can be added up.
+    UpDownCounter,
     /// How often which size was seen, in these buckets.
     Histogram(&'static [f64]),
 }
@@ -78,25 +80,25 @@ metrics! {
         ["http.request.method", "http.response.status_code", "url.template", "server.address", "server.port", "error.type"],
         "The time of one request to the upstream, or for a token.";
     MESSAGING_PROCESS_DURATION: Kind::Histogram(CALL_SECONDS), conventions::MESSAGING_PROCESS_DURATION, "s",
-        ["messaging.system", "messaging.operation.name", QUEUE, "error.type"],
+        ["messaging.system", "messaging.operation.name", QUEUE, "server.address", "server.port", "error.type"],
         "The time from the delivery of a message to its settlement.";
     MESSAGING_CLIENT_OPERATION_DURATION: Kind::Histogram(CALL_SECONDS), conventions::MESSAGING_CLIENT_OPERATION_DURATION, "s",
-        ["messaging.system", "messaging.operation.name", "messaging.operation.type", QUEUE, "error.type"],
+        ["messaging.system", "messaging.operation.name", "messaging.operation.type", QUEUE, "server.address", "server.port", "error.type"],
         "The time of one publication until its confirm, or of one acknowledgement.";
     MESSAGING_CLIENT_SENT_MESSAGES: Kind::Counter, conventions::MESSAGING_CLIENT_SENT_MESSAGES, "{message}",
-        ["messaging.system", "messaging.operation.name", QUEUE, "error.type"],
+        ["messaging.system", "messaging.operation.name", QUEUE, "server.address", "server.port", "error.type"],
         "Messages handed to the broker, those that it did not take included.";
     MESSAGING_CLIENT_CONSUMED_MESSAGES: Kind::Counter, conventions::MESSAGING_CLIENT_CONSUMED_MESSAGES, "{message}",
-        ["messaging.system", "messaging.operation.name", QUEUE], "Messages that the broker has delivered.";
+        ["messaging.system", "messaging.operation.name", QUEUE, "server.address", "server.port"], "Messages that the broker has delivered.";
 
     COMMANDS: Kind::Counter, "adapter.commands", "{command}", ["door", "state"],
         "How often a command came to a state at this instance.";
     COMMAND_DURATION: Kind::Histogram(LONG_SECONDS), "adapter.command.duration", "s", ["door", "state"],
         "The time from a command's acceptance to its final state.";
     SUBMISSIONS: Kind::Counter, "adapter.submissions", "{command}", ["door", "result"],
-        "What became of wishes at the doors: accepted, known already, or refused.";
+        "What became of wishes at the doors: accepted, in_progress or replayed (their key is known), conflict, refused, and left (with the broker, since nothing can be taken in for now; it comes again).";
     REFUSALS: Kind::Counter, "adapter.refusals", "{command}", ["door", "reason"],
-        "Why commands were refused, or did not succeed, by the reasons of docs/errors.md.";
+        "What doors answered instead of a success, and why commands ended without one, by the reasons of docs/errors.md.";
     STEP_DURATION: Kind::Histogram(SHORT_SECONDS), "adapter.step.duration", "s", ["step"],
         "Where the time of commands goes: accept, recovery_wait, lane_wait, gate_wait, claim, attempt, retry_wait, finish, relay, confirm, settle.";
     UNDER_WAY: Kind::Gauge, "adapter.commands.under_way", "{command}", ["way"],
@@ -107,21 +109,23 @@ metrics! {
     BOOKS_COMMANDS: Kind::Gauge, "adapter.books.commands", "{command}", ["state"],
         "Commands in the store by state, as last counted.";
     BOOKS_OUTBOX: Kind::Gauge, "adapter.books.outbox", "{message}", ["state"],
-        "Messages of the outbox: ever written, ever confirmed by the broker, and pending, as last counted.";
+        "Messages of the outbox: ever written, ever confirmed by the broker (or given up), and pending, as last counted.";
     BOOKS_BALANCE: Kind::Gauge, "adapter.books.balance", "", ["book"],
         "Zero if nothing is lost: commands registered less those in the eight states; messages written less those confirmed and pending.";
-    BOOKS_AGE: Kind::Gauge, "adapter.books.age", "s", [], "The time since the books were counted.";
+    BOOKS_AGE: Kind::Gauge, "adapter.books.age", "s", [], "The time since the books were counted, or since the ages were looked at if that is longer.";
     OLDEST_AGE: Kind::Gauge, "adapter.oldest.age", "s", ["state"],
-        "How long the oldest has waited: of what is accepted, in_flight, deferred, maybe_applied, unpublished. Zero if there is none.";
+        "The age of the oldest, zero if there is none: since its acceptance of what is accepted, deferred and maybe_applied (and not final), since its claim of what is in_flight, since it was written of what is unpublished. Looked at every few seconds.";
     SUSPECT: Kind::Gauge, "adapter.connections.suspect", "{connection}", [],
         "Connections that may show an older value than the newest applied one, and are to be healed.";
     FINISHES_REFUSED: Kind::Counter, "adapter.finishes.refused", "{command}", [],
         "Ends that were refused since the claim had passed to someone else.";
 
     OUTBOX_HELD: Kind::Gauge, "adapter.outbox.held", "{connection}", ["share"],
-        "Connections, and messages without one, that the broker takes nothing of for now.";
+        "Connections, and messages without one, that the broker takes nothing of while it takes others; as of the last time that it answered.";
     OUTBOX_DELAY: Kind::Histogram(LONG_SECONDS), "adapter.outbox.delay", "s", ["kind"],
         "The time from the writing of a message to its confirmation.";
+    GIVEN_UP: Kind::Counter, "adapter.outbox.given_up", "{message}", ["kind"],
+        "Messages that the broker did not take and that are not tried again: replies whose queue is gone, and events while `events.when_unroutable` is `discard`.";
     QUEUE_MESSAGES: Kind::Gauge, "adapter.amqp.queue.messages", "{message}", [QUEUE],
         "Messages ready in a queue, as the broker tells.";
     QUEUE_CONSUMERS: Kind::Gauge, "adapter.amqp.queue.consumers", "{consumer}", [QUEUE],
@@ -133,10 +137,10 @@ metrics! {
     MISROUTED: Kind::Counter, "adapter.amqp.misrouted", "{message}", [],
         "Messages whose routing key is not their guest: partitions cannot keep their order.";
     DEAD_LETTERS: Kind::Counter, "adapter.amqp.dead_letters", "{message}", [],
-        "Messages refused at the door, with a dead letter.";
+        "Messages refused at the door, with a dead letter. Those of commands that failed later count in adapter.outbox.delay.";
 
     BREAKERS: Kind::Gauge, "adapter.upstream.breakers", "{upstream}", ["state"],
-        "Upstreams (base URLs) by the state of their breaker.";
+        "Upstreams (base URLs) by the state of their breaker: closed, open (nothing is sent), half_open (one request tries), untried (one may try, and no command has come that would).";
     CONCURRENCY_LIMIT: Kind::Gauge, "adapter.upstream.concurrency.limit", "{request}", [],
         "Requests that may be under way to all upstreams.";
     CONCURRENCY_IN_USE: Kind::Gauge, "adapter.upstream.concurrency.in_use", "{request}", [],
@@ -146,7 +150,7 @@ metrics! {
         "Requester organisations by how they are served: served, paused, broken.";
     BUDGET_EXHAUSTED: Kind::Gauge, "adapter.retry.budget.exhausted", "{organization}", [],
         "Requester organisations whose retry budget was empty when a retry was wanted, in the last 10 s.";
-    RETRIES: Kind::Counter, "adapter.retries", "{request}", ["reason"], "Requests that were repeated, and why after that time.";
+    RETRIES: Kind::Counter, "adapter.retries", "{request}", ["reason"], "Requests of a command that has sent one before: after a backoff, the retry_after that was asked for, a token_refused, or a deferral.";
     RETRIES_REFUSED: Kind::Counter, "adapter.retries.refused", "{request}", [],
         "Requests that were not repeated for want of a retry budget.";
     TOKEN_AGE: Kind::Gauge, "adapter.token.age", "s", [], "The age of the oldest access token in use.";
@@ -161,7 +165,7 @@ metrics! {
     STORE_ERRORS: Kind::Counter, "adapter.store.errors", "", ["store"], "Batches of changes that could not be committed.";
     PURGED: Kind::Counter, "adapter.retention.purged", "{command}", [], "Commands forgotten after their retention.";
 
-    CONNECTIONS: Kind::Gauge, "adapter.grpc.connections", "{connection}", [], "Connections of callers that are open.";
+    CONNECTIONS: Kind::UpDownCounter, "adapter.grpc.connections", "{connection}", [], "Connections of callers that are open.";
     CONNECTIONS_REFUSED: Kind::Counter, "adapter.grpc.connections.refused", "{connection}", ["reason"],
         "Connections of callers that were refused or cut off.";
     UNAUTHENTICATED: Kind::Counter, "adapter.grpc.unauthenticated", "{call}", ["reason"],
@@ -182,12 +186,14 @@ metrics! {
     BUILD_INFO: Kind::Gauge, "adapter.build_info", "", ["service.version"], "Always 1; its attributes tell what is running.";
     LOG_RECORDS: Kind::Counter, "adapter.log.records", "{record}", ["level"], "Log records written.";
     LOG_SUPPRESSED: Kind::Counter, "adapter.log.suppressed", "{record}", [], "Log records left out as repeats.";
+    SPANS_UNKEPT: Kind::Counter, "adapter.spans.unkept", "{span}", [],
+        "Spans that could not be kept back until it was known whether their trace failed or was slow: there were too many.";
     CPU_TIME: Kind::Counter, conventions::PROCESS_CPU_TIME, "s", ["cpu.mode"], "Processor time of the process.";
-    MEMORY_USAGE: Kind::Gauge, conventions::PROCESS_MEMORY_USAGE, "By", [], "Memory that the process has in use.";
-    MEMORY_VIRTUAL: Kind::Gauge, conventions::PROCESS_MEMORY_VIRTUAL, "By", [], "Address space of the process.";
-    FILE_DESCRIPTORS: Kind::Gauge, conventions::PROCESS_UNIX_FILE_DESCRIPTOR_COUNT, "{file_descriptor}", [],
+    MEMORY_USAGE: Kind::UpDownCounter, conventions::PROCESS_MEMORY_USAGE, "By", [], "Memory that the process has in use.";
+    MEMORY_VIRTUAL: Kind::UpDownCounter, conventions::PROCESS_MEMORY_VIRTUAL, "By", [], "Address space of the process.";
+    FILE_DESCRIPTORS: Kind::UpDownCounter, conventions::PROCESS_UNIX_FILE_DESCRIPTOR_COUNT, "{file_descriptor}", [],
         "Files and sockets that the process has open.";
-    THREADS: Kind::Gauge, conventions::PROCESS_THREAD_COUNT, "{thread}", [], "Threads of the process.";
+    THREADS: Kind::UpDownCounter, conventions::PROCESS_THREAD_COUNT, "{thread}", [], "Threads of the process.";
     UPTIME: Kind::Gauge, conventions::PROCESS_UPTIME, "s", [], "The time since the process began.";
     TOKIO_WORKERS: Kind::Gauge, "tokio.workers", "{thread}", [], "Threads that run tasks.";
     TOKIO_TASKS: Kind::Gauge, "tokio.tasks.alive", "{task}", [], "Tasks that have not ended.";
@@ -220,6 +226,7 @@ pub fn page() -> String {
         let kind = match metric.kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
+            Kind::UpDownCounter => "gauge (UpDownCounter)",
             Kind::Histogram(_) => "histogram",
         };
         let attributes: Vec<_> =
@@ -282,12 +289,20 @@ impl Metric {
     /// Has `look` tell the value whenever it is asked for. It stays for as long as the process.
     pub fn observe(&self, look: impl Fn(&dyn AsyncInstrument<f64>) + Send + Sync + 'static) {
         let meter = meter();
-        if self.kind == Kind::Counter {
-            let counter = meter.f64_observable_counter(self.name).with_description(self.description);
-            counter.with_unit(self.unit).with_callback(look).build();
-        } else {
-            let gauge = meter.f64_observable_gauge(self.name).with_description(self.description);
-            gauge.with_unit(self.unit).with_callback(look).build();
+        match self.kind {
+            Kind::Counter => {
+                let counter = meter.f64_observable_counter(self.name).with_description(self.description);
+                counter.with_unit(self.unit).with_callback(look).build();
+            }
+            Kind::UpDownCounter => {
+                let counter =
+                    meter.f64_observable_up_down_counter(self.name).with_description(self.description);
+                counter.with_unit(self.unit).with_callback(look).build();
+            }
+            Kind::Gauge | Kind::Histogram(_) => {
+                let gauge = meter.f64_observable_gauge(self.name).with_description(self.description);
+                gauge.with_unit(self.unit).with_callback(look).build();
+            }
         }
     }
 }

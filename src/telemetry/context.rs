@@ -68,6 +68,12 @@ pub fn link(span: &Span, context: &TraceContext) {
     }
 }
 
+/// Does `work` as what is done in the trace of `context`, though it has no span: what it logs carries the trace.
+pub fn within<T>(context: &TraceContext, work: impl FnOnce() -> T) -> T {
+    let _attached = remote(context).attach();
+    work()
+}
+
 /// The context of `span`, to be handed on.
 #[must_use]
 pub fn of(span: &Span) -> TraceContext {

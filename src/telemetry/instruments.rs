@@ -39,6 +39,10 @@ pub struct Instruments {
     pub finishes_refused: Counter<u64>,
     /// [`metric::OUTBOX_DELAY`]
     pub outbox_delay: Histogram<f64>,
+    /// [`metric::GIVEN_UP`]
+    pub given_up: Counter<u64>,
+    /// [`metric::SPANS_UNKEPT`]
+    pub spans_unkept: Counter<u64>,
     /// [`metric::OUTBOX_HELD`]
     pub outbox_held: Gauge<u64>,
     /// [`metric::AMQP_CONNECTED`]
@@ -105,6 +109,8 @@ impl Instruments {
             step_duration: metric::STEP_DURATION.histogram(),
             finishes_refused: metric::FINISHES_REFUSED.counter(),
             outbox_delay: metric::OUTBOX_DELAY.histogram(),
+            given_up: metric::GIVEN_UP.counter(),
+            spans_unkept: metric::SPANS_UNKEPT.counter(),
             outbox_held: metric::OUTBOX_HELD.gauge(),
             amqp_connected: metric::AMQP_CONNECTED.gauge(),
             acks_lost: metric::ACKS_LOST.counter(),
@@ -128,7 +134,7 @@ impl Instruments {
         for counter in [&self.finishes_refused, &self.acks_lost, &self.misrouted, &self.dead_letters] {
             counter.add(0, &[]);
         }
-        for counter in [&self.retries_refused, &self.purged] {
+        for counter in [&self.retries_refused, &self.spans_unkept, &self.purged] {
             counter.add(0, &[]);
         }
     }

@@ -13,7 +13,9 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
 
-/// Spans kept back, at most. What is more is not kept.
+use super::instruments::instruments;
+
+/// Spans kept back, at most. What is more is not kept, and counted.
 const SPANS_MAX: usize = 16_384;
 
 /// Traces of whose keeping is remembered, at most: what comes of them later, such as their events, is kept as well.
@@ -94,6 +96,8 @@ impl Traces {
         } else if !is_over && self.spans < SPANS_MAX {
             trace.ended.push(span);
             self.spans += 1;
+        } else if !is_over {
+            instruments().spans_unkept.add(1, &[]);
         }
         if is_over && let Some(trace) = self.open.remove(&id) {
             self.spans -= trace.ended.len();

@@ -130,7 +130,10 @@ fn cap() -> Targets {
 /// # Errors
 /// It cannot be read.
 pub fn parse_filter(text: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
-    let carriers = CARRIERS.map(|carrier| format!("{carrier}=warn"));
+    // What goes wrong with the broker is told by `amqp`, with what it means. lapin calls errors what is none: a channel that
+    // was closed, a queue that was not there yet.
+    let level = |carrier| if carrier == "lapin" { "off" } else { "warn" };
+    let carriers = CARRIERS.map(|carrier| format!("{carrier}={}", level(carrier)));
     EnvFilter::builder().parse(format!("{},{text}", carriers.join(",")))
 }
 

@@ -266,7 +266,7 @@ fn repeats_are_limited_by_place_and_said_at_the_end() {
     let (lines, last_words) = logged_to_the_end(&settings(Format::Json), None, || {
         for number in 0..50 {
             tracing::warn!(number, "one");
-            tracing::error!(target: "lapin::channels", number, "two");
+            tracing::error!(target: "hyper::client", number, "two");
             tracing::info!(number, "three");
         }
         tracing::warn!("another place");

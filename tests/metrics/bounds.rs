@@ -22,6 +22,10 @@ const CALLERS: usize = 64;
 /// Series of one instance, at most.
 const SERIES_MAX: usize = 1_500;
 
+/// Organisations with an API of their own, where nobody listens.
+const ELSEWHERE_FROM: usize = 100;
+const ELSEWHERE_TO: usize = 150;
+
 async fn archive_all(client: &GuestConnectionServiceClient<Channel>, organizations: &[Organization]) {
     let calls = organizations.iter().map(|organization| {
         let (mut client, request) = (client.clone(), organization.archive(Uuid::new_v4(), "k"));
@@ -49,15 +53,30 @@ async fn ten_thousand_organizations_have_no_series_of_their_own_but_for_those_li
         })
         .collect();
     let mut lines = String::from("telemetry.organizations = [\"test-1\", \"test-9999\"]\n");
-    for Organization { name, id, client_id, client_secret } in &organizations {
+    for (number, Organization { name, id, client_id, client_secret }) in organizations.iter().enumerate() {
         upstream.simulator.register_client(client_id, client_secret, *id);
         let secret = secret.display();
-        let line = format!("id = \"{id}\", client_id = \"{client_id}\", client_secret_file = \"{secret}\"");
+        let mut line =
+            format!("id = \"{id}\", client_id = \"{client_id}\", client_secret_file = \"{secret}\"");
+        if (ELSEWHERE_FROM..ELSEWHERE_TO).contains(&number) {
+            write!(line, ", base_url = \"http://127.0.0.1:9/{number}\"").unwrap();
+        }
         writeln!(lines, "organizations.{name} = {{ {line} }}").unwrap();
     }
     let adapter = setup.config(&lines).start_ready().await;
     let client = adapter.client().await;
-    archive_all(&client, &organizations[..FIRST]).await;
+    archive_all(&client, &organizations[..ELSEWHERE_FROM]).await;
+    for organization in &organizations[ELSEWHERE_FROM..ELSEWHERE_TO] {
+        let request = Request::new(organization.archive(Uuid::new_v4(), "k"));
+        client.clone().archive_guest_connection(request).await.expect_err("nobody is there");
+    }
+    archive_all(&client, &organizations[ELSEWHERE_TO..FIRST]).await;
+    let places = adapter.metrics().await;
+    let requests =
+        places.lines().filter(|line| line.starts_with("http_client_request_duration_seconds_count"));
+    let addresses: BTreeSet<_> =
+        requests.filter_map(|line| line.split("url_template=\"").nth(1)?.split('"').next()).collect();
+    assert!(addresses.len() <= 17 && addresses.contains("_OTHER"), "{addresses:?}");
     // The books are counted by then.
     adapter.metric("adapter_books_commands{state=\"succeeded\"}", |count| count > 0.0).await;
     let first = series(&adapter.metrics().await);

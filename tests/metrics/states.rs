@@ -51,6 +51,10 @@ async fn the_books_balance_and_what_is_done_is_counted() {
     adapter.metric("adapter_commands_total{door=\"grpc\",state=\"succeeded\"}", is(3.0)).await;
     adapter.metric("adapter_commands_total{door=\"amqp\",state=\"accepted\"}", is(4.0)).await;
     adapter.metric("adapter_refusals_total{door=\"amqp\",reason=\"UPSTREAM_NOT_FOUND\"}", is(1.0)).await;
+    adapter.metric("adapter_refusals_total{door=\"grpc\",reason=\"UPSTREAM_NOT_FOUND\"}", is(0.0)).await;
+    adapter.metric("adapter_submissions_total{door=\"amqp\",result=\"accepted\"}", is(4.0)).await;
+    adapter.metric("adapter_store_batch_size_sum{store=\"sqlite\"}", |count| count > 7.0).await;
+    adapter.metric("adapter_retries_total{reason=\"backoff\"}", is(0.0)).await;
     adapter
         .metric("adapter_command_duration_seconds_count{door=\"amqp\",state=\"succeeded\"}", is(3.0))
         .await;
@@ -155,4 +159,70 @@ async fn tokens_that_are_refused_show() {
     world.adapter.metric("adapter_tokens{state=\"failing\"}", |count| count > 0.5).await;
     world.adapter.metric("adapter_requesters{state=\"broken\"}", |count| count > 0.5).await;
     assert!(world.adapter.terminate().await.0.success());
+}
+
+/// The sum of all series of a name that hold this.
+async fn sum(world: &World, name: &str, holds: &str) -> f64 {
+    let text = world.adapter.metrics().await;
+    let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(holds));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+#[tokio::test]
+async fn a_wish_is_counted_once_however_it_is_answered() {
+    let world = World::start(PROGRAM, "").await;
+    let guest = Uuid::new_v4();
+    world.upstream.simulator.script(Rule::patch().guest(guest).times(1).delay(Duration::from_secs(3)));
+    let call = |timeout: Duration| {
+        let mut request = Request::new(world.upstream.archive(guest, "one"));
+        request.set_timeout(timeout);
+        request
+    };
+    let (mut first, mut again) = (world.client().await, world.client().await);
+    let told = first.archive_guest_connection(call(Duration::from_secs(1))).await.unwrap_err();
+    assert_eq!(told.code(), tonic::Code::DeadlineExceeded);
+    again.archive_guest_connection(call(Duration::from_secs(20))).await.unwrap();
+    again.archive_guest_connection(call(Duration::from_secs(20))).await.unwrap();
+    let mut bad = world.upstream.archive(guest, "two");
+    bad.guest_organization_id = "nobody".to_owned();
+    again.archive_guest_connection(Request::new(bad)).await.unwrap_err();
+    let is = |wanted: f64| move |value: f64| (value - wanted).abs() < f64::EPSILON;
+    for (result, count) in [("accepted", 1.0), ("in_progress", 1.0), ("replayed", 1.0), ("refused", 1.0)] {
+        let series = format!("adapter_submissions_total{{door=\"grpc\",result=\"{result}\"}}");
+        world.adapter.metric(&series, is(count)).await;
+    }
+    world.adapter.metric("adapter_refusals_total{door=\"grpc\",reason=\"OUTCOME_PENDING\"}", is(1.0)).await;
+    let calls = "rpc_server_call_duration_seconds_count";
+    assert!(is(1.0)(sum(&world, calls, "rpc_response_status_code=\"DEADLINE_EXCEEDED\"").await));
+    assert!(is(2.0)(sum(&world, calls, "rpc_response_status_code=\"OK\"").await));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_is_given_back_or_given_up_is_no_success() {
+    let lines = "upstream.breaker_failures = 2\nupstream.breaker_delay_base = \"4m\"\nupstream.breaker_delay_max = \"4m\"";
+    let mut world = World::start(PROGRAM, lines).await;
+    // A reply to nobody.
+    let guest = Uuid::new_v4();
+    let properties = BasicProperties::default().with_content_type("application/json".into());
+    let nobody = properties.with_reply_to("nobody".into());
+    world.send_with(guest, nobody, &world.upstream.message(guest, true, "k")).await;
+    world.events.take(1).await;
+    world.adapter.metric("adapter_outbox_given_up_total{kind=\"reply\"}", |count| count > 0.5).await;
+    assert!(sum(&world, "adapter_outbox_delay_seconds_count", "reply").await < 0.5, "it was not delivered");
+    // Messages that go back to the queue, since the API is away.
+    world.upstream.simulator.script(Rule::patch().status(503));
+    while !world.adapter.log().all().iter().any(|line| line.contains("consuming is suspended")) {
+        let guest = Uuid::new_v4();
+        world.send(guest, &world.upstream.message(guest, true, &guest.to_string())).await;
+        harness::look_again().await;
+    }
+    let processed = "messaging_process_duration_seconds_count";
+    assert!(sum(&world, processed, "error_type=\"UPSTREAM_PAUSED\"").await > 0.5);
+    let settled =
+        sum(&world, "messaging_client_operation_duration_seconds_count", "operation_name=\"ack\"").await;
+    let well = sum(&world, processed, "").await - sum(&world, processed, "error_type").await;
+    assert!((settled - well).abs() < 0.5, "{settled} were acknowledged, {well} ended well");
+    assert!(sum(&world, "adapter_submissions_total", "result=\"left\"").await > 0.5);
+    world.adapter.kill().await;
 }

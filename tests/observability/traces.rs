@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use harness::collector::Span;
 use harness::{Collector, DEADLINE, look_again};
+use opentelemetry_proto::tonic::trace::v1::Status;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -13,8 +15,11 @@ use crate::{dashboards, traffic};
 fn fits(search: &Value, span: &Span) -> bool {
     let is_named = search["operation"].as_str().is_none_or(|name| span.name == name);
     let tags = search["tags"].as_str().unwrap_or_default().split(' ').filter_map(|tag| tag.split_once('='));
-    let mut names = tags.map(|(name, _)| name).filter(|name| *name != "error");
-    is_named && names.all(|name| span.attributes.iter().any(|attribute| attribute.key == name))
+    let has = |name: &str| match name {
+        "error" => span.status.as_ref().is_some_and(|status| status.code() == StatusCode::Error),
+        name => span.attributes.iter().any(|attribute| attribute.key == name),
+    };
+    is_named && tags.map(|(name, _)| name).all(has)
 }
 
 /// The searches that find nothing.
@@ -51,6 +56,8 @@ fn a_search_wants_name_and_tags() {
     assert!(!fits(&search, &span), "it has no tag");
     span.attributes
         .push(opentelemetry_proto::tonic::common::v1::KeyValue { key: "b".to_owned(), ..<_>::default() });
+    assert!(!fits(&search, &span), "it has not failed");
+    span.status = Some(Status { code: StatusCode::Error.into(), ..Status::default() });
     assert!(fits(&search, &span));
     span.name = "c".to_owned();
     assert!(!fits(&search, &span), "it has another name");

@@ -119,3 +119,29 @@ async fn the_senders_trace_goes_on_where_that_is_wanted() {
     assert_eq!((hex(&process.trace_id), hex(&process.parent_span_id)), (TRACE.to_owned(), CALLER.to_owned()));
     assert_eq!(links(process), []);
 }
+
+#[tokio::test]
+async fn a_command_that_ends_without_a_request_is_told_of_as_well() {
+    let (mut world, collector) = start("telemetry.sample_ratio = 0.0\ntelemetry.keep_errors = true").await;
+    let mut letters = world.broker.consume(&world.names.dead_letters).await;
+    let guest = Uuid::new_v4();
+    world.upstream.simulator.script(Rule::patch().guest(guest).times(1).delay(Duration::from_secs(2)));
+    world.send(guest, &world.upstream.message(guest, true, "first")).await;
+    let mut behind = world.upstream.message(guest, false, "behind");
+    let soon = chrono::Utc::now() + chrono::TimeDelta::milliseconds(900);
+    behind["expire_time"] = soon.to_rfc3339().into();
+    world.send(guest, &behind).await;
+    let letter = letters.next().await;
+    let own = letter.table("x-guest-connection-adapter");
+    assert_eq!(own["reason"], "COMMAND_EXPIRED");
+    let trace = own["traceparent"].split('-').nth(1).unwrap().to_owned();
+    world.events.take(1).await;
+    let settled = |line: &str| {
+        line.contains("command settled") && line.contains("COMMAND_EXPIRED") && line.contains(&trace)
+    };
+    world.adapter.log().wait_for(DEADLINE, settled).await.expect("a line that says why");
+    world.end().await;
+    let spans = collector.spans();
+    let command = spans.iter().find(|span| span.name == "command" && hex(&span.trace_id) == trace);
+    has(command.expect("it is kept"), &[("command.state", "failed"), ("error.type", "COMMAND_EXPIRED")]);
+}

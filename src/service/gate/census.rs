@@ -13,8 +13,9 @@ const EXHAUSTED_TIME: Duration = Duration::from_secs(10);
 /// The gate in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Census {
-    /// Upstreams whose breaker is closed, open, and half open.
-    pub breakers: [u64; 3],
+    /// Upstreams whose breaker is closed, open (nothing is sent), half open (one request tries), and untried (one may try,
+    /// and nobody has come who would).
+    pub breakers: [u64; 4],
     /// Requests that may be under way, in all.
     pub limit: usize,
     /// Requests that are.
@@ -60,6 +61,7 @@ const fn phase(admission: Admission) -> usize {
     match admission {
         Admission::Free => 0,
         Admission::Nothing(Some(_)) => 1,
-        Admission::Try | Admission::Nothing(None) => 2,
+        Admission::Nothing(None) => 2,
+        Admission::Try => 3,
     }
 }

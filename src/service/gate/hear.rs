@@ -84,7 +84,12 @@ impl State {
                 (own, upstream.breaker.succeed(now, ticket.tries_upstream))
             }
             Heard::Limited { retry_after } => {
+                let was_paused = requester.paused_until.is_some_and(|until| until > now);
                 requester.limit(now, ticket.granted, retry_after, jitter);
+                if let Some(until) = requester.paused_until.filter(|until| *until > now && !was_paused) {
+                    let pause_ms = u64::try_from(until.saturating_sub(now).as_millis()).unwrap_or(u64::MAX);
+                    records::RequesterPaused { organization: id, pause_ms }.log();
+                }
                 self.grants.is_changed |= retry_after.is_some();
                 let Some((requester, upstream)) = self.pair(id) else { return };
                 let own = requester.breaker.succeed(now, ticket.tries_requester);
@@ -267,7 +272,7 @@ impl State {
         upstream.turns.clear();
         upstream.concurrency.restart();
         upstream.ramp = Some(Ramp::new(upstream.rate_before, now));
-        records::UpstreamBack { outage }.log();
+        records::UpstreamBack { outage: outage.map(|outage| outage.as_secs_f64()) }.log();
         for id in self.requesters_of(&name) {
             if let Some(requester) = self.requesters.get_mut(&id)
                 && requester.token.rests_until(now).is_some()

@@ -193,7 +193,7 @@ pub(super) async fn books(desk: Desk<'_>) -> Result<Books, Fault> {
 /// Since when what is not done yet waits.
 pub(super) async fn oldest(desk: Desk<'_>) -> Result<Oldest, Fault> {
     const SQL: &str = "
-        SELECT min(accepted_time) FILTER (WHERE state = 'accepted'), min(accepted_time) FILTER (WHERE state = 'in_flight'),
+        SELECT min(accepted_time) FILTER (WHERE state = 'accepted'), min(due_time) FILTER (WHERE state = 'in_flight'),
             min(accepted_time) FILTER (WHERE state = 'deferred'), min(accepted_time) FILTER (WHERE maybe_applied),
             (SELECT message FROM outbox ORDER BY number LIMIT 1)
         FROM commands WHERE due_time IS NOT NULL";
@@ -204,7 +204,7 @@ pub(super) async fn oldest(desk: Desk<'_>) -> Result<Oldest, Fault> {
         row.get::<_, Option<&str>>(4).map(|text| from_json::<Message>("message", text)).transpose()?;
     Ok(Oldest {
         accepted: since(0)?,
-        in_flight: since(1)?,
+        in_flight: since(1)?.map(|lease_end| lease_end - desk.shared.terms.lease),
         deferred: since(2)?,
         maybe_applied: since(3)?,
         unpublished: message.and_then(|message| message.written()),

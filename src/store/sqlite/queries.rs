@@ -154,7 +154,7 @@ pub(super) fn books(scope: &Scope<'_>) -> Result<Books, Fault> {
 /// Since when what is not done yet waits, all of one moment.
 pub(super) fn oldest(scope: &Scope<'_>) -> Result<Oldest, Fault> {
     const COMMANDS: &str = "
-        SELECT min(accepted_time) FILTER (WHERE state = 'accepted'), min(accepted_time) FILTER (WHERE state = 'in_flight'),
+        SELECT min(accepted_time) FILTER (WHERE state = 'accepted'), min(due_time) FILTER (WHERE state = 'in_flight'),
              min(accepted_time) FILTER (WHERE state = 'deferred'), min(accepted_time) FILTER (WHERE maybe_applied)
         FROM commands WHERE due_time IS NOT NULL";
     let moment = scope.connection.unchecked_transaction()?;
@@ -172,7 +172,7 @@ pub(super) fn oldest(scope: &Scope<'_>) -> Result<Oldest, Fault> {
     let message = first.map(|text| rows::from_json::<Message>("message", &text)).transpose()?;
     Ok(Oldest {
         accepted: accepted?,
-        in_flight: in_flight?,
+        in_flight: in_flight?.map(|lease_end| lease_end - scope.shared.terms.lease),
         deferred: deferred?,
         maybe_applied: maybe_applied?,
         unpublished: message.and_then(|message| message.written()),
