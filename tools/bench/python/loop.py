@@ -41,7 +41,7 @@ async def bearer(session, upstream, client_id, client_secret):
 def event(command, message, connection, requester, target, sequence):
     """The event as a message: a CloudEvent in structured mode with the attributes and the data of the adapter's."""
     guest, archived = command["guest_organization_id"], command["archived"]
-    kind = f"com.example.guest-connection.{KINDS[archived]}.v1"
+    kind = f"ai.mycreditapp.guest-connection.{KINDS[archived]}.v1"
     key = command.get("idempotency_key") or message.message_id
     command_id, event_id = str(uuid.uuid4()), str(uuid.uuid4())
     correlation_id = message.correlation_id or command_id
@@ -65,7 +65,7 @@ def event(command, message, connection, requester, target, sequence):
                 "guest_organization_id": guest,
                 "archived": archived,
                 "idempotency_key": key,
-                "state": "completed",
+                "state": "succeeded",
                 "effective_time": now,
                 "attempts": 1,
                 "generation": 1,
