@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down test chaos citizen locks scale overhead bench bench-quick soak retention observe fuzz fmt lint-proto lint-deploy lint-alerts sbom deny clean
+.PHONY: help setup build demo up down test chaos citizen locks scale overhead bench bench-quick bench-core bench-instructions soak retention observe fuzz fmt lint-proto lint-deploy lint-alerts sbom deny clean
 
 binaries := $(or $(CARGO_TARGET_DIR),target)/debug
 releases := $(or $(CARGO_TARGET_DIR),target)/release
@@ -11,7 +11,7 @@ releases := $(or $(CARGO_TARGET_DIR),target)/release
 test_threads := 4
 
 help: ## list the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
 
 setup: ## install what is missing: C compiler, rustfmt, clippy, RabbitMQ, PostgreSQL, promtool
 	@scripts/setup
@@ -58,6 +58,12 @@ bench-quick: setup ## the main figures and ratios of `make bench` in less than t
 	cargo build --release --locked -p guest-connection-adapter -p bench
 	@tools/bench/python/setup
 	@scripts/broker run -- $(releases)/bench run --quick $(ARGS)
+
+bench-core: setup ## time each stage of the pure core and each step of both stores with Criterion (a release build, then about 3 min; not part of `make test`)
+	@scripts/database run -- cargo bench --locked --workspace --bench core --bench store -- --warm-up-time 1 --measurement-time 3
+
+bench-instructions: ## count instructions and allocations of each stage of the pure core with valgrind; fails if one has grown by more than 3 %; UPDATE=1 keeps the new counts (installs valgrind if missing; a release build, then about 1 min; not part of `make test`)
+	@scripts/instructions
 
 soak: build ## long and large runs, or one PART of them: drain, absence, alarm, deferral, hang (not part of `make test`)
 	@$(binaries)/chaos soak $(if $(PART),--part $(PART)) $(if $(MESSAGES),--messages $(MESSAGES))

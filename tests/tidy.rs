@@ -55,6 +55,7 @@ fn sources() -> Vec<(String, String)> {
     let mut all = files("src", "rs");
     all.extend(files("tests", "rs"));
     all.extend(files("tools", "rs"));
+    all.extend(files("benches", "rs"));
     all.extend(files("fuzz/fuzz_targets", "rs"));
     all
 }
