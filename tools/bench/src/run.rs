@@ -66,7 +66,9 @@ pub async fn all(plan: &Plan) -> Outcome<Vec<Figure>> {
     for round in 1..=rounds {
         for (scenario, figures) in wanted.iter().zip(&mut figures) {
             eprintln!("round {round} of {rounds}: {}", scenario.name);
-            figures.push(once(scenario, plan).await.map_err(|error| format!("{}: {error}", scenario.name))?);
+            let figure = once(scenario, plan).await.map_err(|error| format!("{}: {error}", scenario.name))?;
+            eprintln!("  {:.0}/s, {:.0} us of processor time each", figure.rate, figure.cpu);
+            figures.push(figure);
         }
     }
     Ok(figures.into_iter().filter_map(median).collect())
@@ -143,7 +145,7 @@ async fn drain(scenario: &Scenario, place: &Place, count: usize, guests: usize) 
     let (rate, times) = messages::drained(&mut events, count, Instant::now()).await?;
     let after = subject.spent().await?;
     if scenario.who == Who::Shovel {
-        shovel("stop", &[&place.names.commands, &queue]).await?;
+        shovel("stop", &[]).await?;
     }
     subject.end().await?;
     Ok(figure(scenario.name, rate, &times, (before, after)))

@@ -67,6 +67,11 @@ impl Place {
         if let Some(database) = &self.database {
             setup = setup.config(&format!("store.url = \"{}\"", database.url()));
         }
+        if scenario.fails.is_some() {
+            // What is measured is the work that failures make, not the rest that so many of them bring.
+            setup = setup.config("upstream.breaker_failures = 1000\nupstream.breaker_failure_share = 1.0");
+            setup = setup.config("upstream.retry_share = 1.0");
+        }
         if scenario.queue == Queue::Classic {
             setup = setup.config("amqp.declare = false");
         }
