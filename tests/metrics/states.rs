@@ -133,7 +133,8 @@ async fn an_upstream_that_fails_shows_with_what_it_keeps_in_the_queue() {
     let adapter = &world.adapter;
     let some = |count: f64| count > 0.0;
     adapter.metric("adapter_upstream_breakers{state=\"closed\"}", |count| count < 0.5).await;
-    adapter.metric("adapter_retries_total{reason=\"backoff\"}", some).await;
+    // Nothing is repeated under a claim once the breaker is open; what was deferred tries.
+    adapter.metric("adapter_retries_total{reason=\"deferral\"}", some).await;
     adapter.metric("adapter_part_condition{part=\"upstream\"}", some).await;
     let guest = Uuid::new_v4();
     while !world.adapter.log().all().iter().any(|line| line.contains("consuming is suspended")) {
@@ -144,6 +145,22 @@ async fn an_upstream_that_fails_shows_with_what_it_keeps_in_the_queue() {
         format!("adapter_amqp_queue_messages{{messaging_destination_name=\"{}\"}}", world.names.commands);
     adapter.metric(&depth, some).await;
     world.adapter.kill().await;
+}
+
+#[tokio::test]
+async fn a_repeated_request_is_counted_as_it_is_sent() {
+    let world = World::start(PROGRAM, "").await;
+    let guest = Uuid::new_v4();
+    world.upstream.simulator.script(Rule::patch().guest(guest).times(1).status(503));
+    archive(&world, guest).await;
+    let request = world.upstream.archive(guest, "");
+    world.client().await.archive_guest_connection(Request::new(request)).await.unwrap();
+    let is = |wanted: f64| move |value: f64| (value - wanted).abs() < f64::EPSILON;
+    for (reason, count) in [("backoff", 1.0), ("deferral", 0.0), ("retry_after", 0.0)] {
+        world.adapter.metric(&format!("adapter_retries_total{{reason=\"{reason}\"}}"), is(count)).await;
+    }
+    assert_eq!(world.upstream.received(guest), 3);
+    world.end().await;
 }
 
 #[tokio::test]
