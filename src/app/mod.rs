@@ -148,7 +148,7 @@ pub async fn run(config: Config, source: Source, shutdown: CancellationToken) ->
     parts.spawn(done(callers.keep_keys(&readiness, stops.doors.clone())));
     parts.spawn(done(certificate::run(certificate, stops.doors.clone())));
     parts.spawn(done(retention::run(store.clone(), stops.doors.clone())));
-    parts.spawn(done(survey.run(store.clone(), stops.admin.clone())));
+    parts.spawn(done(survey.run(store.clone(), stops.broker.clone())));
     parts.spawn(done(keep_up(archiver.clone())));
     for (share, part) in [(Share::Events, "events"), (Share::Replies, "replies")] {
         let (store, publisher) = (store.clone(), publisher.clone());

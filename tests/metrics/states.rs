@@ -5,6 +5,7 @@ use std::time::Duration;
 use harness::{DEADLINE, World};
 use lapin::BasicProperties;
 use simulator::Rule;
+use tokio::time::timeout;
 use tonic::Request;
 use uuid::Uuid;
 
@@ -24,6 +25,19 @@ async fn archive(world: &World, guest: Uuid) {
         .archive_guest_connection(Request::new(world.upstream.archive(guest, "")))
         .await
         .unwrap();
+}
+
+/// Sends messages until consuming is suspended for them.
+async fn send_until_suspended(world: &World) {
+    let suspended = |line: &String| line.contains("consuming is suspended");
+    let sending = async {
+        while !world.adapter.log().all().iter().any(suspended) {
+            let guest = Uuid::new_v4();
+            world.send(guest, &world.upstream.message(guest, true, &guest.to_string())).await;
+            harness::look_again().await;
+        }
+    };
+    timeout(DEADLINE, sending).await.expect("consuming is suspended");
 }
 
 #[tokio::test]
@@ -136,11 +150,7 @@ async fn an_upstream_that_fails_shows_with_what_it_keeps_in_the_queue() {
     // Nothing is repeated under a claim once the breaker is open; what was deferred tries.
     adapter.metric("adapter_retries_total{reason=\"deferral\"}", some).await;
     adapter.metric("adapter_part_condition{part=\"upstream\"}", some).await;
-    let guest = Uuid::new_v4();
-    while !world.adapter.log().all().iter().any(|line| line.contains("consuming is suspended")) {
-        world.send(guest, &organization.message(guest, true, &Uuid::new_v4().to_string())).await;
-        harness::look_again().await;
-    }
+    send_until_suspended(&world).await;
     let depth =
         format!("adapter_amqp_queue_messages{{messaging_destination_name=\"{}\"}}", world.names.commands);
     adapter.metric(&depth, some).await;
@@ -229,11 +239,7 @@ async fn what_is_given_back_or_given_up_is_no_success() {
     assert!(sum(&world, "adapter_outbox_delay_seconds_count", "reply").await < 0.5, "it was not delivered");
     // Messages that go back to the queue, since the API is away.
     world.upstream.simulator.script(Rule::patch().status(503));
-    while !world.adapter.log().all().iter().any(|line| line.contains("consuming is suspended")) {
-        let guest = Uuid::new_v4();
-        world.send(guest, &world.upstream.message(guest, true, &guest.to_string())).await;
-        harness::look_again().await;
-    }
+    send_until_suspended(&world).await;
     let processed = "messaging_process_duration_seconds_count";
     assert!(sum(&world, processed, "error_type=\"UPSTREAM_PAUSED\"").await > 0.5);
     let settled =

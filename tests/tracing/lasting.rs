@@ -3,7 +3,7 @@
 use harness::adapter::{field, record};
 use harness::collector::{attribute, hex};
 use harness::{Collector, DEADLINE, Upstream, World};
-use simulator::Rule;
+use simulator::{Entry, Rule};
 use tonic::Request;
 use uuid::Uuid;
 
@@ -67,9 +67,8 @@ async fn an_attempt_after_a_crash_is_linked_to_the_first_trace() {
     let guest = Uuid::new_v4();
     world.upstream.simulator.script(Rule::patch().guest(guest).times(1).hang());
     world.send_with(guest, sent_by(&traceparent()), &world.upstream.message(guest, true, "k")).await;
-    while world.upstream.received(guest) == 0 {
-        harness::look_again().await;
-    }
+    let sent = |entries: &[Entry]| entries.iter().any(|entry| entry.is_patch_of(guest));
+    world.upstream.simulator.wait_for(sent, DEADLINE).await.expect("a PATCH");
     world.adapter.kill().await;
     world.adapter = world.setup.start_ready().await;
     let event = world.events.next().await;
