@@ -17,7 +17,13 @@ process_field() {
   echo "${fields[$2]}"
 }
 
-record_process() { echo "$1 $(process_field "$1" 19 || echo gone)" >"$2"; }
+# Renamed into place: a watcher that reads half a record would take the process for gone, and remove what it owns.
+record_process() {
+  local draft
+  draft=$2.$BASHPID
+  echo "$1 $(process_field "$1" 19 || echo gone)" >"$draft"
+  mv -f -- "$draft" "$2"
+}
 
 process_pid() {
   local pid start
