@@ -9,12 +9,11 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use lapin::message::Delivery;
-use lapin::options::BasicAckOptions;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
-use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use super::access::Sender;
+use super::acks::Due;
 use super::decode::{Decoded, Rules, decode};
 use super::generation::Source;
 use super::lane::Purpose;
@@ -33,6 +32,7 @@ use crate::service::archiver::{Answer, Archiver, Submission};
 use crate::service::ports::Publication;
 use crate::service::tally;
 use crate::telemetry::instruments::instruments;
+use crate::telemetry::span::Span;
 
 /// How much later than promised an answer may come before it is not waited for any more.
 const ANSWER_MARGIN: Duration = Duration::from_secs(5);
@@ -41,10 +41,9 @@ const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a delivery ended, for the consumer.
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
-    /// Nothing is left to do on this channel.
-    Settled,
+    /// Nothing is left to do but to acknowledge it.
+    Settled(Box<Due>),
     /// Nothing can be taken for now, and why.
     Suspend(Refusal),
     /// Its dead letter cannot be placed, and why.
@@ -121,7 +120,7 @@ impl Desk {
             Ok(read) => read,
             Err(refusal) => {
                 tally::refused(Door::Amqp, &refusal);
-                return Ok(work.refuse(refusal).instrument(span).boxed());
+                return Ok(span.around(work.refuse(refusal)).boxed());
             }
         };
         let submission = Submission {
@@ -135,7 +134,7 @@ impl Desk {
             answer_by: hold_until,
         };
         let submit = || self.archiver.submit(submission).map(futures::FutureExt::boxed);
-        let answer = match span.in_scope(|| catch_unwind(AssertUnwindSafe(submit))) {
+        let answer = match span.within(|| catch_unwind(AssertUnwindSafe(submit))) {
             Ok(Ok(answer)) => Some(answer),
             Ok(Err(refusal)) if refused(refusal.reason) == Settlement::Suspend => {
                 work.processing.fail(&span, refusal.reason.as_str());
@@ -144,7 +143,7 @@ impl Desk {
             Ok(Err(refusal)) => Some(ready(Err(refusal)).boxed()),
             Err(_) => None,
         };
-        Ok(work.finish(command, answer).instrument(span).boxed())
+        Ok(span.around(work.finish(command, answer)).boxed())
     }
 
     /// Counts a message whose routing key is not its guest. It is worked on all the same.
@@ -196,7 +195,7 @@ impl Work {
             Ok(Ok(answer)) => match (settlement(&answer), answer) {
                 (Settlement::Ack, answer) => {
                     tell_repeat(&answer);
-                    self.ack().await
+                    self.settled()
                 }
                 (Settlement::DeadLetter, Err(refusal)) => self.refuse(refusal).await,
                 (Settlement::Suspend, Err(refusal)) => {
@@ -226,7 +225,7 @@ impl Work {
         self.processing.fail(&self.span, Reason::Internal.as_str());
         let lookup = self.desk.archiver.command_by_key(command.requester, command.key.clone());
         match timeout(LOOKUP_TIMEOUT, AssertUnwindSafe(lookup).catch_unwind()).await {
-            Ok(Ok(Ok(Some(record)))) if record.command.same_parameters(command) => self.ack().await,
+            Ok(Ok(Ok(Some(record)))) if record.command.same_parameters(command) => self.settled(),
             _ => Ending::Left,
         }
     }
@@ -248,7 +247,7 @@ impl Work {
         self.desk.counts.dead_letters.fetch_add(1, Ordering::Relaxed);
         instruments().dead_letters.add(1, &[]);
         records::DeadLetterPlaced { reason: refusal.reason.as_str() }.log();
-        self.ack().await
+        self.settled()
     }
 
     /// Tells the sender, if it wants to hear of it and there is a queue for it that takes the answer.
@@ -298,20 +297,8 @@ impl Work {
         }
     }
 
-    /// Acknowledges on the channel that delivered. An acknowledgement that does not go out is no fault: the broker hands
-    /// the message out again, and its record or dead letter is found.
-    async fn ack(self) -> Ending {
-        let (settings, began) = (&self.desk.settings, std::time::Instant::now());
-        let mut step = spans::ack(settings, &self.delivery);
-        let acked = self.delivery.acker.ack(BasicAckOptions::default()).await.unwrap_or(false);
-        let lost = (!acked).then_some("channel_closed");
-        spans::operated(settings, spans::ACK, &settings.names.commands_queue, began.elapsed(), lost);
-        if let Some(lost) = lost {
-            step.fail(lost);
-            instruments().acks_lost.add(1, &[]);
-            self.desk.counts.acks_lost.fetch_add(1, Ordering::Relaxed);
-            records::AckLost.log();
-        }
-        Ending::Settled
+    /// Has it acknowledged, on the channel that delivered it.
+    fn settled(self) -> Ending {
+        Ending::Settled(Box::new(Due::new(&self.desk, self.delivery, Some(self.processing))))
     }
 }

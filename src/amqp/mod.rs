@@ -11,7 +11,8 @@
 //! - [`generation`]: the queues that commands come by; [`fence`]: the mark behind the last message of one that is left;
 //!   [`retire`]: an operator's part in leaving them
 //! - [`consume`]: the consumer, for ever; [`row`]: what it consumes from, and [`tap`]: one queue of it; [`aside`]: when a
-//!   partition is left to another instance; [`delivery`]: the way of one message; [`settle`]: the table of how it ends
+//!   partition is left to another instance; [`delivery`]: the way of one message; [`settle`]: the table of how it ends;
+//!   [`acks`]: its acknowledgement
 //! - [`pause`]: no more is taken than there is room for
 //! - [`dead_letter`]: a copy of what was refused
 //! - [`render`]: a message of the outbox as AMQP wants it
@@ -20,6 +21,7 @@
 //!   is logged
 
 pub mod access;
+pub mod acks;
 pub mod aside;
 pub mod cloudevents;
 pub mod consume;

@@ -14,12 +14,12 @@ use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
 use lapin::{Channel, Confirmation};
 use tokio::time::{Instant, timeout_at};
-use tracing::{Instrument as _, Span};
 
 use super::render::Publishing;
 use super::settings::Settings;
 use super::{fault, properties, records, spans};
 use crate::service::ports::Publication;
+use crate::telemetry::span::Span;
 use crate::telemetry::step::{Name, Step};
 
 /// What became of a round.
@@ -125,22 +125,20 @@ fn send<'a>(channel: &'a Channel, settings: &Settings, publishing: &'a Publishin
     );
     let took: Arc<OnceLock<Duration>> = Arc::default();
     let answered = Arc::clone(&took);
-    let confirm: BoxFuture<'a, _> = Box::pin(
-        async move {
-            let (Ok(exchange), Ok(routing_key)) = names else {
-                return Ok(Confirmation::Nack(None));
-            };
-            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-            // lapin writes and hears while others are polled, so that only both together can be told from here.
-            let _step = Step::begin(Name::Confirm);
-            let publish = channel.basic_publish(exchange, routing_key, options, &publishing.body, properties);
-            let confirmed = publish.await?.await;
-            // It is set once.
-            let _ = answered.set(began.elapsed());
-            confirmed
-        }
-        .instrument(span.clone()),
-    );
+    let published = async move {
+        let (Ok(exchange), Ok(routing_key)) = names else {
+            return Ok(Confirmation::Nack(None));
+        };
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        // lapin writes and hears while others are polled, so that only both together can be told from here.
+        let _step = Step::begin(Name::Confirm);
+        let publish = channel.basic_publish(exchange, routing_key, options, &publishing.body, properties);
+        let confirmed = publish.await?.await;
+        // It is set once.
+        let _ = answered.set(began.elapsed());
+        confirmed
+    };
+    let confirm: BoxFuture<'a, _> = Box::pin(span.around(published));
     Sending { confirm: Box::pin(maybe_done(confirm)), span, began, took }
 }
 
@@ -173,7 +171,7 @@ fn decide(
                 Publication::Failed(_) => Some("unconfirmed"),
             };
             if let Some(error_type) = error_type {
-                spans::fail(&sending.span, error_type);
+                sending.span.fail(error_type);
             }
             let exchange = spans::destination(publishing);
             spans::operated(

@@ -3,19 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lapin::BasicProperties;
 use lapin::message::Delivery;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::SpanKind;
-use tracing::Span;
-use tracing::field::Empty;
 
 use super::properties;
 use super::render::Publishing;
 use super::settings::Settings;
 use crate::domain::trace::TraceContext;
-use crate::telemetry::context;
 use crate::telemetry::instruments::instruments;
-use crate::telemetry::step::{Description, Name, Step};
+use crate::telemetry::span::{Description, Origin, Span};
+use crate::telemetry::step::{Conventional, Name, Step};
 
 /// What the conventions call RabbitMQ.
 const SYSTEM: &str = "rabbitmq";
@@ -32,30 +31,43 @@ pub fn process(
     sender: &TraceContext,
 ) -> Span {
     let queue = settings.names.commands_queue.as_str();
-    let span = tracing::info_span!(
-        parent: None,
-        "process",
-        otel.name = format!("process {queue}"),
-        otel.kind = "consumer",
-        messaging.system = SYSTEM,
-        "messaging.operation.type" = "process",
-        messaging.operation.name = "process",
-        messaging.destination.name = queue,
-        messaging.destination.partition.id = partition.map(|number| number.to_string()),
-        messaging.rabbitmq.destination.routing_key = delivery.routing_key.as_str(),
-        messaging.rabbitmq.message.delivery_tag = delivery.delivery_tag,
-        messaging.message.id = properties::some(delivery.properties.message_id()),
-        messaging.message.conversation_id = properties::some(delivery.properties.correlation_id()),
-        messaging.message.body.size = delivery.data.len(),
-        server.address = settings.address.host,
-        server.port = settings.address.port,
-        otel.status_code = Empty,
-        "error.type" = Empty,
-        "command.id" = Empty,
-    );
     instruments().consumed_messages.add(1, &operation(settings, "consume", queue));
-    context::go_on(&span, sender, settings.across_queue);
-    span
+    let describe = || {
+        let mut attributes = vec![
+            KeyValue::new("messaging.operation.type", "process"),
+            KeyValue::new("messaging.rabbitmq.message.delivery_tag", signed(delivery.delivery_tag)),
+            KeyValue::new("messaging.message.body.size", length(&delivery.data)),
+        ];
+        attributes.extend(operation(settings, "process", queue));
+        attributes.extend(message(delivery.routing_key.as_str(), &delivery.properties));
+        let partition = partition.map(|number| number.to_string());
+        attributes.extend(partition.map(|id| KeyValue::new("messaging.destination.partition.id", id)));
+        Description { name: format!("process {queue}").into(), attributes }
+    };
+    Span::begin(SpanKind::Consumer, settings.across_queue.origin(sender), describe).about(None)
+}
+
+/// What spans say of a message.
+fn message<'a>(
+    routing_key: &'a str,
+    properties: &'a BasicProperties,
+) -> impl Iterator<Item = KeyValue> + use<'a> {
+    let id = properties::some(properties.message_id());
+    let conversation = properties::some(properties.correlation_id());
+    let texts = [
+        ("messaging.rabbitmq.destination.routing_key", Some(routing_key)),
+        ("messaging.message.id", id),
+        ("messaging.message.conversation_id", conversation),
+    ];
+    texts.into_iter().filter_map(|(name, text)| Some(KeyValue::new(name, text?.to_owned())))
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn length(body: &[u8]) -> i64 {
+    i64::try_from(body.len()).unwrap_or(i64::MAX)
 }
 
 /// What the conventions call the exchange that a message is published to.
@@ -71,32 +83,16 @@ pub fn destination(publishing: &Publishing) -> &str {
 #[must_use]
 pub fn send(settings: &Settings, publishing: &Publishing) -> Span {
     let exchange = destination(publishing);
-    let span = tracing::info_span!(
-        parent: None,
-        "send",
-        otel.name = format!("send {exchange}"),
-        otel.kind = "producer",
-        messaging.system = SYSTEM,
-        "messaging.operation.type" = "send",
-        messaging.operation.name = "send",
-        messaging.destination.name = exchange,
-        messaging.rabbitmq.destination.routing_key = publishing.routing_key,
-        messaging.message.id = publishing.message_id,
-        messaging.message.conversation_id = properties::some(publishing.properties.correlation_id()),
-        messaging.message.body.size = publishing.body.len(),
-        server.address = settings.address.host,
-        server.port = settings.address.port,
-        otel.status_code = Empty,
-        "error.type" = Empty,
-    );
-    context::adopt(&span, &publishing.trace);
-    span
-}
-
-/// Notes that the span's work failed, and why in a word.
-pub fn fail(span: &Span, error_type: &str) {
-    span.record("otel.status_code", "ERROR");
-    span.record("error.type", error_type);
+    let describe = || {
+        let mut attributes = vec![
+            KeyValue::new("messaging.operation.type", "send"),
+            KeyValue::new("messaging.message.body.size", length(&publishing.body)),
+        ];
+        attributes.extend(operation(settings, "send", exchange));
+        attributes.extend(message(&publishing.routing_key, &publishing.properties));
+        Description { name: format!("send {exchange}").into(), attributes }
+    };
+    Span::begin(SpanKind::Producer, Origin::Below(&publishing.trace), describe)
 }
 
 /// What every metric of messaging says.
@@ -128,7 +124,7 @@ impl Processing {
     /// Notes that it failed, and why in a word; in `span` as well.
     pub fn fail(&mut self, span: &Span, error_type: &'static str) {
         self.error_type = Some(error_type);
-        fail(span, error_type);
+        span.fail(error_type);
     }
 }
 
@@ -170,16 +166,10 @@ pub fn ack(settings: &Settings, delivery: &Delivery) -> Step {
         let queue = &settings.names.commands_queue;
         let mut attributes = operation(settings, ACK.0, queue);
         attributes.push(KeyValue::new("messaging.operation.type", ACK.1));
-        let id = properties::some(delivery.properties.message_id());
-        attributes.extend(id.map(|id| KeyValue::new("messaging.message.id", id.to_owned())));
-        let conversation = properties::some(delivery.properties.correlation_id());
-        attributes
-            .extend(conversation.map(|id| KeyValue::new("messaging.message.conversation_id", id.to_owned())));
-        let key = delivery.routing_key.to_string();
-        attributes.push(KeyValue::new("messaging.rabbitmq.destination.routing_key", key));
-        let tag = i64::try_from(delivery.delivery_tag).unwrap_or(i64::MAX);
+        attributes.extend(message(delivery.routing_key.as_str(), &delivery.properties));
+        let tag = signed(delivery.delivery_tag);
         attributes.push(KeyValue::new("messaging.rabbitmq.message.delivery_tag", tag));
-        Description { name: format!("{} {queue}", ACK.0), kind: SpanKind::Client, attributes }
+        Conventional { name: format!("{} {queue}", ACK.0), kind: SpanKind::Client, attributes }
     });
     step
 }
@@ -187,6 +177,6 @@ pub fn ack(settings: &Settings, delivery: &Delivery) -> Step {
 /// The context of `span` to be handed on; where spans are not recorded, the one that came in.
 #[must_use]
 pub fn context_of(span: &Span, incoming: &TraceContext) -> TraceContext {
-    let context = context::of(span);
+    let context = span.context();
     if context.traceparent.is_some() { context } else { incoming.clone() }
 }

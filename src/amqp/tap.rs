@@ -7,12 +7,13 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use lapin::Channel;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions};
+use lapin::options::{BasicConsumeOptions, BasicQosOptions, BasicRejectOptions};
 use lapin::types::{FieldTable, ShortString};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::acks::{Acks, Due};
 use super::aside::Stand;
 use super::delivery::Ending;
 use super::fence::{self, Kind};
@@ -50,6 +51,7 @@ struct Open {
     channel: Channel,
     consumer: lapin::Consumer,
     works: JoinSet<Ending>,
+    acks: Acks,
     /// When what cannot be worked on is given back.
     give_back_at: Option<Instant>,
     /// The fence that has come, and when to act upon it. It is not acknowledged: it comes again if the queue is not deleted.
@@ -167,7 +169,8 @@ impl Tap {
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
         let consumer = channel.basic_consume(queue, ShortString::default(), options, arguments);
         let consumer = within(patience, &object, consumer).await?;
-        Ok(Open { channel, consumer, works: JoinSet::new(), give_back_at: None, fence: None, passes: 0 })
+        let (works, acks) = (JoinSet::new(), Acks::default());
+        Ok(Open { channel, consumer, works, acks, give_back_at: None, fence: None, passes: 0 })
     }
 
     fn note_open(&mut self) {
@@ -195,6 +198,7 @@ impl Tap {
                     None
                 }
                 Some(ended) = open.works.join_next() => open.note(ended, row.settings.delivery_hold),
+                () = open.acks.send(&row.desk), if !open.acks.is_idle() => None,
                 () = until(open.give_back_at) => {
                     Some(Stop::Fault("messages that could not be worked on go back to the queue".to_owned()))
                 }
@@ -227,6 +231,7 @@ impl Tap {
     fn receive(&mut self, open: &mut Open, delivery: Delivery) -> Option<Stop> {
         let now = Instant::now();
         self.stand.delivered(now);
+        open.acks.delivered(delivery.delivery_tag);
         match fence::kind(&delivery, &self.source.queue, &self.row.settings) {
             Kind::Message => match self.row.desk.receive(delivery, &self.source) {
                 Ok(work) => {
@@ -243,10 +248,7 @@ impl Tap {
             Kind::Foreign => {
                 // Dropping it does no harm: nothing is deleted, and whoever waits for that puts another one there.
                 records::FenceForeign { queue: &self.source.queue }.log();
-                open.works.spawn(async move {
-                    let acked = delivery.acker.ack(BasicAckOptions::default()).await;
-                    if acked.is_ok() { Ending::Settled } else { Ending::Left }
-                });
+                open.acks.settle(Due::new(&self.row.desk, delivery, None));
                 None
             }
         }
@@ -263,6 +265,7 @@ impl Tap {
             open.passes = if is_alone { open.passes + 1 } else { 0 };
             if open.passes < PASSES {
                 let Some((fence, _)) = open.fence.take() else { return Ok(false) };
+                open.acks.forget(fence.delivery_tag);
                 let given_back = fence.acker.reject(BasicRejectOptions { requeue: true });
                 within(settings.connect_timeout, "giving a fence back", given_back).await?;
                 return Ok(false);
@@ -280,7 +283,7 @@ impl Tap {
     /// after one goes back at once, in front of what was delivered before it. Closing the channel gives everything back in
     /// order.
     async fn close(&self, open: Open, leave: Leave) {
-        let Open { channel, consumer, mut works, .. } = open;
+        let Open { channel, consumer, mut works, mut acks, .. } = open;
         let settings = &self.row.settings;
         if self.row.channels.is_connected() && channel.status().connected() {
             let patience = match leave {
@@ -290,10 +293,22 @@ impl Tap {
                 Leave::Ended if self.row.ended().await == Stop::Shutdown => settings.drain,
                 Leave::Ended | Leave::Gone => settings.grace,
             };
-            let ended = timeout(patience, async { while works.join_next().await.is_some() {} }).await;
-            if ended.is_err() {
+            let ended = timeout(patience, async {
+                loop {
+                    tokio::select! {
+                        ended = works.join_next() => match ended {
+                            Some(Ok(Ending::Settled(due))) => acks.settle(*due),
+                            Some(_) => {}
+                            None => break,
+                        },
+                        () = acks.send(&self.row.desk), if !acks.is_idle() => {}
+                    }
+                }
+            });
+            if ended.await.is_err() {
                 records::GivenBack { count: works.len() }.log();
             }
+            let _ = timeout(settings.grace, acks.send(&self.row.desk)).await;
             let _ = timeout(settings.grace, channel.close(200, "OK".into())).await;
         }
         // lapin cancels a consumer that is dropped.
@@ -304,10 +319,24 @@ impl Tap {
 }
 
 impl Open {
-    /// Notes how a delivery ended. Yields why nothing more can be taken, if that is so.
+    /// Notes how a delivery ended, and others that have ended too. Yields why nothing more can be taken, if that is so.
     fn note(&mut self, ended: Result<Ending, JoinError>, hold: Duration) -> Option<Stop> {
+        let mut next = Some(ended);
+        while let Some(ended) = next {
+            if let Some(stop) = self.note_one(ended, hold) {
+                return Some(stop);
+            }
+            next = self.works.try_join_next();
+        }
+        None
+    }
+
+    fn note_one(&mut self, ended: Result<Ending, JoinError>, hold: Duration) -> Option<Stop> {
         match ended {
-            Ok(Ending::Settled) => None,
+            Ok(Ending::Settled(due)) => {
+                self.acks.settle(*due);
+                None
+            }
             Ok(Ending::Suspend(refusal)) => Some(Stop::Suspended(refusal)),
             Ok(Ending::Stuck(reason)) => Some(Stop::Fault(reason)),
             // Handing it back at once would be a hot loop, so it is kept for as long as any message is.
@@ -321,7 +350,8 @@ impl Open {
     /// When to act upon the fence: once everything that came is settled, and not merely left.
     fn fence_at(&self) -> Option<Instant> {
         let (_, act_at) = self.fence.as_ref()?;
-        (self.works.is_empty() && self.give_back_at.is_none()).then_some(*act_at)
+        let is_settled = self.works.is_empty() && self.acks.is_idle() && self.give_back_at.is_none();
+        is_settled.then_some(*act_at)
     }
 }
 

@@ -101,7 +101,7 @@ impl Default for Upstream {
             command_timeout: secs(30),
             connect_timeout: secs(2),
             body_length_max: 1024 * KIB,
-            idle_connections_max: 64,
+            idle_connections_max: 256,
             idle_timeout: secs(60),
             settle: secs(30),
             retry_delay_base: ms(200),

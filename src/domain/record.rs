@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::Timestamp;
@@ -112,43 +113,53 @@ pub struct ReplyAddress {
 }
 
 /// The text of a JSON object, as the upstream sent it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct JsonText(String);
+#[derive(Clone)]
+pub struct JsonText(Box<RawValue>);
 
 impl JsonText {
     /// Takes `text` if it is one JSON object.
     #[must_use]
     pub fn object(text: &str) -> Option<Self> {
-        let object: &serde_json::value::RawValue = serde_json::from_str(text).ok()?;
-        object.get().starts_with('{').then(|| Self(object.get().to_owned()))
+        let object: &RawValue = serde_json::from_str(text).ok()?;
+        object.get().starts_with('{').then(|| Self(object.to_owned()))
     }
 
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.get()
     }
 }
+
+impl PartialEq for JsonText {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for JsonText {}
 
 /// Shows the size alone, since the text holds personal data.
 impl std::fmt::Debug for JsonText {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "JsonText({} bytes)", self.0.len())
+        write!(f, "JsonText({} bytes)", self.as_str().len())
     }
 }
 
 impl Serialize for JsonText {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let raw: &serde_json::value::RawValue =
-            serde_json::from_str(&self.0).map_err(serde::ser::Error::custom)?;
-        raw.serialize(serializer)
+        self.0.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for JsonText {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = Box::<serde_json::value::RawValue>::deserialize(deserializer)?;
-        Self::object(raw.get()).ok_or_else(|| serde::de::Error::custom("expected a JSON object"))
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        if raw.get().starts_with('{') {
+            Ok(Self(raw))
+        } else {
+            Err(serde::de::Error::custom("expected a JSON object"))
+        }
     }
 }
 

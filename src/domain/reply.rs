@@ -122,9 +122,15 @@ const DETAILS_MAX: usize = 32;
 /// Decides what `reply` means for a command that asked for `archived`.
 #[must_use]
 pub fn classify(reply: &Reply, archived: bool) -> Verdict {
-    match reply {
-        Reply::Answered(answer) if (200..300).contains(&answer.status) => applied(answer, archived),
-        Reply::Answered(answer) => refused(answer),
+    examine(reply, archived).0
+}
+
+/// The same, and how the answer differs from the contract: its body is read once for both.
+#[must_use]
+pub fn examine(reply: &Reply, archived: bool) -> (Verdict, Vec<Drift>) {
+    let verdict = match reply {
+        Reply::Answered(answer) if (200..300).contains(&answer.status) => return applied(answer, archived),
+        Reply::Answered(answer) => return (refused(answer), error_drifts(answer)),
         Reply::Unreachable(obstacle) => {
             transient(Outcome::refused(None, Reason::UpstreamUnreachable, obstacle.public_text()), false)
         }
@@ -139,7 +145,8 @@ pub fn classify(reply: &Reply, archived: bool) -> Verdict {
             token_refused: false,
         },
         Reply::Unauthorized(why) => unauthorized(why),
-    }
+    };
+    (verdict, Vec::new())
 }
 
 /// What a command is told that came to nothing by `reply`.
@@ -150,22 +157,6 @@ pub fn refusal(reply: &Reply) -> Option<Refusal> {
         Verdict::Rejected(outcome) | Verdict::Refused(outcome) | Verdict::Transient { outcome, .. } => {
             outcome.refusal
         }
-    }
-}
-
-/// How `answer`, to a PATCH that asked for `archived`, differs from the contract.
-#[must_use]
-pub fn drifts(answer: &Answer, archived: bool) -> Vec<Drift> {
-    match answer.status {
-        200..=299 => {
-            let Some(text) = object(answer) else { return vec![Drift::whole(DriftKind::Unreadable)] };
-            let (connection, mut drifts) = guest_connection::read(&text);
-            if connection.archived.is_some_and(|shown| shown != archived) {
-                drifts.push(Drift::new("archived", DriftKind::OtherValue));
-            }
-            drifts
-        }
-        _ => error_drifts(answer),
     }
 }
 
@@ -183,16 +174,25 @@ fn object(answer: &Answer) -> Option<JsonText> {
     answer.body.as_deref().and_then(|body| std::str::from_utf8(body).ok()).and_then(JsonText::object)
 }
 
-fn applied(answer: &Answer, archived: bool) -> Verdict {
+fn applied(answer: &Answer, archived: bool) -> (Verdict, Vec<Drift>) {
     let text = object(answer);
-    let shown = text.as_ref().and_then(|text| guest_connection::read(text).0.archived);
+    let (shown, mut drifts) = match &text {
+        Some(text) => {
+            let (connection, drifts) = guest_connection::read(text);
+            (connection.archived, drifts)
+        }
+        None => (None, vec![Drift::whole(DriftKind::Unreadable)]),
+    };
+    if shown.is_some_and(|shown| shown != archived) {
+        drifts.push(Drift::new("archived", DriftKind::OtherValue));
+    }
     let outcome = Outcome {
         refusal: None,
         upstream_status: Some(answer.status),
         guest_connection: text,
         incomplete: shown != Some(archived),
     };
-    Verdict::Applied { outcome }
+    (Verdict::Applied { outcome }, drifts)
 }
 
 fn refused(answer: &Answer) -> Verdict {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tracing::Instrument as _;
 
 use super::records;
 use crate::domain::error::{Reason, Refusal};
 use crate::domain::record::Door;
 use crate::service::tally;
+use crate::telemetry::span::Span;
 
 use super::status::{self, Subject};
 
@@ -55,7 +55,7 @@ impl Admission {
             drop(place);
             result
         };
-        tokio::spawn(task.in_current_span()).await.unwrap_or_else(|fault| {
+        tokio::spawn(Span::present().around(task)).await.unwrap_or_else(|fault| {
             // The text of a panic may hold anything, so the panic hook alone shows it.
             records::CallLost { panicked: fault.is_panic() }.log();
             Err(status::of(&Refusal::new(Reason::Internal, "a fault of the adapter"), &Subject::default()))

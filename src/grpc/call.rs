@@ -8,18 +8,18 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response, Uri};
 use opentelemetry::KeyValue;
+use opentelemetry::trace::SpanKind;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
-use tracing::field::Empty;
-use tracing::{Instrument as _, Span};
 
 use crate::domain::error::{Reason, Refusal};
 use crate::domain::record::Door;
 use crate::service::tally;
 use crate::telemetry::context;
 use crate::telemetry::instruments::instruments;
+use crate::telemetry::span::{Description, Origin, Span};
 
 use super::proto::guest_connection_service_server::SERVICE_NAME;
 use super::status::{self, Subject, code_name};
@@ -77,15 +77,14 @@ where
         };
         let span = span(method, request.uri(), request.headers());
         request.extensions_mut().insert(Arrival(Instant::now()));
-        let inner = span.in_scope(|| self.inner.call(request));
+        let inner = span.within(|| self.inner.call(request));
         let mut end = End { span: span.clone(), code: Code::Cancelled, method, began: Instant::now() };
-        async move {
+        let answered = async move {
             let response = explain(inner.await?);
             end.answered(&response);
             Ok(response)
-        }
-        .instrument(span)
-        .boxed()
+        };
+        span.around(answered).boxed()
     }
 }
 
@@ -98,24 +97,19 @@ fn method(uri: &Uri) -> Option<&'static str> {
 
 /// The server span of the OpenTelemetry conventions for RPC, below the caller's.
 fn span(method: &'static str, uri: &Uri, headers: &HeaderMap) -> Span {
-    let original = (method == OTHER).then(|| uri.path().chars().take(128).collect::<String>());
-    let span = tracing::info_span!(
-        "rpc",
-        otel.name = method,
-        otel.kind = "server",
-        otel.status_code = Empty,
-        rpc.system.name = "grpc",
-        rpc.method = method,
-        rpc.method_original = original,
-        rpc.response.status_code = Empty,
-        error.type = Empty,
-        command.id = Empty,
-        server.address = uri.host(),
-        server.port = uri.port_u16(),
-    );
     let parent = context::from_headers(|name| headers.get(name).and_then(|value| value.to_str().ok()));
-    context::adopt(&span, &parent);
-    span
+    let describe = || {
+        let mut attributes =
+            vec![KeyValue::new("rpc.system.name", "grpc"), KeyValue::new("rpc.method", method)];
+        if method == OTHER {
+            let original = uri.path().chars().take(128).collect::<String>();
+            attributes.push(KeyValue::new("rpc.method_original", original));
+        }
+        attributes.extend(uri.host().map(|host| KeyValue::new("server.address", host.to_owned())));
+        attributes.extend(uri.port_u16().map(|port| KeyValue::new("server.port", i64::from(port))));
+        Description { name: method.into(), attributes }
+    };
+    Span::begin(SpanKind::Server, Origin::Below(&parent), describe).about(None)
 }
 
 /// Gives the refusals of the transport a reason: tonic knows only codes, and blames itself for what the caller sent.
@@ -153,7 +147,7 @@ impl End {
 impl Drop for End {
     fn drop(&mut self) {
         let name = code_name(self.code);
-        self.span.record("rpc.response.status_code", name);
+        self.span.set("rpc.response.status_code", name);
         let mut attributes = vec![
             KeyValue::new("rpc.system.name", "grpc"),
             KeyValue::new("rpc.method", self.method),
@@ -161,8 +155,7 @@ impl Drop for End {
         ];
         if is_server_fault(self.code) {
             attributes.push(KeyValue::new("error.type", name));
-            self.span.record("error.type", name);
-            self.span.record("otel.status_code", "ERROR");
+            self.span.fail(name);
         }
         instruments().rpc_call_duration.record(self.began.elapsed().as_secs_f64(), &attributes);
     }

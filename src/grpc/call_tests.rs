@@ -1,43 +1,27 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
 
 use tonic_types::StatusExt as _;
 use tower::{ServiceExt as _, service_fn};
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing_subscriber::Registry;
-use tracing_subscriber::layer::{self, SubscriberExt as _};
 
 use super::*;
+use crate::domain::trace::TraceContext;
+use crate::telemetry::span::recorded;
 
-/// Collects the fields of spans.
-#[derive(Clone, Default)]
-struct Fields(Arc<Mutex<HashMap<String, String>>>);
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let text = format!("{value:?}").trim_matches('"').to_owned();
-        self.0.lock().expect("not poisoned").insert(field.name().to_owned(), text);
-    }
-}
-
-impl layer::Layer<Registry> for Fields {
-    fn on_new_span(&self, attributes: &Attributes<'_>, _: &Id, _: layer::Context<'_, Registry>) {
-        attributes.record(&mut self.clone());
-    }
-
-    fn on_record(&self, _: &Id, record: &Record<'_>, _: layer::Context<'_, Registry>) {
-        record.record(&mut self.clone());
-    }
+/// What the span of `trace` tells, its name and status among it.
+fn fields(trace: &TraceContext) -> HashMap<String, String> {
+    let Some(span) = recorded::of(trace).pop() else { return HashMap::new() };
+    let attributes = span.attributes.iter().map(|entry| (entry.key.to_string(), entry.value.to_string()));
+    let status = format!("{:?}", span.status);
+    let told =
+        [("name", span.name.to_string()), ("kind", format!("{:?}", span.span_kind)), ("status", status)];
+    attributes.chain(told.map(|(name, value)| (name.to_owned(), value))).collect()
 }
 
 /// Calls `path` of a service that answers with `status`, and yields the answer's status and the span's fields.
 async fn call(path: &str, status: Result<(), Status>) -> (Option<Status>, HashMap<String, String>) {
-    let fields = Fields::default();
-    crate::telemetry::ask_every_subscriber();
-    let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(fields.clone()));
+    recorded::install_once();
+    let trace = recorded::elsewhere();
     let inner = service_fn(move |request: Request<Body>| {
         let surrounded = method(request.uri()).is_some();
         assert_eq!(request.extensions().get::<Arrival>().is_some(), surrounded);
@@ -45,14 +29,13 @@ async fn call(path: &str, status: Result<(), Status>) -> (Option<Status>, HashMa
         async { Ok::<_, Infallible>(response) }
     });
     let request = Request::builder().uri(format!("http://localhost:5005{path}"));
+    let request = request.header("traceparent", trace.traceparent.as_deref().expect("a parent"));
     let response = SurroundLayer
         .layer(inner)
         .oneshot(request.body(Body::default()).expect("a request"))
         .await
         .expect("infallible");
-    drop(guard);
-    let fields = fields.0.lock().expect("not poisoned").clone();
-    (Status::from_header_map(response.headers()), fields)
+    (Status::from_header_map(response.headers()), fields(&trace))
 }
 
 fn reason(status: &Status) -> String {
@@ -66,8 +49,9 @@ async fn a_success_is_a_server_span_without_error() {
     let (status, fields) = call(ARCHIVE, Ok(())).await;
     assert!(status.is_none());
     let expected = [
-        ("otel.name", &ARCHIVE[1..]),
-        ("otel.kind", "server"),
+        ("name", &ARCHIVE[1..]),
+        ("kind", "Server"),
+        ("status", "Unset"),
         ("rpc.system.name", "grpc"),
         ("rpc.method", &ARCHIVE[1..]),
         ("rpc.response.status_code", "OK"),
@@ -77,17 +61,17 @@ async fn a_success_is_a_server_span_without_error() {
     for (name, value) in expected {
         assert_eq!(fields.get(name).map(String::as_str), Some(value), "{name}");
     }
-    assert!(!fields.contains_key("otel.status_code") && !fields.contains_key("error.type"));
+    assert!(!fields.contains_key("error.type"));
 }
 
 #[tokio::test]
 async fn only_faults_of_the_server_make_a_span_an_error() {
     let (_, fields) = call(ARCHIVE, Err(Status::not_found("x"))).await;
     assert_eq!(fields["rpc.response.status_code"], "NOT_FOUND");
-    assert!(!fields.contains_key("otel.status_code"));
+    assert_eq!(fields["status"], "Unset");
     let (_, fields) = call(ARCHIVE, Err(Status::unavailable("x"))).await;
     assert_eq!(fields["error.type"], "UNAVAILABLE");
-    assert_eq!(fields["otel.status_code"], "ERROR");
+    assert!(fields["status"].starts_with("Error"));
 }
 
 #[tokio::test]
@@ -121,13 +105,14 @@ async fn health_gets_no_span() {
 
 #[tokio::test]
 async fn a_call_that_is_dropped_was_cancelled() {
-    let fields = Fields::default();
-    crate::telemetry::ask_every_subscriber();
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(fields.clone()));
+    recorded::install_once();
+    let trace = recorded::elsewhere();
     let inner = service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>());
-    let request = Request::builder().uri(format!("http://localhost{ARCHIVE}")).body(Body::default());
+    let request = Request::builder().uri(format!("http://localhost{ARCHIVE}"));
+    let request = request.header("traceparent", trace.traceparent.as_deref().expect("a parent"));
+    let request = request.body(Body::default());
     let mut call = SurroundLayer.layer(inner).oneshot(request.expect("a request")).boxed();
     assert!(futures::poll!(&mut call).is_pending());
     drop(call);
-    assert_eq!(fields.0.lock().expect("not poisoned")["rpc.response.status_code"], "CANCELLED");
+    assert_eq!(fields(&trace)["rpc.response.status_code"], "CANCELLED");
 }

@@ -4,7 +4,6 @@ use std::future::Future;
 
 use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
-use tracing::Span;
 use uuid::Uuid;
 
 use super::records;
@@ -15,7 +14,7 @@ use crate::domain::error::{Reason, Refusal};
 use crate::domain::record::{CommandRecord, Door, State};
 use crate::service::archiver::{Answer, Archiver, Submission};
 use crate::service::tally;
-use crate::telemetry::context;
+use crate::telemetry::span::Span;
 
 use super::admission::Admission;
 use super::call::Arrival;
@@ -137,7 +136,7 @@ fn submission(command: Command, asked_by: AskedBy, answer_by: Instant) -> Submis
         command,
         door: Door::Grpc,
         asked_by,
-        trace: context::of(&Span::current()),
+        trace: Span::present().context(),
         correlation_id: None,
         reply: None,
         // What was asked is read, and its message gone.

@@ -17,9 +17,8 @@ use super::wire::{self, PatchBody};
 use super::{Error, Organization, Settings};
 use crate::domain::command::OrganizationId;
 use crate::domain::obstacle::Obstacle;
-use crate::domain::reply::{self, Reply, Unauthorized};
+use crate::domain::reply::{Reply, Unauthorized};
 use crate::service::ports::{Authorization, Patch, Upstream};
-use crate::telemetry::drift;
 use crate::telemetry::instruments::instruments;
 use crate::telemetry::metrics::listed;
 
@@ -109,7 +108,6 @@ impl MyCreditApp {
                 if answer.status != 401 {
                     self.tokens.accepted(patch.requester, serial);
                 }
-                drift::note(reply::drifts(&answer, patch.archived));
                 Reply::Answered(answer)
             }
             Err(Failure::Unreachable(obstacle)) => Reply::Unreachable(obstacle),

@@ -5,11 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use opentelemetry::KeyValue;
+use opentelemetry::trace::SpanKind;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode};
 use tokio::time::{Instant, timeout_at};
-use tracing::field::Empty;
-use tracing::{Instrument as _, Span};
 use url::Url;
 
 use super::failure::{self, Failure};
@@ -17,8 +16,8 @@ use super::{Error, Settings, records, roots, wire};
 use crate::domain::reply::Answer;
 use crate::domain::trace::TraceContext;
 use crate::service::ports::Waited;
-use crate::telemetry::context;
 use crate::telemetry::instruments::instruments;
+use crate::telemetry::span::{Description, Origin, Span};
 
 /// What some write before a text in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -100,40 +99,33 @@ fn place(url: &Url, template: Arc<str>) -> Vec<KeyValue> {
 }
 
 fn span(method: &'static str, url: &Url, template: &str, resend_count: u32) -> Span {
-    let span = tracing::info_span!(
-        "http",
-        otel.name = format!("{method} {template}"),
-        otel.kind = "client",
-        otel.status_code = Empty,
-        http.request.method = method,
-        http.request.resend_count = Empty,
-        http.response.status_code = Empty,
-        server.address = url.host_str(),
-        server.port = url.port_or_known_default(),
-        url.full = %shown(url),
-        url.template = template,
-        error.type = Empty,
-        retry.delay_ms = Empty,
-        retry.reason = Empty,
-        gate.delay_ms = Empty,
-        gate.reason = Empty,
-    );
-    if resend_count > 0 {
-        span.record("http.request.resend_count", resend_count);
-    }
-    span
+    let describe = || {
+        let mut attributes = vec![
+            KeyValue::new("http.request.method", method),
+            KeyValue::new("url.full", shown(url).to_string()),
+            KeyValue::new("url.template", template.to_owned()),
+        ];
+        attributes.extend(url.host_str().map(|host| KeyValue::new("server.address", host.to_owned())));
+        let port = url.port_or_known_default();
+        attributes.extend(port.map(|port| KeyValue::new("server.port", i64::from(port))));
+        if resend_count > 0 {
+            attributes.push(KeyValue::new("http.request.resend_count", i64::from(resend_count)));
+        }
+        Description { name: format!("{method} {template}").into(), attributes }
+    };
+    Span::begin(SpanKind::Client, Origin::Present, describe)
 }
 
 /// Writes into a span how long its request was waited with, and why.
 pub fn note_waits(span: &Span, retry: Option<Waited>, gate: Option<Waited>) {
-    let ms = |waited: Waited| u64::try_from(waited.duration.as_millis()).unwrap_or(u64::MAX);
+    let ms = |waited: Waited| i64::try_from(waited.duration.as_millis()).unwrap_or(i64::MAX);
     if let Some(waited) = retry {
-        span.record("retry.delay_ms", ms(waited));
-        span.record("retry.reason", waited.reason);
+        span.set("retry.delay_ms", ms(waited));
+        span.set("retry.reason", waited.reason);
     }
     if let Some(waited) = gate {
-        span.record("gate.delay_ms", ms(waited));
-        span.record("gate.reason", waited.reason);
+        span.set("gate.delay_ms", ms(waited));
+        span.set("gate.reason", waited.reason);
     }
 }
 
@@ -155,7 +147,7 @@ pub async fn send(
 ) -> Result<Answer, Failure> {
     let About { span, mut attributes } = about;
     let began = Instant::now();
-    let answer = exchange(request, deadline, body_length_max, &span).instrument(span.clone()).await;
+    let answer = span.around(exchange(request, deadline, body_length_max, &span)).await;
     match &answer {
         Ok(answer) => {
             attributes.push(KeyValue::new("http.response.status_code", i64::from(answer.status)));
@@ -175,7 +167,7 @@ async fn exchange(
     body_length_max: usize,
     span: &Span,
 ) -> Result<Answer, Failure> {
-    let TraceContext { traceparent, tracestate } = context::of(span);
+    let TraceContext { traceparent, tracestate } = span.context();
     let headers = [(TraceContext::TRACEPARENT, traceparent), (TraceContext::TRACESTATE, tracestate)];
     let request = headers.into_iter().fold(request, |request, (name, value)| match value {
         Some(value) => request.header(name, value),
@@ -186,22 +178,22 @@ async fn exchange(
         Ok(Err(error)) => return Err(failed(&error, span)),
         Err(_elapsed) => {
             let failure = Failure::Unanswered("timeout");
-            record_error(span, failure.as_str());
+            span.fail(failure.as_str());
             records::StatusLate.log();
             return Err(failure);
         }
     };
     let status = response.status();
-    span.record("http.response.status_code", status.as_u16());
+    span.set("http.response.status_code", i64::from(status.as_u16()));
     if status.is_informational() {
         // One that is handed on is the last word: the other side has changed to a protocol that nobody asked for.
         let failure = Failure::Unanswered("malformed_answer");
-        record_error(span, failure.as_str());
+        span.fail(failure.as_str());
         records::NoAnswer { status: Some(status.as_u16()), error: None, kind: failure.as_str() }.log();
         return Err(failure);
     }
     if status.is_client_error() || status.is_server_error() {
-        record_error(span, status.as_str());
+        span.fail(status.as_str());
     }
     let retry_after = wire::retry_after(response.headers().get(header::RETRY_AFTER), SystemTime::now());
     let body = match timeout_at(deadline, body(response, body_length_max, span)).await {
@@ -240,16 +232,16 @@ async fn body(mut response: Response, length_max: usize, span: &Span) -> Option<
 }
 
 /// Notes a body that could not be read. The status line came and decides, so this is not the request's failure.
-fn unreadable(status: StatusCode, span: &Span, kind: &str, text: &str) {
+fn unreadable(status: StatusCode, span: &Span, kind: &'static str, text: &str) {
     if status.is_success() {
-        span.record("error.type", kind);
+        span.set("error.type", kind);
     }
     records::BodyUnread { status: status.as_u16(), error: text }.log();
 }
 
 fn failed(error: &reqwest::Error, span: &Span) -> Failure {
     let failure = failure::of(error);
-    record_error(span, failure.as_str());
+    span.fail(failure.as_str());
     let (kind, text) = (failure.as_str(), failure::described(error));
     match failure {
         Failure::Unreachable(obstacle) => {
@@ -260,9 +252,4 @@ fn failed(error: &reqwest::Error, span: &Span) -> Failure {
         }
     }
     failure
-}
-
-fn record_error(span: &Span, kind: &str) {
-    span.record("error.type", kind);
-    span.record("otel.status_code", "error");
 }

@@ -8,7 +8,6 @@ use reqwest::Client;
 use secrecy::ExposeSecret as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::Instrument as _;
 
 use super::failure::Failure;
 use super::http;
@@ -18,6 +17,7 @@ use super::{Credentials, Error, Organization, Settings, records};
 use crate::domain::command::OrganizationId;
 use crate::domain::reply::Unauthorized;
 use crate::telemetry::drift;
+use crate::telemetry::span::Span;
 
 /// The most of a token answer that is read, in bytes.
 const BODY_LENGTH_MAX: usize = 64 * 1024;
@@ -175,7 +175,7 @@ impl Tokens {
             let issued = tokens.request(&member, &credentials).await;
             done.send_replace(Some(tokens.enter(&member, generation, started, issued)));
         };
-        tokio::spawn(task.in_current_span());
+        tokio::spawn(Span::present().around(task));
         fetch
     }
 
@@ -222,22 +222,23 @@ impl Tokens {
         };
         drift::note(wire::token_drifts(&answer));
         // What is logged from here on is this request's and not that of the command which set it off.
-        let _entered = span.enter();
-        let issued = answer.body.as_deref().and_then(wire::issued_token);
-        match (answer.status, issued) {
-            (200..=299, Some(issued)) => Ok(issued),
-            (200..=299, None) => {
-                records::TokenUnreadable { organization: requester }.log();
-                unavailable(None)
+        span.within(|| {
+            let issued = answer.body.as_deref().and_then(wire::issued_token);
+            match (answer.status, issued) {
+                (200..=299, Some(issued)) => Ok(issued),
+                (200..=299, None) => {
+                    records::TokenUnreadable { organization: requester }.log();
+                    unavailable(None)
+                }
+                (status @ (400 | 401 | 403 | 422), _) => {
+                    records::CredentialsRefused { organization: requester, status }.log();
+                    Err(Unauthorized::Refused)
+                }
+                (status, _) => {
+                    records::TokenDenied { organization: requester, status }.log();
+                    unavailable(answer.retry_after)
+                }
             }
-            (status @ (400 | 401 | 403 | 422), _) => {
-                records::CredentialsRefused { organization: requester, status }.log();
-                Err(Unauthorized::Refused)
-            }
-            (status, _) => {
-                records::TokenDenied { organization: requester, status }.log();
-                unavailable(answer.retry_after)
-            }
-        }
+        })
     }
 }

@@ -5,17 +5,16 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument as _, field};
 
 use super::board::{Board, Notice};
 use super::entry::{Entry, Place};
 use super::gate::{Gate, Organization};
 use super::lanes::Lanes;
-use super::load::Load;
+use super::load::{Hold, Load};
 use super::ports::{Accepted, Clock, Store, StoreError, Upstream};
 use super::worker::{Caller, Claim, Job};
 use super::{Settings, Shared, backlog, heal, others, records, recovery, tally};
@@ -25,6 +24,7 @@ use crate::domain::command::{Command, CommandId, IdempotencyKey, OrganizationId}
 use crate::domain::error::{Reason, Refusal};
 use crate::domain::record::{CommandRecord, Door, ReplyAddress, State};
 use crate::domain::trace::TraceContext;
+use crate::telemetry::span::Span;
 
 /// How often a command that another process may be working on is looked at.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -124,15 +124,15 @@ impl Archiver {
         let caller = Caller { answer_by, alive: Arc::downgrade(&alive) };
         let door = submission.door;
         let entry = self.shared.enter(submission).inspect_err(|refusal| tally::refused(door, refusal))?;
-        let shared = self.shared.clone();
-        let admitted =
-            self.shared.tasks.spawn(async move { shared.admit(entry, caller).await }.in_current_span());
+        let (tell, admitted) = oneshot::channel();
+        self.shared.tasks.spawn(self.shared.clone().take_in(entry, caller, tell));
         let shared = self.shared.clone();
         Ok(async move {
             let admitted = match timeout_at(answer_by, admitted).await {
                 Ok(Ok(admitted)) => admitted?,
-                Ok(Err(panic)) => {
-                    records::EntryLost { panic: &panic }.log();
+                // Who takes it in has panicked.
+                Ok(Err(_)) => {
+                    records::EntryLost.log();
                     return Err(failed());
                 }
                 // Whether it will be accepted is not known, so nobody may rely on it.
@@ -275,15 +275,37 @@ enum Admitted {
     UnderWay { door: Door, id: CommandId, listener: super::board::Listener, first: bool },
 }
 
+/// Whom it is told how a submission got in.
+type Tell = oneshot::Sender<Result<Admitted, Refusal>>;
+
 impl Shared {
-    /// Waits until the command is durable and sets it to work.
-    async fn admit(self: Arc<Self>, entry: Entry, caller: Caller) -> Result<Admitted, Refusal> {
+    /// Takes a submission in, tells how it got in, and works on its command if that falls to it.
+    fn take_in(self: Arc<Self>, entry: Entry, caller: Caller, tell: Tell) -> impl Future<Output = ()> + Send {
+        let door = Span::present();
+        async move {
+            // The door's span does not last as long as the work.
+            let admitting = door.around(self.admit(entry, caller));
+            drop(door);
+            let (admitted, work) = match admitting.await {
+                Ok((admitted, work)) => (Ok(admitted), work),
+                Err(refusal) => (Err(refusal), None),
+            };
+            // Whoever asked may be gone.
+            let _ = tell.send(admitted);
+            if let Some((job, hold)) = work {
+                self.work_alone(job, hold).await;
+            }
+        }
+    }
+
+    /// Waits until the command is durable.
+    async fn admit(&self, entry: Entry, caller: Caller) -> Result<(Admitted, Option<(Job, Hold)>), Refusal> {
         let Entry { door, connection, trace, place, accepted, asked, step, span } = entry;
         let accepted = accepted.await.inspect_err(|refusal| tally::refused(door, refusal))?;
         step.end();
         tally::accepted(door, &accepted);
         if let Some(id) = accepted.id() {
-            span.record("command.id", field::display(id));
+            span.tell_command(id);
         }
         match accepted {
             Accepted::Conflict => {
@@ -293,30 +315,29 @@ impl Shared {
             Accepted::Replayed(record) => {
                 // A reply may have been written for it.
                 self.outbox.send_replace(());
-                Ok(Admitted::Known(Answer::Final { record, replayed: true }))
+                Ok((Admitted::Known(Answer::Final { record, replayed: true }), None))
             }
             Accepted::InProgress(record) => {
                 let listener = self.board.listen(record.id);
                 if record.state == State::Deferred {
                     self.recovery.notify_one();
                 }
-                Ok(Admitted::UnderWay { door, id: record.id, listener, first: false })
+                Ok((Admitted::UnderWay { door, id: record.id, listener, first: false }, None))
             }
             Accepted::Fresh(record, begun) => {
                 let listener = self.board.listen(record.id);
                 let Some(Place { ticket, hold, pass }) = place else {
                     if record.state == State::Deferred {
-                        return Ok(Admitted::Known(Answer::Deferred(record)));
+                        return Ok((Admitted::Known(Answer::Deferred(record)), None));
                     }
                     self.lanes.note_more(connection);
-                    return Ok(Admitted::Known(Answer::Waiting(record)));
+                    return Ok((Admitted::Known(Answer::Waiting(record)), None));
                 };
                 let claim = begun.map(|begun| Claim { begun, asked, pass });
                 let caller = (door == Door::Grpc).then_some(caller);
                 let requester = record.command.requester;
                 let job = Job { id: record.id, requester, door, trace, ticket, claim, caller, due: None };
-                self.spawn_work(job, hold);
-                Ok(Admitted::UnderWay { door, id: record.id, listener, first: true })
+                Ok((Admitted::UnderWay { door, id: record.id, listener, first: true }, Some((job, hold))))
             }
         }
     }

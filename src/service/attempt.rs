@@ -16,6 +16,7 @@ use crate::domain::obstacle::Obstacle;
 use crate::domain::record::{CommandRecord, Outcome};
 use crate::domain::reply::{self, Reply, Unauthorized, Verdict};
 use crate::domain::traffic::Heard;
+use crate::telemetry::drift;
 use crate::telemetry::instruments::instruments;
 use crate::telemetry::step::{self, Name, Step};
 
@@ -66,7 +67,7 @@ impl Shared {
                 gate_wait: pass.waited,
             };
             let (reply, authorization) = self.send(patch, pass, &mut attempts, deadline, lease_end).await;
-            let verdict = reply::classify(&reply, record.command.archived);
+            let verdict = judge(&reply, record.command.archived);
             attempts.note(&verdict);
             let Verdict::Transient { token_refused, .. } = verdict else { break (verdict, attempts) };
             if token_refused && let Some(authorization) = authorization {
@@ -191,6 +192,13 @@ impl Shared {
         }
         (reply, Some(authorization))
     }
+}
+
+/// What a reply means. How it differs from the contract is counted.
+pub(super) fn judge(reply: &Reply, archived: bool) -> Verdict {
+    let (verdict, drifts) = reply::examine(reply, archived);
+    drift::note(drifts);
+    verdict
 }
 
 impl Attempts {

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
-use tracing::Span;
 use uuid::Uuid;
 
 use super::Shared;
@@ -22,6 +21,7 @@ use crate::domain::error::{Reason, Refusal};
 use crate::domain::lifecycle::{Acceptance, PutOff};
 use crate::domain::record::{Door, State};
 use crate::domain::trace::TraceContext;
+use crate::telemetry::span::Span;
 use crate::telemetry::step::{Name, Step};
 
 /// A submission with its acceptance on the way to the store.
@@ -81,7 +81,7 @@ impl Shared {
         };
         let (asked, step) = (Instant::now(), Step::begin(Name::Accept));
         let entry = |place, accepted| {
-            let span = Span::current();
+            let span = Span::present();
             Entry { door, connection, trace, place, accepted, asked, step, span }
         };
         let patience = patience(door, answer_by);

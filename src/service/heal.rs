@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use opentelemetry::KeyValue;
+use opentelemetry::trace::SpanKind;
 use tokio::time::{Instant, sleep};
-use tracing::{Instrument as _, Span, info_span};
 
 use super::Shared;
-use super::attempt::{Attempts, hint};
+use super::attempt::{Attempts, hint, judge};
 use super::gate::Patience;
 use super::lanes::Ticket;
 use super::ports::Patch;
@@ -17,9 +18,9 @@ use crate::domain::connection::Connection;
 use crate::domain::heal::{Finish, Heal, Healed};
 use crate::domain::obstacle::Obstacle;
 use crate::domain::record::Door;
-use crate::domain::reply::{self, Reply, Verdict};
+use crate::domain::reply::{Reply, Verdict};
 use crate::domain::trace::TraceContext;
-use crate::telemetry;
+use crate::telemetry::span::{Description, Origin, Span};
 
 /// The connections that this process heals now. Cloning shares it.
 #[derive(Clone, Default)]
@@ -56,7 +57,7 @@ pub(super) async fn heal(shared: &Shared, connection: Connection, mut ticket: Ti
     match shared.store.begin_heal(connection).await {
         Ok(Some((heal, trace))) => {
             let span = heal_span(&heal, &trace);
-            attempt(shared, heal, asked).instrument(span).await;
+            span.around(attempt(shared, heal, asked)).await;
         }
         Ok(None) => {}
         Err(error) => records::HealUnclaimed { error: &error }.log(),
@@ -83,7 +84,7 @@ async fn attempt(shared: &Shared, heal: Heal, asked: Instant) {
             // Nothing was sent.
             Err(_) => (Reply::Unreachable(Obstacle::Unsent), None),
         };
-    let verdict = reply::classify(&reply, heal.archived);
+    let verdict = judge(&reply, heal.archived);
     if let Verdict::Transient { token_refused: true, .. } = verdict
         && let Some(authorization) = &authorization
     {
@@ -120,7 +121,7 @@ fn tell(shared: &Shared, healed: Healed) {
         Healed::GivenUp => "given_up",
         Healed::Stale => "stale",
     };
-    Span::current().record("heal.result", name);
+    Span::present().set("heal.result", name);
     match healed {
         Healed::Yes => records::Healed.log(),
         Healed::Later | Healed::Stale => records::HealPutOff { result: name }.log(),
@@ -130,14 +131,9 @@ fn tell(shared: &Shared, healed: Healed) {
 }
 
 fn heal_span(heal: &Heal, trace: &TraceContext) -> Span {
-    let span = info_span!(
-        parent: None,
-        "heal",
-        otel.kind = "internal",
-        command.id = %heal.command_id,
-        command.archived = heal.archived,
-        heal.result = tracing::field::Empty,
-    );
-    telemetry::context::adopt(&span, trace);
-    span
+    let describe = || Description {
+        name: "heal".into(),
+        attributes: vec![KeyValue::new("command.archived", heal.archived)],
+    };
+    Span::begin(SpanKind::Internal, Origin::Below(trace), describe).about(Some(heal.command_id))
 }

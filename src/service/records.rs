@@ -1,6 +1,5 @@
 //! The log records of the loop.
 
-use tokio::task::JoinError;
 use uuid::Uuid;
 
 use super::ports::StoreError;
@@ -199,9 +198,7 @@ records! { "service";
     /// The task that takes a command in has panicked. Whether the command was accepted is found out by its key.
     ///
     /// A fault of the adapter: report it, with what the panic said on standard error.
-    WARN EntryLost<'a> "taking in a command failed" {
-        panic: &'a JoinError => display "panic",
-    }
+    WARN EntryLost "taking in a command failed";
     /// A caller was told that the store is unavailable.
     ///
     /// See that the store works.

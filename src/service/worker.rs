@@ -5,8 +5,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures::FutureExt as _;
+use opentelemetry::KeyValue;
+use opentelemetry::trace::SpanKind;
 use tokio::time::{Instant, sleep};
-use tracing::{Instrument as _, Span, info_span};
 use uuid::Uuid;
 
 use super::Shared;
@@ -23,9 +24,9 @@ use crate::domain::lifecycle::{Finish, PutOff};
 use crate::domain::record::{CommandRecord, Door, Outcome, State};
 use crate::domain::reply::{self, Reply, Verdict};
 use crate::domain::trace::TraceContext;
-use crate::telemetry;
 use crate::telemetry::instruments::instruments;
-use crate::telemetry::step::{Name, Step};
+use crate::telemetry::span::{Description, Origin, Span};
+use crate::telemetry::step::{self, Name, Step};
 
 /// The pause between tries while the store is away.
 pub(super) const STORE_RETRY_DELAY: Duration = Duration::from_millis(200);
@@ -98,25 +99,28 @@ pub(super) struct Turned {
 }
 
 impl Shared {
-    /// Sets `job` to work; `hold` is let go at its end. A panic ends this job alone: its claim, if it has one, is recovery's
-    /// once the lease is over.
+    /// Sets `job` to work in a task of its own.
     pub(super) fn spawn_work(self: &Arc<Self>, job: Job, hold: impl Send + 'static) {
         let shared = Arc::clone(self);
-        self.tasks.spawn(async move {
-            let _hold = hold;
-            let id = job.id;
-            if AssertUnwindSafe(shared.work(job)).catch_unwind().await.is_err() {
-                records::WorkerLost { command_id: id }.log();
-                shared.board.tell(id, Notice::Left(Reason::Internal));
-            }
-        });
+        self.tasks.spawn(async move { shared.work_alone(job, hold).await });
+    }
+
+    /// Works on `job`; `hold` is let go at its end. A panic ends this job alone: its claim, if it has one, is recovery's
+    /// once the lease is over.
+    pub(super) async fn work_alone(&self, job: Job, hold: impl Send + 'static) {
+        let _hold = hold;
+        let id = job.id;
+        if AssertUnwindSafe(self.work(job)).catch_unwind().await.is_err() {
+            records::WorkerLost { command_id: id }.log();
+            self.board.tell(id, Notice::Left(Reason::Internal));
+        }
     }
 
     /// Works on `job` until it is final, deferred or waiting, and tells the board.
     pub(super) async fn work(&self, mut job: Job) {
         let Some(_running) = self.board.run(job.id) else { return };
         let span = command_span(&job);
-        self.work_on(&mut job).instrument(span).await;
+        span.around(self.work_on(&mut job)).await;
     }
 
     async fn work_on(&self, job: &mut Job) {
@@ -136,7 +140,7 @@ impl Shared {
     /// Tells what became of a command that could not be begun.
     fn not_begun(&self, id: CommandId, begun: Begun) {
         if let Begun::Waiting(record) | Begun::Ended(record) = &begun {
-            Span::current().record("command.state", record.state.as_str());
+            Span::present().set("command.state", record.state.as_str());
             if record.state.is_final() || !record.waiting {
                 note_end(record);
             }
@@ -381,28 +385,22 @@ fn panicked(record: &CommandRecord) -> (Verdict, Attempts) {
 /// The span of a command at work, in the trace that it came with. One that is taken up again is linked to it besides, since
 /// what it goes on from may have ended long ago.
 fn command_span(job: &Job) -> Span {
-    let span = info_span!(
-        parent: None,
-        "command",
-        otel.kind = "internal",
-        otel.status_code = tracing::field::Empty,
-        command.id = %job.id,
-        command.door = job.door.as_str(),
-        command.requester = %job.requester,
-        command.recovered = job.due.is_some(),
-        command.target = tracing::field::Empty,
-        command.archived = tracing::field::Empty,
-        command.epoch = tracing::field::Empty,
-        command.state = tracing::field::Empty,
-        command.due_time = tracing::field::Empty,
-        error.type = tracing::field::Empty,
-    );
-    telemetry::context::adopt(&span, &job.trace);
-    if let Some(due) = job.due {
-        telemetry::step::past(Name::RecoveryWait, due, Vec::new, &job.trace);
-        telemetry::context::link(&span, &job.trace);
-    }
-    span
+    let origin = match job.due {
+        Some(due) => {
+            step::past(Name::RecoveryWait, due, Vec::new, &job.trace);
+            Origin::Resumed(&job.trace)
+        }
+        None => Origin::Below(&job.trace),
+    };
+    let describe = || Description {
+        name: "command".into(),
+        attributes: vec![
+            KeyValue::new("command.door", job.door.as_str()),
+            KeyValue::new("command.requester", job.requester.to_string()),
+            KeyValue::new("command.recovered", job.due.is_some()),
+        ],
+    };
+    Span::begin(SpanKind::Internal, origin, describe).about(Some(job.id))
 }
 
 /// Tells of a command that has come to rest: to metrics, its span and the log.
@@ -410,17 +408,16 @@ fn note_end(record: &CommandRecord) {
     tally::settled(record);
     let outcome = record.outcome.as_ref();
     let reason = outcome.and_then(|outcome| outcome.refusal.as_ref()).map(|refusal| refusal.reason);
-    let span = Span::current();
-    span.record("command.state", record.state.as_str());
-    if let Some(due) = record.due_time {
-        span.record("command.due_time", due.to_rfc3339());
+    let span = Span::present();
+    span.set("command.state", record.state.as_str());
+    if let Some(due) = record.due_time.filter(|_| span.is_recorded()) {
+        span.set("command.due_time", due.to_rfc3339());
     }
-    if let Some(reason) = reason {
-        span.record("error.type", reason.as_str());
+    match reason {
         // That a newer one came first is no failure.
-        if record.state != State::Superseded {
-            span.record("otel.status_code", "ERROR");
-        }
+        Some(reason) if record.state == State::Superseded => span.set("error.type", reason.as_str()),
+        Some(reason) => span.fail(reason.as_str()),
+        None => {}
     }
     records::Settled {
         command_id: record.id,
@@ -434,8 +431,10 @@ fn note_end(record: &CommandRecord) {
 
 /// Writes into the span what is known with the claim.
 fn note_claim(record: &CommandRecord) {
-    let span = Span::current();
-    span.record("command.epoch", record.epoch);
-    span.record("command.archived", record.command.archived);
-    span.record("command.target", tracing::field::display(record.command.connection.target));
+    let span = Span::present();
+    if span.is_recorded() {
+        span.set("command.epoch", i64::from(record.epoch));
+        span.set("command.archived", record.command.archived);
+        span.set("command.target", record.command.connection.target.to_string());
+    }
 }

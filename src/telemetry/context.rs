@@ -1,15 +1,11 @@
 //! W3C trace context in and out of spans.
 
-use std::collections::HashMap;
-
 use opentelemetry::propagation::TextMapPropagator as _;
 use opentelemetry::trace::TraceContextExt as _;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use tracing::Span;
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-
 use serde::{Deserialize, Serialize};
 
+use super::span::Origin;
 use crate::domain::trace::TraceContext;
 
 /// The longest `traceparent` that is read: version 00 has 55 characters, later ones may have some more.
@@ -32,15 +28,6 @@ pub fn from_headers<'a>(header: impl Fn(&str) -> Option<&'a str>) -> TraceContex
     if remote(&context).span().span_context().is_valid() { context } else { TraceContext::default() }
 }
 
-/// Makes the remote span of `context` the parent of `span`, if there is one.
-pub fn adopt(span: &Span, context: &TraceContext) {
-    let remote = remote(context);
-    if remote.span().span_context().is_valid() {
-        // The only error is that no OpenTelemetry layer is installed, and then there is nothing to do.
-        let _ = span.set_parent(remote);
-    }
-}
-
 /// How a trace goes on behind a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -51,20 +38,14 @@ pub enum Across {
     Parent,
 }
 
-/// Has `span`, which came through a queue, go on from `context`.
-pub fn go_on(span: &Span, context: &TraceContext, across: Across) {
-    match across {
-        Across::Link => link(span, context),
-        Across::Parent => adopt(span, context),
-    }
-}
-
-/// Links `span` to the remote span of `context`, if there is one.
-pub fn link(span: &Span, context: &TraceContext) {
-    let remote = remote(context);
-    let remote = remote.span().span_context().clone();
-    if remote.is_valid() {
-        span.add_link(remote);
+impl Across {
+    /// What a span goes on from that came through a queue with `context`.
+    #[must_use]
+    pub const fn origin(self, context: &TraceContext) -> Origin<'_> {
+        match self {
+            Self::Link => Origin::Linked(context),
+            Self::Parent => Origin::Below(context),
+        }
     }
 }
 
@@ -74,15 +55,22 @@ pub fn within<T>(context: &TraceContext, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// The context of `span`, to be handed on.
-#[must_use]
-pub fn of(span: &Span) -> TraceContext {
-    let mut headers = HashMap::new();
-    TraceContextPropagator::new().inject_context(&span.context(), &mut headers);
-    TraceContext {
-        traceparent: headers.remove(TraceContext::TRACEPARENT),
-        tracestate: headers.remove(TraceContext::TRACESTATE).filter(|state| !state.is_empty()),
+/// The ids of `context`, to be handed on.
+pub(super) fn of(context: &opentelemetry::Context) -> TraceContext {
+    #[derive(Default)]
+    struct Carrier(TraceContext);
+    impl opentelemetry::propagation::Injector for Carrier {
+        fn set(&mut self, key: &str, value: String) {
+            match key {
+                TraceContext::TRACEPARENT => self.0.traceparent = Some(value),
+                TraceContext::TRACESTATE => self.0.tracestate = Some(value).filter(|state| !state.is_empty()),
+                _ => {}
+            }
+        }
     }
+    let mut carrier = Carrier::default();
+    TraceContextPropagator::new().inject_context(context, &mut carrier);
+    carrier.0
 }
 
 pub(super) fn remote(context: &TraceContext) -> opentelemetry::Context {

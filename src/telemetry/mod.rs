@@ -10,6 +10,7 @@
 //! - [`metrics`]: metrics to a scraper and a collector
 //! - [`log`]: log records to standard error and a collector, each with the ids of its span and its command
 //! - [`process`](self): what the process takes of the machine
+//! - [`span`]: spans, described if they are recorded
 //! - [`step`]: the parts that a command's time is made of
 //! - [`record`]: what a log record is; `records`: those of this folder
 
@@ -25,15 +26,15 @@ mod process;
 pub mod record;
 pub(crate) mod records;
 mod sampling;
+pub mod span;
 pub mod step;
 
 use opentelemetry::logs::LoggerProvider as _;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
-use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
-use tracing::{Metadata, Subscriber};
-use tracing_subscriber::filter::{EnvFilter, FilterExt as _, Targets, filter_fn};
+use tracing_subscriber::filter::{EnvFilter, FilterExt as _, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -102,9 +103,9 @@ pub fn init(settings: &Settings) -> Result<Guard, Error> {
     let spans = export::provider(settings, resource.clone())?;
     let metrics = metrics::provider(settings, resource.clone())?;
     let logs = export::log_provider(settings, resource)?;
-    let (subscriber, last_words) = subscriber(settings, &spans, logs.as_ref(), std::io::stderr)?;
+    let (subscriber, last_words) = subscriber(settings, logs.as_ref(), std::io::stderr)?;
     subscriber.try_init()?;
-    step::install(spans.tracer(env!("CARGO_PKG_NAME")));
+    span::install(spans.tracer(env!("CARGO_PKG_NAME")));
     metrics::install(metrics.clone(), settings);
     log::count();
     Ok(Guard::new(spans, metrics).with_logs(logs, last_words))
@@ -137,51 +138,20 @@ pub fn parse_filter(text: &str) -> Result<EnvFilter, tracing_subscriber::filter:
     EnvFilter::builder().parse(format!("{},{text}", carriers.join(",")))
 }
 
-/// While there is one subscriber in the process, tracing asks that of the *present* thread whether a span is wanted, once
-/// for all: a test without one, on another thread, could switch the span off for everybody. With a second subscriber it
-/// asks them all.
-#[cfg(test)]
-pub(crate) fn ask_every_subscriber() {
-    static SECOND: std::sync::LazyLock<tracing::Dispatch> =
-        std::sync::LazyLock::new(|| tracing::Dispatch::new(tracing_subscriber::registry()));
-    std::sync::LazyLock::force(&SECOND);
-}
-
-/// The level down to which our own spans are always made.
-const OWN_SPANS_LEVEL: LevelFilter = LevelFilter::INFO;
-
-/// Our own spans, whatever is logged: a record is told by them of which command it is. All of them are exported, so none is
-/// made for this alone.
-fn is_own_span(metadata: &Metadata<'_>) -> bool {
-    metadata.is_span() && metadata.target().starts_with(OURS) && *metadata.level() <= OWN_SPANS_LEVEL
-}
-
 /// Makes the subscriber, and what has the last word of the log.
 fn subscriber<W>(
     settings: &Settings,
-    provider: &SdkTracerProvider,
     logs: Option<&SdkLoggerProvider>,
     writer: W,
 ) -> Result<(impl Subscriber + Send + Sync + use<W>, impl FnOnce() + Send + Sync + use<W>), Error>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let exported = Targets::new()
-        .with_default(LevelFilter::INFO)
-        .with_targets(CARRIERS.map(|carrier| (carrier, LevelFilter::OFF)));
-    let spans = tracing_opentelemetry::layer()
-        .with_tracer(provider.tracer(env!("CARGO_PKG_NAME")))
-        .with_location(false)
-        .with_threads(false)
-        .with_tracked_inactivity(false)
-        .with_target(false);
-    let own_spans = filter_fn(is_own_span).with_max_level_hint(OWN_SPANS_LEVEL);
-    let filter = parse_filter(&settings.log_filter)?.and(cap()).or(own_spans);
+    let filter = parse_filter(&settings.log_filter)?.and(cap());
     let logger = logs.map(|logs| logs.logger(env!("CARGO_PKG_NAME")));
     let log = log::LogLayer::new(settings.log_format, settings.log_repeats_max, logger, writer);
     let last_words = log.last_words();
-    let registry = tracing_subscriber::registry().with(spans.with_filter(exported));
-    Ok((registry.with(log.with_filter(filter)), last_words))
+    Ok((tracing_subscriber::registry().with(log.with_filter(filter)), last_words))
 }
 
 #[cfg(test)]

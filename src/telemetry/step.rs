@@ -1,23 +1,18 @@
 //! Steps: the parts that a command's time is made of, each measured, and a span where its trace is recorded.
 //!
-//! A step is cheaper than a span of `tracing`: where nobody records it costs two looks at the clock and a count.
+//! Where nobody records it costs two looks at the clock and a count.
 
-use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
 use opentelemetry::trace::{Span as _, SpanBuilder, SpanKind, Status, TraceContextExt as _, Tracer as _};
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_sdk::trace::SdkTracer;
 
-use super::context;
 use super::instruments::instruments;
+use super::{context, span};
 use crate::domain::trace::TraceContext;
 
 /// What was shorter leaves no span: a wait that was none.
 const SPAN_LENGTH_MIN: Duration = Duration::from_micros(20);
-
-/// Makes the spans of steps, once telemetry is set up.
-static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
 /// Where a command's time goes. The names are those of spans and of the attribute `step`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,12 +74,12 @@ struct Recorded {
     parent: Context,
     began: SystemTime,
     error: Option<&'static str>,
-    described: Option<Description>,
+    described: Option<Conventional>,
 }
 
 /// A span that is called otherwise than its step, by the conventions of its kind.
 #[derive(Debug)]
-pub struct Description {
+pub struct Conventional {
     /// Its name. Of few values, as those of all spans.
     pub name: String,
     /// Its kind.
@@ -104,7 +99,7 @@ impl Step {
     }
 
     /// Describes its span, if there is to be one.
-    pub fn describe(&mut self, describe: impl FnOnce() -> Description) {
+    pub fn describe(&mut self, describe: impl FnOnce() -> Conventional) {
         if let Some(recorded) = &mut self.recorded {
             recorded.described = Some(describe());
         }
@@ -128,7 +123,7 @@ impl Drop for Step {
         if let Some(Recorded { parent, began, error, described }) = self.recorded.take()
             && length >= SPAN_LENGTH_MIN
         {
-            let mut described = described.unwrap_or_else(|| Description::of(self.name));
+            let mut described = described.unwrap_or_else(|| Conventional::of(self.name));
             described.attributes.extend(error.map(|error| KeyValue::new("error.type", error)));
             record(described, (began, began + length), &parent);
         }
@@ -147,7 +142,7 @@ pub fn past(
     let parent = context::remote(context);
     if parent.span().span_context().is_valid() {
         // Another machine's clock may be ahead of this one's.
-        let described = Description { attributes: attributes(), ..Description::of(name) };
+        let described = Conventional { attributes: attributes(), ..Conventional::of(name) };
         record(described, (began.min(now), now), &parent);
     }
 }
@@ -157,9 +152,9 @@ pub fn measure(name: Name, length: Duration) {
     instruments().step_duration.record(length.as_secs_f64(), &[KeyValue::new("step", name.as_str())]);
 }
 
-fn record(described: Description, (began, ended): (SystemTime, SystemTime), parent: &Context) {
-    let Some(tracer) = TRACER.get() else { return };
-    let Description { name, kind, attributes } = described;
+fn record(described: Conventional, (began, ended): (SystemTime, SystemTime), parent: &Context) {
+    let Some(tracer) = span::tracer() else { return };
+    let Conventional { name, kind, attributes } = described;
     let failed = attributes.iter().any(|attribute| attribute.key.as_str() == "error.type");
     let builder =
         SpanBuilder::from_name(name).with_kind(kind).with_start_time(began).with_attributes(attributes);
@@ -170,14 +165,8 @@ fn record(described: Description, (began, ended): (SystemTime, SystemTime), pare
     span.end_with_timestamp(ended);
 }
 
-impl Description {
+impl Conventional {
     fn of(name: Name) -> Self {
         Self { name: name.as_str().to_owned(), kind: SpanKind::Internal, attributes: Vec::new() }
     }
-}
-
-/// Sets what makes the spans of steps, once.
-pub(super) fn install(tracer: SdkTracer) {
-    // A second one is that of a second set-up, which is refused elsewhere.
-    let _ = TRACER.set(tracer);
 }

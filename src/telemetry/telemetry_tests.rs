@@ -3,13 +3,18 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use opentelemetry::InstrumentationScope;
+use opentelemetry::KeyValue;
 use opentelemetry::logs::{AnyValue, Severity};
+use opentelemetry::trace::{SpanKind, Status, Tracer as _};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::{LogProcessor, SdkLogRecord};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::*;
+use crate::domain::command::CommandId;
 use crate::domain::trace::TraceContext;
+use crate::telemetry::span::{Description, Origin, Span};
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -83,11 +88,19 @@ fn logged_to_the_end(
 ) -> (Lines, Box<dyn FnOnce()>) {
     let lines = Lines::default();
     let writer = lines.clone();
-    ask_every_subscriber();
-    let provider = export::provider(settings, export::resource(settings)).unwrap();
-    let (subscriber, last_words) = subscriber(settings, &provider, logs, move || writer.clone()).unwrap();
+    span::recorded::install_once();
+    let (subscriber, last_words) = subscriber(settings, logs, move || writer.clone()).unwrap();
     tracing::subscriber::with_default(subscriber, work);
     (lines, Box::new(last_words))
+}
+
+fn id(n: u128) -> CommandId {
+    CommandId(Uuid::from_u128(n))
+}
+
+/// A span, with a name that nobody asks for.
+fn span(origin: Origin<'_>) -> Span {
+    Span::begin(SpanKind::Internal, origin, || Description { name: "span".into(), attributes: Vec::new() })
 }
 
 fn context(traceparent: &str) -> TraceContext {
@@ -95,14 +108,13 @@ fn context(traceparent: &str) -> TraceContext {
 }
 
 #[test]
-fn a_record_carries_the_trace_of_the_adopted_parent() {
+fn a_record_carries_the_trace_of_its_span() {
     let lines = logged(&settings(Format::Json), || {
-        let span = tracing::info_span!("command");
-        context::adopt(&span, &context(TRACEPARENT));
-        let own = context::of(&span).traceparent.unwrap();
-        span.in_scope(|| {
+        let command = span(Origin::Below(&context(TRACEPARENT)));
+        let own = command.context().traceparent.unwrap();
+        command.within(|| {
             tracing::info!(own, count = 3, good = true, "one\ntwo");
-            tracing::info_span!("attempt").in_scope(|| tracing::warn!("within"));
+            span(Origin::Present).within(|| tracing::warn!("within"));
         });
         tracing::info!("outside");
     });
@@ -124,9 +136,8 @@ fn a_record_carries_the_trace_of_the_adopted_parent() {
 #[test]
 fn text_is_one_line_with_the_trace() {
     let lines = logged(&settings(Format::Text), || {
-        let span = tracing::info_span!("command");
-        context::adopt(&span, &context(TRACEPARENT));
-        span.in_scope(|| tracing::info!(status = 503, text = "a b", "forged\n2026 record"));
+        let span = span(Origin::Below(&context(TRACEPARENT)));
+        span.within(|| tracing::info!(status = 503, text = "a b", "forged\n2026 record"));
     });
     let text = lines.text();
     assert_eq!(text.lines().count(), 1);
@@ -139,11 +150,11 @@ fn ids_are_there_without_a_parent_and_whatever_is_logged() {
     let mut settings = settings(Format::Json);
     settings.log_filter = "warn".to_owned();
     let lines = logged(&settings, || {
-        let span = tracing::info_span!("command");
-        let own = context::of(&span).traceparent.unwrap();
-        assert!(own.ends_with("-00"), "nobody records it: {own}");
-        span.in_scope(|| tracing::info!("not logged"));
-        span.in_scope(|| tracing::warn!(own, "logged"));
+        let span = span(Origin::Below(&TraceContext::default()));
+        let own = span.context().traceparent.unwrap();
+        assert!(own.ends_with("-00") && !span.is_recorded(), "nobody records it: {own}");
+        span.within(|| tracing::info!("not logged"));
+        span.within(|| tracing::warn!(own, "logged"));
     });
     let records = lines.json();
     assert_eq!(records.len(), 1);
@@ -160,9 +171,7 @@ fn a_context_goes_through_a_span_and_back() {
             "tracestate" => Some(state),
             _ => None,
         });
-        let span = tracing::info_span!("command");
-        context::adopt(&span, &inbound);
-        let outbound = context::of(&span);
+        let outbound = span(Origin::Below(&inbound)).context();
         assert_eq!(outbound.traceparent.unwrap()[..36], TRACEPARENT[..36]);
         assert_eq!(outbound.tracestate.as_deref(), Some(state));
     });
@@ -209,18 +218,18 @@ fn a_record_tells_its_command_whatever_is_logged() {
     settings.log_filter = "warn".to_owned();
     let lines = logged(&settings, || {
         tracing::warn!("outside");
-        let door = tracing::info_span!("door", command.id = tracing::field::Empty);
-        door.in_scope(|| tracing::warn!("not known yet"));
-        door.record("command.id", "c1");
-        door.in_scope(|| {
+        let nothing = TraceContext::default();
+        let door = span(Origin::Below(&nothing)).about(None);
+        door.within(|| tracing::warn!("not known yet"));
+        door.tell_command(id(1));
+        door.within(|| {
             tracing::warn!("known");
-            tracing::info_span!(parent: None, "command", command.id = %"c2").in_scope(|| {
-                tracing::info_span!("attempt").in_scope(|| tracing::warn!("in the midst"));
+            span(Origin::Below(&nothing)).about(Some(id(2))).within(|| {
+                span(Origin::Present).within(|| tracing::warn!("in the midst"));
                 tracing::warn!(command.id = "c3", "of another");
             });
+            span(Origin::Below(&nothing)).within(|| tracing::warn!("of none"));
         });
-        door.record("command.id", "c4");
-        door.in_scope(|| tracing::warn!("anew"));
     });
     let told: Vec<_> = lines
         .json()
@@ -230,35 +239,43 @@ fn a_record_tells_its_command_whatever_is_logged() {
     let wanted = [
         ("outside", Value::Null),
         ("not known yet", Value::Null),
-        ("known", "c1".into()),
-        ("in the midst", "c2".into()),
+        ("known", id(1).to_string().into()),
+        ("in the midst", id(2).to_string().into()),
         ("of another", "c3".into()),
-        ("anew", "c4".into()),
+        ("of none", Value::Null),
     ];
     assert_eq!(told, wanted.map(|(message, command)| (message.into(), command)));
 }
 
 #[test]
-fn no_span_of_a_library_is_made_for_the_log() {
-    ask_every_subscriber();
-    let spans = tracing::subscriber::with_default(tracing_subscriber::registry(), || {
-        [
-            tracing::info_span!("ours"),
-            tracing::debug_span!("ours below"),
-            tracing::info_span!(target: "opentelemetry_sdk", "export"),
-            tracing::debug_span!(target: "h2::client", "connection"),
-            tracing::debug_span!(target: "anything", "work"),
-        ]
-        .map(|span| span.metadata().unwrap())
-    });
-    for filter in ["off", "warn", "info", "trace", "info,h2=trace,anything=trace"] {
-        let mut settings = settings(Format::Json);
-        settings.log_filter = filter.to_owned();
-        let provider = export::provider(&settings, export::resource(&settings)).unwrap();
-        let (subscriber, _) = subscriber(&settings, &provider, None, io::sink).unwrap();
-        let made = spans.map(|span| !subscriber.register_callsite(span).is_never());
-        assert_eq!(made, [true, filter == "trace", false, false, false], "{filter}");
-    }
+fn a_span_is_described_if_it_is_recorded() {
+    span::recorded::install_once();
+    let parent = span::recorded::elsewhere();
+    let begin = |origin: Origin<'_>, described: &mut u32| {
+        let describe = || {
+            *described += 1;
+            Description { name: "work".into(), attributes: vec![KeyValue::new("asked", true)] }
+        };
+        let span = Span::begin(SpanKind::Client, origin, describe).about(Some(id(7)));
+        span.set("count", 3);
+        span.fail("timeout");
+        span
+    };
+    let mut described = 0;
+    drop(begin(Origin::Below(&TraceContext::default()), &mut described));
+    assert_eq!(described, 0);
+    drop(begin(Origin::Resumed(&parent), &mut described));
+    assert_eq!(described, 1);
+    let [span] = &span::recorded::of(&parent)[..] else { panic!("one span") };
+    assert_eq!((span.name.as_ref(), &span.span_kind), ("work", &SpanKind::Client));
+    let mut shown: Vec<_> = span.attributes.iter().map(|a| format!("{}={}", a.key, a.value)).collect();
+    shown.sort();
+    assert_eq!(shown, ["asked=true", &format!("command.id={}", id(7)), "count=3", "error.type=timeout"]);
+    assert_eq!(span.links.len(), 1);
+    assert!(matches!(span.status, Status::Error { .. }));
+    let linked = begin(Origin::Linked(&parent), &mut described);
+    assert_ne!(linked.context().traceparent.unwrap()[3..35], parent.traceparent.unwrap()[3..35]);
+    assert_eq!(described, 2, "it follows the other's decision");
 }
 
 #[test]
@@ -306,9 +323,8 @@ fn no_limit_is_none() {
 #[test]
 fn text_ends_with_the_command_and_the_trace() {
     let lines = logged(&settings(Format::Text), || {
-        let span = tracing::info_span!("command", command.id = "c1");
-        context::adopt(&span, &context(TRACEPARENT));
-        span.in_scope(|| tracing::info!(command.id = "c1", status = 503, "done"));
+        let span = span(Origin::Below(&context(TRACEPARENT))).about(Some(id(1)));
+        span.within(|| tracing::info!(command.id = "c1", status = 503, "done"));
     });
     let text = lines.text();
     let expected = ": done status=503 command=c1 trace=0af7651916cd43dd8448eb211c80319c";
@@ -320,9 +336,8 @@ fn a_collector_gets_the_same_records_but_those_of_its_carriers() {
     let exported = Exported::default();
     let provider = SdkLoggerProvider::builder().with_log_processor(exported.clone()).build();
     let (lines, _) = logged_to_the_end(&settings(Format::Json), Some(&provider), || {
-        let span = tracing::info_span!("command", command.id = "c1");
-        context::adopt(&span, &context(TRACEPARENT));
-        span.in_scope(|| tracing::error!(count = 3, good = true, share = 0.5, text = "a b", "failed"));
+        let span = span(Origin::Below(&context(TRACEPARENT))).about(Some(id(1)));
+        span.within(|| tracing::error!(count = 3, good = true, share = 0.5, text = "a b", "failed"));
         for carrier in CARRIERS {
             // The target of a record is fixed where it stands, but for one from the `log` crate.
             let target = format!("{carrier}::part");
@@ -346,7 +361,7 @@ fn a_collector_gets_the_same_records_but_those_of_its_carriers() {
     let attribute = |name: &str| {
         record.attributes_iter().find(|(key, _)| key.as_str() == name).map(|(_, value)| value.clone())
     };
-    assert_eq!(attribute("command.id"), Some("c1".into()));
+    assert_eq!(attribute("command.id"), Some(id(1).to_string().into()));
     assert_eq!(attribute("count"), Some(3.into()));
     assert_eq!(attribute("good"), Some(true.into()));
     assert_eq!(attribute("share"), Some(0.5.into()));
@@ -359,16 +374,13 @@ async fn a_dead_endpoint_holds_nothing_up() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut settings = settings(Format::Json);
     settings.otlp_endpoint = Some(format!("http://{}", silent.local_addr().unwrap()).parse().unwrap());
-    ask_every_subscriber();
     let resource = export::resource(&settings);
     let provider = export::provider(&settings, resource.clone()).unwrap();
-    let (subscriber, _) = subscriber(&settings, &provider, None, io::sink).unwrap();
+    let tracer = provider.tracer("test");
     let guard = Guard::new(provider, metrics::provider(&settings, resource).unwrap());
-    tracing::subscriber::with_default(subscriber, || {
-        for _ in 0..1000 {
-            tracing::info_span!("command").in_scope(|| tracing::info!("done"));
-        }
-    });
+    for _ in 0..1000 {
+        drop(tracer.start("command"));
+    }
     let started = Instant::now();
     assert!(!guard.shutdown(Duration::from_millis(300)).await);
     assert!(started.elapsed() < Duration::from_secs(2));

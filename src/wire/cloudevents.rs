@@ -1,7 +1,7 @@
 //! An event as a CloudEvent 1.0 (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md>), with the
 //! extensions `sequence`, `correlationid`, `traceparent` and `tracestate`.
 
-use serde::Serialize;
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::value::RawValue;
 
 use super::command::CommandHistory;
@@ -33,7 +33,7 @@ pub struct CloudEvent {
     pub data: Box<RawValue>,
 }
 
-#[derive(Serialize)]
+#[derive(serde::Serialize)]
 struct Data<'a> {
     guest_connection: Option<&'a JsonText>,
     command: CommandHistory,
@@ -72,18 +72,23 @@ impl CloudEvent {
     /// # Errors
     /// As [`Self::of`].
     pub fn structured(&self) -> Result<Box<RawValue>, serde_json::Error> {
-        let mut object = serde_json::Map::new();
-        for (name, value) in &self.attributes {
-            object.insert((*name).to_owned(), value.as_str().into());
+        serde_json::value::to_raw_value(&Structured(self))
+    }
+}
+
+struct Structured<'a>(&'a CloudEvent);
+
+impl Serialize for Structured<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let CloudEvent { attributes, data } = self.0;
+        let mut object = serializer.serialize_map(None)?;
+        for (name, value) in attributes {
+            object.serialize_entry(name, value)?;
         }
-        object.insert("datacontenttype".to_owned(), DATA_CONTENT_TYPE.into());
-        // The data is written as it is: a detour over `Value` could change numbers of the upstream.
-        let mut text = serde_json::to_string(&object)?;
-        text.pop();
-        text.push_str(r#","data":"#);
-        text.push_str(self.data.get());
-        text.push('}');
-        RawValue::from_string(text)
+        object.serialize_entry("datacontenttype", DATA_CONTENT_TYPE)?;
+        // As it is: a detour over `Value` could change numbers of the upstream.
+        object.serialize_entry("data", data)?;
+        object.end()
     }
 }
 

@@ -9,11 +9,11 @@ use guest_connection_adapter::domain::reply::Reply;
 use guest_connection_adapter::domain::retry::Backoff;
 use guest_connection_adapter::mycreditapp::{Credentials, MyCreditApp, Organization, Settings};
 use guest_connection_adapter::service::ports::{Patch, Upstream as _};
+use guest_connection_adapter::telemetry::span;
 use opentelemetry::trace::TracerProvider as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::document::{Document, Message};
 
@@ -59,8 +59,7 @@ async fn requests_are_as_the_document_has_them() {
     });
     // With a trace under way, so that its headers are sent too.
     let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().build();
-    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-    let _subscriber = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+    span::install(provider.tracer("test"));
 
     let requester = OrganizationId::parse("0190c1d4-7c1e-7d3a-9a53-5c1f6e1b2a01").unwrap();
     let guest = OrganizationId::parse("0190c1d4-7c1e-7d3a-9a53-5c1f6e1b2a02").unwrap();

@@ -1,21 +1,21 @@
 //! The PATCH: what is sent, and what every kind of answer comes to.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use guest_connection_adapter::domain::reply::{Answer, Reply};
+use guest_connection_adapter::domain::trace::TraceContext;
 use guest_connection_adapter::mycreditapp::{Credentials, MyCreditApp};
 use guest_connection_adapter::service::ports::{Patch, Upstream};
-use guest_connection_adapter::telemetry::context;
+use guest_connection_adapter::telemetry::span::{self, Description, Origin, Span};
 use opentelemetry::trace::{SpanKind, Status, TracerProvider as _};
-use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
 use opentelemetry_semantic_conventions::attribute::{
     ERROR_TYPE, HTTP_REQUEST_METHOD, HTTP_REQUEST_RESEND_COUNT, HTTP_RESPONSE_STATUS_CODE, SERVER_ADDRESS,
     SERVER_PORT, URL_FULL, URL_TEMPLATE,
 };
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
-use tracing::Instrument as _;
-use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::peer::{
     GUEST, REQUESTER, answer, base_url, next, organization, patch, request, serve, settings,
@@ -37,27 +37,29 @@ fn answered(reply: Reply) -> Answer {
     }
 }
 
-/// While there is one subscriber in the process, tracing asks that of the *present* thread whether a span is wanted, once
-/// for all: a test without one, on another thread, could switch the span off for everybody. With a second subscriber it
-/// asks them all.
-fn ask_every_subscriber() {
-    static SECOND: std::sync::LazyLock<tracing::Dispatch> =
-        std::sync::LazyLock::new(|| tracing::Dispatch::new(tracing_subscriber::registry()));
-    std::sync::LazyLock::force(&SECOND);
+/// The spans of all tests that have ended.
+static SPANS: LazyLock<(Spans, SdkTracerProvider)> = LazyLock::new(|| {
+    let spans = Spans::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(spans.clone()).build();
+    span::install(provider.tracer("test"));
+    (spans, provider)
+});
+
+/// A span that begins a trace.
+fn command() -> Span {
+    LazyLock::force(&SPANS);
+    let describe = || Description { name: "command".into(), attributes: Vec::new() };
+    Span::begin(SpanKind::Internal, Origin::Below(&TraceContext::default()), describe)
 }
 
 #[tokio::test]
 async fn the_request_is_that_of_the_contract() {
-    let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().build();
-    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-    ask_every_subscriber();
-    let _subscriber = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
     let (address, mut requests) = serve(|_| Some(answer("200 OK", "", "{}"))).await;
     let upstream = with_static_token(address);
 
-    let span = tracing::info_span!("command");
-    let own = context::of(&span).traceparent.unwrap();
-    answered(send(&upstream).instrument(span).await);
+    let span = command();
+    let own = span.context().traceparent.unwrap();
+    answered(span.around(send(&upstream)).await);
 
     let request = next(&mut requests).await;
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
@@ -229,21 +231,19 @@ impl SpanExporter for Spans {
 
 #[tokio::test]
 async fn an_attempt_is_a_client_span() {
-    let spans = Spans::default();
-    let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder();
-    let provider = provider.with_simple_exporter(spans.clone()).build();
-    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-    ask_every_subscriber();
-    let _subscriber = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+    let command = command();
+    let trace = command.context().traceparent.unwrap()[3..35].to_owned();
     let (address, _requests) =
         serve(|number| (number < 2).then(|| answer(["200 OK", "503 Service Unavailable"][number], "", "{}")))
             .await;
     let upstream = with_static_token(address);
     for resend_count in 0..3 {
         let authorization = upstream.authorize(organization(REQUESTER), false).await.unwrap();
-        upstream.patch(Patch { resend_count, ..patch() }, authorization).await;
+        command.around(upstream.patch(Patch { resend_count, ..patch() }, authorization)).await;
     }
-    let spans = spans.0.lock().unwrap();
+    let ended = SPANS.0.0.lock().unwrap();
+    let of_trace = |span: &&SpanData| span.span_context.trace_id().to_string() == trace;
+    let spans: Vec<_> = ended.iter().filter(of_trace).collect();
     let expected = [
         (Some("200"), None, None),
         (Some("503"), Some("503"), Some("1")),

@@ -1,8 +1,11 @@
 //! How many requests may be under way at once: additive increase, multiplicative decrease, on latency and refusals.
 //!
-//! The limit grows while it is reached and nothing suggests too much load, twofold per window at first and after a
-//! [restart](Concurrency::restart) (TCP's slow start), by one per window later. It shrinks when *every* organisation that was
-//! heard in a window met refusals or answers much slower than usual: one that fares badly alone says nothing of the others.
+//! The limit grows while it is reached, twofold per window at first and after a [restart](Concurrency::restart) (TCP's slow
+//! start), by one per window later. It shrinks by half the share of requests in a window that were refused or failed, as that
+//! of DCTCP does (RFC 8257), and by a tenth at most: an upstream that serves so many at once and refuses the rest is asked for
+//! little more, and one that fails now and then whatever the load is asked for little less. Where more than a fifth is refused,
+//! or answers are much slower than usual, it does not grow meanwhile. What counts is the organisation that fares *best*: one
+//! that fares badly alone says nothing of the others.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,8 +19,11 @@ const LIMIT_INITIAL: f64 = 16.0;
 /// The limit after a restart.
 const LIMIT_RESTART: f64 = 2.0;
 
-/// What the limit is multiplied by at too much load.
-const DECREASE: f64 = 0.9;
+/// The part of the limit that one window takes, at most.
+const DECREASE_MAX: f64 = 0.1;
+
+/// The same of each request that was refused: half its share in the window.
+const DECREASE_REFUSED: f64 = 0.5;
 
 /// The least time over which answers are judged together.
 const WINDOW_MIN: Duration = Duration::from_millis(100);
@@ -51,8 +57,8 @@ impl Source {
         self.answers + self.pressures > 0
     }
 
-    /// Judges the window and begins the next. Whether it met too much load.
-    fn turn(&mut self) -> bool {
+    /// Judges the window and begins the next. Yields by which part of it the limit is too high.
+    fn turn(&mut self) -> f64 {
         let mean = (self.answers > 0).then(|| self.seconds / f64::from(self.answers));
         let is_slow =
             mean.zip(self.usual).is_some_and(|(mean, usual)| mean > SLOW_FACTOR * usual + SLOW_MARGIN);
@@ -62,9 +68,9 @@ impl Source {
                 usual + share * (mean - usual)
             }));
         }
-        let is_pressed = self.pressures > 0;
+        let refused = f64::from(self.pressures) / f64::from((self.answers + self.pressures).max(1));
         *self = Self { usual: self.usual, ..Self::default() };
-        is_pressed || is_slow
+        if is_slow { DECREASE_MAX } else { (DECREASE_REFUSED * refused).min(DECREASE_MAX) }
     }
 }
 
@@ -149,18 +155,19 @@ impl Concurrency {
     }
 
     fn turn(&mut self, now: Moment, latency: Duration) {
-        let mut all_loaded = true;
-        for source in self.heard.drain(..) {
-            let is_loaded = self.sources.get_mut(&source).is_some_and(Source::turn);
-            all_loaded &= is_loaded;
-        }
-        if all_loaded {
-            self.limit = (self.limit * DECREASE).max(1.0);
-            self.threshold = self.limit;
-        } else if self.is_reached {
-            let grown = if self.limit < self.threshold { self.limit * 2.0 } else { self.limit + 1.0 };
-            self.limit = grown.min(self.limit_max);
-        }
+        let decreases = self.heard.drain(..).filter_map(|id| self.sources.get_mut(&id).map(Source::turn));
+        let decrease = decreases.reduce(f64::min).unwrap_or_default();
+        let decreased = self.limit * (1.0 - decrease);
+        let growth = match self.limit {
+            _ if decrease >= DECREASE_MAX => {
+                self.threshold = decreased;
+                0.0
+            }
+            _ if !self.is_reached => 0.0,
+            limit if limit < self.threshold => limit,
+            _ => 1.0,
+        };
+        self.limit = (decreased + growth).clamp(1.0, self.limit_max);
         self.is_reached = false;
         self.window_end = now + latency.clamp(WINDOW_MIN, WINDOW_MAX);
     }

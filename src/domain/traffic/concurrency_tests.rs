@@ -104,3 +104,46 @@ fn it_never_falls_below_one_and_starts_again_from_little() {
     }
     assert_eq!(limits, [2, 4, 8, 16, 32, 33, 34]);
 }
+
+/// A window in which so many of a hundred requests are refused.
+fn refused(limit: &mut Concurrency, now: &mut Moment, share: usize) {
+    limit.reach();
+    for n in 0..100 {
+        // The last one is an answer, and ends the window.
+        limit.note(*now, organization(1), ms(10), n < share);
+        if n == 98 {
+            *now += ms(3000);
+        }
+    }
+}
+
+#[test]
+fn what_fails_now_and_then_costs_little_of_it() {
+    let settled = |share: usize| {
+        let (mut limit, mut now) = (Concurrency::new(256), ms(1));
+        for _ in 0..600 {
+            refused(&mut limit, &mut now, share);
+        }
+        limit.limit()
+    };
+    assert!(settled(1) > 150, "{}", settled(1));
+    assert!((15..30).contains(&settled(10)), "{}", settled(10));
+    assert_eq!(settled(30), 1, "that is too much load");
+}
+
+#[test]
+fn an_upstream_that_serves_so_many_at_once_is_asked_for_little_more() {
+    for served in [2, 4, 16, 64, 200] {
+        let (mut limit, mut now) = (Concurrency::new(256), ms(1));
+        let (mut least, mut greatest) = (usize::MAX, 0);
+        for window in 0..2_000 {
+            let asked = limit.limit();
+            refused(&mut limit, &mut now, asked.saturating_sub(served) * 100 / asked);
+            if window > 1_000 {
+                (least, greatest) = (least.min(limit.limit()), greatest.max(limit.limit()));
+            }
+        }
+        assert!(least * 10 >= served * 8, "{served}: {least}");
+        assert!(greatest <= served + 3, "{served}: {greatest}");
+    }
+}

@@ -8,7 +8,6 @@ mod limit;
 mod line;
 pub(super) mod otlp;
 
-use std::fmt;
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
@@ -18,15 +17,13 @@ use opentelemetry::metrics::Counter;
 use opentelemetry::trace::TraceContextExt as _;
 use opentelemetry_sdk::logs::SdkLogger;
 use serde::{Deserialize, Serialize};
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record as Values};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, Layer};
-use tracing_subscriber::registry::LookupSpan;
 
 use self::limit::{Key, LeftOut, Limiter};
 use self::line::{Fields, Ids, Record};
+use super::span::Span;
 use super::{CARRIERS, catalogue};
 
 /// The form of a log record.
@@ -39,7 +36,7 @@ pub enum Format {
     Text,
 }
 
-/// The field of a span that names the command which it is about.
+/// The field of a record that names the command which it is about, if that is not the present span's.
 const COMMAND_ID: &str = "command.id";
 
 /// What stands for records that were left out, if the same record does not come again in time.
@@ -74,35 +71,6 @@ struct Outlet<W> {
     limiter: Mutex<Limiter>,
     logger: Option<SdkLogger>,
     writer: W,
-}
-
-/// The id of the command that a span is about, if it is said; kept with the span.
-#[derive(Default)]
-struct Command(Option<String>);
-
-impl Command {
-    fn keep<S>(self, context: &Context<'_, S>, id: &Id)
-    where
-        S: Subscriber + for<'s> LookupSpan<'s>,
-    {
-        if let (Some(_), Some(span)) = (&self.0, context.span(id)) {
-            span.extensions_mut().replace(self);
-        }
-    }
-}
-
-impl Visit for Command {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == COMMAND_ID {
-            self.0 = Some(format!("{value:?}"));
-        }
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == COMMAND_ID {
-            self.0 = Some(value.to_owned());
-        }
-    }
 }
 
 impl<W> LogLayer<W>
@@ -164,7 +132,7 @@ fn is_carrier(target: &str) -> bool {
     CARRIERS.iter().any(|carrier| target.starts_with(carrier))
 }
 
-/// The ids of the span that is entered on this thread, as the layer for spans attaches it.
+/// The ids of the present span.
 fn ids() -> Option<Ids> {
     let context = opentelemetry::Context::current();
     let span = context.span();
@@ -189,31 +157,17 @@ fn summary(left_out: LeftOut) -> Record {
 
 impl<S, W> Layer<S> for LogLayer<W>
 where
-    S: Subscriber + for<'s> LookupSpan<'s>,
+    S: Subscriber,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        let mut command = Command::default();
-        attributes.record(&mut command);
-        command.keep(&context, id);
-    }
-
-    fn on_record(&self, id: &Id, values: &Values<'_>, context: Context<'_, S>) {
-        let mut command = Command::default();
-        values.record(&mut command);
-        command.keep(&context, id);
-    }
-
-    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let metadata = event.metadata();
         let log = fields.log.take();
         let (target, line) = log.unwrap_or_else(|| (metadata.target().to_owned(), 0));
-        let command = fields.text(COMMAND_ID).map(str::to_owned).or_else(|| {
-            let mut spans = context.event_scope(event)?;
-            spans.find_map(|span| span.extensions().get::<Command>()?.0.clone())
-        });
+        let said = fields.text(COMMAND_ID).map(str::to_owned);
+        let command = said.or_else(|| Some(Span::present().command()?.to_string()));
         let level = *metadata.level();
         let mut record = Record { time: SystemTime::now(), level, target, fields, ids: ids(), command };
         let key = Key::of(metadata, &record.target, line);
