@@ -41,6 +41,9 @@ const SLOW_MARGIN: f64 = 0.025;
 const USUAL_DOWN: f64 = 0.5;
 const USUAL_UP: f64 = 0.05;
 
+/// From this decrease on the limit counts as found, and grows by one at a time.
+const DECREASE_FOUND: f64 = 0.025;
+
 /// What was heard of an organisation.
 #[derive(Debug, Clone, Copy, Default)]
 struct Source {
@@ -158,12 +161,11 @@ impl Concurrency {
         let decreases = self.heard.drain(..).filter_map(|id| self.sources.get_mut(&id).map(Source::turn));
         let decrease = decreases.reduce(f64::min).unwrap_or_default();
         let decreased = self.limit * (1.0 - decrease);
+        if decrease >= DECREASE_FOUND {
+            self.threshold = 0.0;
+        }
         let growth = match self.limit {
-            _ if decrease >= DECREASE_MAX => {
-                self.threshold = decreased;
-                0.0
-            }
-            _ if !self.is_reached => 0.0,
+            _ if decrease >= DECREASE_MAX || !self.is_reached => 0.0,
             limit if limit < self.threshold => limit,
             _ => 1.0,
         };
