@@ -6,7 +6,7 @@ use tower::{ServiceExt as _, service_fn};
 
 use super::*;
 use crate::domain::trace::TraceContext;
-use crate::telemetry::span::recorded;
+use crate::telemetry::recorded;
 
 /// What the span of `trace` tells, its name and status among it.
 fn fields(trace: &TraceContext) -> HashMap<String, String> {

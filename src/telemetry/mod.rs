@@ -24,6 +24,8 @@ pub mod log;
 pub mod metrics;
 mod process;
 pub mod record;
+#[cfg(test)]
+pub(crate) mod recorded;
 pub(crate) mod records;
 mod sampling;
 pub mod span;

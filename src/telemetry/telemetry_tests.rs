@@ -88,7 +88,7 @@ fn logged_to_the_end(
 ) -> (Lines, Box<dyn FnOnce()>) {
     let lines = Lines::default();
     let writer = lines.clone();
-    span::recorded::install_once();
+    recorded::install_once();
     let (subscriber, last_words) = subscriber(settings, logs, move || writer.clone()).unwrap();
     tracing::subscriber::with_default(subscriber, work);
     (lines, Box::new(last_words))
@@ -249,8 +249,8 @@ fn a_record_tells_its_command_whatever_is_logged() {
 
 #[test]
 fn a_span_is_described_if_it_is_recorded() {
-    span::recorded::install_once();
-    let parent = span::recorded::elsewhere();
+    recorded::install_once();
+    let parent = recorded::elsewhere();
     let begin = |origin: Origin<'_>, described: &mut u32| {
         let describe = || {
             *described += 1;
@@ -266,7 +266,7 @@ fn a_span_is_described_if_it_is_recorded() {
     assert_eq!(described, 0);
     drop(begin(Origin::Resumed(&parent), &mut described));
     assert_eq!(described, 1);
-    let [span] = &span::recorded::of(&parent)[..] else { panic!("one span") };
+    let [span] = &recorded::of(&parent)[..] else { panic!("one span") };
     assert_eq!((span.name.as_ref(), &span.span_kind), ("work", &SpanKind::Client));
     let mut shown: Vec<_> = span.attributes.iter().map(|a| format!("{}={}", a.key, a.value)).collect();
     shown.sort();

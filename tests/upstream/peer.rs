@@ -32,8 +32,10 @@ pub async fn serve(
             let (answer, seen, number) = (answer.clone(), seen.clone(), number.clone());
             tokio::spawn(async move {
                 while let Some(request) = request(&mut socket).await {
+                    // Before a test sees it: the one that it then makes is the next.
+                    let number = number.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
                     seen.send(request).unwrap();
-                    match answer(number.fetch_add(1, std::sync::atomic::Ordering::SeqCst)) {
+                    match answer(number) {
                         Some(bytes) if bytes.is_empty() => return,
                         Some(bytes) => socket.write_all(&bytes).await.unwrap(),
                         None => {}
