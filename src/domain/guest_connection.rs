@@ -1,7 +1,11 @@
 //! The upstream's guest connection, read tolerantly: whatever can be read is, and what cannot is named, never an error.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
 use chrono::{DateTime, NaiveDateTime};
-use serde_json::{Map, Value};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use uuid::Uuid;
 
 use super::Timestamp;
@@ -60,7 +64,7 @@ pub fn parse_time(text: &str) -> Option<Timestamp> {
 /// Reads `text`, and names what differs from the contract.
 #[must_use]
 pub fn read(text: &JsonText) -> (GuestConnection, Vec<Drift>) {
-    let Ok(Value::Object(fields)) = serde_json::from_str(text.as_str()) else {
+    let Ok(Fields(fields)) = serde_json::from_str(text.as_str()) else {
         return (GuestConnection::default(), vec![Drift::whole(DriftKind::Unreadable)]);
     };
     let mut reader = Reader { fields, drifts: Vec::new() };
@@ -71,10 +75,10 @@ pub fn read(text: &JsonText) -> (GuestConnection, Vec<Drift>) {
         guest_name: reader.required("guest_name", string),
         guest_email: reader.required("guest_email", string),
         owner_email: reader.required("owner_email", string),
-        archived: reader.required("archived", Value::as_bool),
+        archived: reader.required("archived", boolean),
         created_at: reader.required("created_at", time),
         updated_at: reader.required("updated_at", time),
-        total_score: reader.nullable("total_score", Value::as_f64),
+        total_score: reader.nullable("total_score", number),
         score_updated_at: reader.nullable("score_updated_at", time),
         archived_at: reader.nullable("archived_at", time),
         active_action_type: reader.nullable("active_action_type", string),
@@ -87,32 +91,136 @@ pub fn read(text: &JsonText) -> (GuestConnection, Vec<Drift>) {
     (connection, reader.finish())
 }
 
-fn string(value: &Value) -> Option<String> {
-    value.as_str().map(str::to_owned)
+/// A field's value, as far as the contract has such values.
+enum Scalar<'a> {
+    Null,
+    Boolean(bool),
+    Number(f64),
+    Text(Cow<'a, str>),
+    /// An array, an object, or a number that is none of ours.
+    Other,
 }
 
-fn uuid(value: &Value) -> Option<Uuid> {
-    value.as_str().and_then(|text| Uuid::try_parse(text).ok())
+impl<'de> Deserialize<'de> for Scalar<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visit;
+        #[allow(clippy::cast_precision_loss, reason = "a score is no count")]
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Scalar<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any JSON value")
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(Scalar::Null)
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+                Ok(Scalar::Boolean(value))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
+                Ok(Scalar::Number(value))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+                Ok(Scalar::Number(value as f64))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+                Ok(Scalar::Number(value as f64))
+            }
+
+            fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Self::Value, E> {
+                Ok(Scalar::Text(value.into()))
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
+                Ok(Scalar::Text(value.to_owned().into()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+                while items.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Scalar::Other)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+                while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Scalar::Other)
+            }
+        }
+        deserializer.deserialize_any(Visit)
+    }
 }
 
-fn time(value: &Value) -> Option<Timestamp> {
-    value.as_str().and_then(parse_time)
+/// The fields of an object by their names. Of several with one name the last counts, as for every JSON reader.
+struct Fields<'a>(BTreeMap<Cow<'a, str>, Scalar<'a>>);
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visit;
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+                let mut fields = BTreeMap::new();
+                while let Some((Name(name), value)) = members.next_entry()? {
+                    fields.insert(name, value);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Visit)
+    }
+}
+
+/// A name, borrowed where it is written as it is meant.
+#[derive(serde::Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+fn string(value: &Scalar<'_>) -> Option<String> {
+    text(value).map(str::to_owned)
+}
+
+fn text<'a>(value: &'a Scalar<'_>) -> Option<&'a str> {
+    if let Scalar::Text(text) = value { Some(text) } else { None }
+}
+
+fn boolean(value: &Scalar<'_>) -> Option<bool> {
+    if let Scalar::Boolean(value) = value { Some(*value) } else { None }
+}
+
+fn number(value: &Scalar<'_>) -> Option<f64> {
+    if let Scalar::Number(value) = value { Some(*value) } else { None }
+}
+
+fn uuid(value: &Scalar<'_>) -> Option<Uuid> {
+    text(value).and_then(|text| Uuid::try_parse(text).ok())
+}
+
+fn time(value: &Scalar<'_>) -> Option<Timestamp> {
+    text(value).and_then(parse_time)
 }
 
 /// Takes fields out of an object and keeps book of what is odd.
-struct Reader {
-    fields: Map<String, Value>,
+struct Reader<'a> {
+    fields: BTreeMap<Cow<'a, str>, Scalar<'a>>,
     drifts: Vec<Drift>,
 }
 
-impl Reader {
-    fn required<T>(&mut self, name: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
+impl Reader<'_> {
+    fn required<T>(&mut self, name: &str, read: impl Fn(&Scalar<'_>) -> Option<T>) -> Option<T> {
         match self.fields.remove(name) {
             None => {
                 self.drift(name, DriftKind::Missing);
                 None
             }
-            Some(Value::Null) => {
+            Some(Scalar::Null) => {
                 self.drift(name, DriftKind::Null);
                 None
             }
@@ -120,9 +228,9 @@ impl Reader {
         }
     }
 
-    fn nullable<T>(&mut self, name: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
+    fn nullable<T>(&mut self, name: &str, read: impl Fn(&Scalar<'_>) -> Option<T>) -> Option<T> {
         match self.fields.remove(name) {
-            None | Some(Value::Null) => None,
+            None | Some(Scalar::Null) => None,
             Some(value) => self.typed(name, read(&value)),
         }
     }
@@ -157,6 +265,7 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::Value;
 
     use super::*;
     use crate::domain::drift::FIELD_LENGTH_MAX;
@@ -207,6 +316,8 @@ mod tests {
             // The last one of a name counts, as for every JSON reader.
             let parsed: Value = serde_json::from_str(&text).expect("JSON");
             prop_assert_eq!(read.archived, parsed["archived"].as_bool());
+            prop_assert_eq!(read.total_score, parsed["total_score"].as_f64());
+            prop_assert_eq!(read.status.as_deref(), parsed["status"].as_str());
         }
 
         #[test]
