@@ -433,7 +433,7 @@ fn note_end(record: &CommandRecord) {
 fn note_claim(record: &CommandRecord) {
     let span = Span::present();
     if span.is_recorded() {
-        span.set("command.epoch", i64::from(record.epoch));
+        span.set("command.epoch", record.epoch);
         span.set("command.archived", record.command.archived);
         span.set("command.target", record.command.connection.target.to_string());
     }
