@@ -1,4 +1,4 @@
-//! Whether the checks of a table cost little and hold.
+//! Whether the checks of a table cost little and hold, and SQLite is built as `.cargo/config.toml` says.
 
 use super::*;
 
@@ -65,4 +65,16 @@ fn a_former_table_keeps_its_rows_and_its_checks() {
             assert_eq!(changed.is_ok(), is_sound, "{state} {due_time:?} {finished_time:?}: {changed:?}");
         }
     }
+}
+
+#[test]
+fn sqlite_is_built_for_connections_of_one_thread() {
+    let database = Connection::open_in_memory().unwrap();
+    let mut statement = database.prepare("PRAGMA compile_options").unwrap();
+    let options: Vec<String> =
+        statement.raw_query().mapped(|row| row.get(0)).collect::<Result<_, _>>().unwrap();
+    for option in ["THREADSAFE=2", "OMIT_SHARED_CACHE"] {
+        assert!(options.iter().any(|found| found == option), "{options:?}");
+    }
+    assert!(!options.iter().any(|found| found == "ENABLE_MEMORY_MANAGEMENT"), "{options:?}");
 }

@@ -169,13 +169,13 @@ fn write_once(
     execute(connection, "BEGIN IMMEDIATE").map_err(|fault| shared.failure(fault))?;
     let mut scope = Scope { connection, shared, tally: Tally::default(), kept: std::mem::take(kept) };
     let result = write_in_transaction(&mut scope, batch, undo);
-    match result {
-        // What is kept is what was written.
-        Ok(Done::All) => *kept = scope.kept,
-        Ok(Done::Some) => {}
+    if !connection.is_autocommit() {
         // Should it fail, the connection is dropped, which rolls back too.
-        Ok(Done::None) | Err(_) if !connection.is_autocommit() => drop(execute(connection, "ROLLBACK")),
-        Ok(Done::None) | Err(_) => {}
+        drop(execute(connection, "ROLLBACK"));
+    }
+    if matches!(result, Ok(Done::All)) {
+        // What is kept is what was written.
+        *kept = scope.kept;
     }
     Ok((result?, scope.tally))
 }
