@@ -35,7 +35,7 @@ pub(super) trait Rows {
     fn unknown(id: CommandId) -> Self::Fault;
 
     /// A command by its id.
-    fn command_by_id(&self, id: CommandId) -> Result<Option<CommandRecord>, Self::Fault>;
+    fn command_by_id(&mut self, id: CommandId) -> Result<Option<CommandRecord>, Self::Fault>;
 
     /// A command by its requester and key.
     fn command_by_key(

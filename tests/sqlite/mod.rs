@@ -1,6 +1,7 @@
 //! The embedded store as the conformance suite wants it, and tests of what is its own.
 
 mod files;
+mod kept;
 mod pauses;
 mod rows;
 mod threads;

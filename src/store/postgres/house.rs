@@ -28,10 +28,9 @@ use crate::store::values::{Odd, from_json, json, micros, time};
 pub(super) async fn confirm(desk: Desk<'_>, numbers: Vec<i64>) -> Result<(), Fault> {
     const SQL: &str = "
         WITH taken AS (DELETE FROM outbox WHERE number = ANY ($1::bigint[]) RETURNING command, event_id),
-        locked AS (SELECT arrival FROM commands WHERE arrival IN (SELECT command FROM taken WHERE event_id IS NOT NULL)
-            ORDER BY arrival FOR UPDATE),
-        noted AS (UPDATE commands c SET event_confirmed_time = $2 FROM taken t, locked l
-            WHERE c.arrival = t.command AND c.arrival = l.arrival AND c.event_id = t.event_id)
+        locked AS (SELECT c.arrival FROM taken t JOIN commands c ON c.arrival = t.command AND c.event_id = t.event_id
+            ORDER BY c.arrival FOR UPDATE OF c),
+        noted AS (UPDATE commands c SET event_confirmed_time = $2 FROM locked l WHERE c.arrival = l.arrival)
         INSERT INTO totals AS t (writer, outbox_confirmed) SELECT $3, count(*) FROM taken
         ON CONFLICT (writer) DO UPDATE SET outbox_confirmed = t.outbox_confirmed + excluded.outbox_confirmed";
     let now = micros(desk.shared.now());

@@ -187,7 +187,7 @@ impl Rows for Workspace {
         Fault::Unknown(id)
     }
 
-    fn command_by_id(&self, id: CommandId) -> Result<Option<CommandRecord>, Fault> {
+    fn command_by_id(&mut self, id: CommandId) -> Result<Option<CommandRecord>, Fault> {
         Ok(self.loaded.commands.get(&id).cloned())
     }
 

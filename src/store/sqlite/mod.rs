@@ -8,12 +8,14 @@
 //! - `task`: a request on its way, and its answer on the way back
 //! - `writer`, `reader`, `checkpoint`: the threads
 //! - `operations`, `pauses`, `custody`, `queries`: what they do
+//! - `kept`: rows that the writer need not read again
 //! - `rows`: records to rows and back
 
 mod checkpoint;
 mod custody;
 mod error;
 mod files;
+mod kept;
 mod operations;
 mod pauses;
 mod queries;
@@ -37,6 +39,7 @@ use uuid::Uuid;
 
 use error::Fault;
 pub use error::OpenError;
+use kept::Kept;
 use reader::Reader;
 use task::{Scope, Shared, Task};
 use writer::Writer;
@@ -145,6 +148,7 @@ impl SqliteStore {
         let thread = Writer {
             path: path.clone(),
             connection: Some(connection),
+            kept: Kept::default(),
             present: files::Present::of(&path),
             shared: Arc::clone(&shared),
             queue,
@@ -159,7 +163,7 @@ impl SqliteStore {
     fn ask<T, F>(&self, queue: fn(&Queues) -> &SyncSender<Box<dyn Task>>, work: F) -> StoreFuture<T>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Scope<'_>) -> Result<T, Fault> + Send + 'static,
+        F: Fn(&mut Scope<'_>) -> Result<T, Fault> + Send + 'static,
     {
         let (task, receiver) = task::job(work);
         let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
@@ -176,7 +180,7 @@ impl SqliteStore {
     fn write<T, F>(&self, work: F) -> StoreFuture<T>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Scope<'_>) -> Result<T, Fault> + Send + 'static,
+        F: Fn(&mut Scope<'_>) -> Result<T, Fault> + Send + 'static,
     {
         self.ask(|queues| &queues.writes, work)
     }
@@ -184,7 +188,7 @@ impl SqliteStore {
     fn read<T, F>(&self, work: F) -> StoreFuture<T>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Scope<'_>) -> Result<T, Fault> + Send + 'static,
+        F: Fn(&mut Scope<'_>) -> Result<T, Fault> + Send + 'static,
     {
         self.ask(|queues| &queues.questions, work)
     }
@@ -196,7 +200,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), OpenErr
 
 impl Store for SqliteStore {
     fn accept(&self, request: Acceptance, claim: Option<Uuid>) -> StoreFuture<Accepted> {
-        self.write(move |scope| shared::accept(scope, request, claim))
+        self.write(move |scope| shared::accept(scope, request.clone(), claim))
     }
 
     fn begin(&self, id: CommandId, event_id: Uuid, caller_waits: bool) -> StoreFuture<Begun> {
@@ -227,7 +231,7 @@ impl Store for SqliteStore {
     }
 
     fn finish(&self, finish: Finish) -> StoreFuture<Finished> {
-        self.write(move |scope| shared::finish(scope, finish))
+        self.write(move |scope| shared::finish(scope, finish.clone()))
     }
 
     fn requester(&self, id: CommandId) -> StoreFuture<Option<OrganizationId>> {

@@ -1,4 +1,4 @@
-//! The rows that [`operations`](crate::store::operations) change, and what the writer does besides. Each runs in a savepoint.
+//! The rows that [`operations`](crate::store::operations) change, and what the writer does besides.
 
 use chrono::TimeDelta;
 use rusqlite::OptionalExtension as _;
@@ -29,8 +29,11 @@ impl Rows for Scope<'_> {
         Fault::Unknown(id)
     }
 
-    fn command_by_id(&self, id: CommandId) -> Result<Option<CommandRecord>, Fault> {
-        rows::command_by_id(self.connection, id)
+    fn command_by_id(&mut self, id: CommandId) -> Result<Option<CommandRecord>, Fault> {
+        match self.kept.take_command(id) {
+            Some(record) => Ok(Some(record)),
+            None => rows::command_by_id(self.connection, id),
+        }
     }
 
     fn command_by_key(
@@ -42,7 +45,10 @@ impl Rows for Scope<'_> {
     }
 
     fn connection(&self, connection: Connection) -> Result<StoredConnection, Fault> {
-        rows::connection(self.connection, connection)
+        match self.kept.connection(connection) {
+            Some(stored) => Ok(stored),
+            None => rows::connection(self.connection, connection),
+        }
     }
 
     fn blocker(&self, connection: i64, id: CommandId) -> Result<Option<CommandRecord>, Fault> {
@@ -58,12 +64,20 @@ impl Rows for Scope<'_> {
         stored: &StoredConnection,
         record: &ConnectionRecord,
     ) -> Result<i64, Fault> {
-        rows::write_connection(self.connection, stored, record)
+        let number = match stored.number {
+            Some(number) if stored.record == *record => return Ok(number),
+            Some(number) => rows::update_connection(self.connection, number, record)?,
+            None => rows::insert_connection(self.connection, record)?,
+        };
+        self.kept.note_connection(number, record);
+        Ok(number)
     }
 
     fn write_command(&mut self, record: &mut CommandRecord, connection: i64) -> Result<(), Fault> {
         self.tally.registered += i64::from(record.arrival == 0);
-        rows::write_command(self.connection, record, connection)
+        rows::write_command(self.connection, record, connection)?;
+        self.kept.note_command(record);
+        Ok(())
     }
 
     fn enqueue(&mut self, arrival: i64, message: &Message) -> Result<(), Fault> {
@@ -80,12 +94,18 @@ impl Rows for Scope<'_> {
     }
 
     fn wake(&mut self, connection: i64, wake_time: Timestamp) -> Result<(), Fault> {
+        // Mostly nobody stands in line: to look costs less than to change nothing.
+        let mut first = self.connection.prepare_cached(
+            "SELECT arrival FROM commands WHERE connection = ?1 AND in_line = 1 ORDER BY arrival LIMIT 1",
+        )?;
+        let first: Option<i64> = first.query_row([connection], |row| row.get(0)).optional()?;
+        let Some(first) = first else { return Ok(()) };
         let mut statement = self.connection.prepare_cached(
-            "UPDATE commands SET due_time = ?2 WHERE due_time > ?2 AND (waiting = 1 OR due_time > ?3) AND arrival = (
-                 SELECT arrival FROM commands WHERE connection = ?1 AND in_line = 1 ORDER BY arrival LIMIT 1)",
+            "UPDATE commands SET due_time = ?2
+             WHERE arrival = ?1 AND due_time > ?2 AND (waiting = 1 OR due_time > ?3)",
         )?;
         let hold_end = wake_time + self.shared.terms.hold;
-        statement.execute((connection, micros(wake_time), micros(hold_end)))?;
+        statement.execute((first, micros(wake_time), micros(hold_end)))?;
         Ok(())
     }
 
@@ -97,17 +117,18 @@ impl Rows for Scope<'_> {
 /// Takes confirmed rows out of the outbox. Numbers that are not there any more are passed over.
 pub(super) fn confirm(scope: &mut Scope<'_>, numbers: &[i64]) -> Result<(), Fault> {
     let now = micros(scope.now());
-    let mut take = scope
-        .connection
-        .prepare_cached("DELETE FROM outbox WHERE number = ?1 RETURNING command, event_id")?;
+    let mut find =
+        scope.connection.prepare_cached("SELECT command, event_id FROM outbox WHERE number = ?1")?;
+    let mut take = scope.connection.prepare_cached("DELETE FROM outbox WHERE number = ?1")?;
     // A redrive may have given the command another event since.
     let mut note = scope.connection.prepare_cached(
         "UPDATE commands SET event_confirmed_time = ?3 WHERE arrival = ?1 AND event_id = ?2",
     )?;
     for number in numbers {
-        let taken: Option<(i64, Option<[u8; 16]>)> =
-            take.query_row([number], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-        let Some((arrival, event_id)) = taken else { continue };
+        let found: Option<(i64, Option<[u8; 16]>)> =
+            find.query_row([number], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let Some((arrival, event_id)) = found else { continue };
+        take.execute([number])?;
         scope.tally.outbox_confirmed += 1;
         if let Some(event_id) = event_id {
             note.execute((arrival, event_id, now))?;

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 
 use super::error::Fault;
 use super::files::Lock;
+use super::kept::Kept;
 use super::schema;
 use super::task::{Scope, Shared, Tally, Task};
 use crate::service::ports::StoreError;
@@ -44,7 +45,8 @@ impl Reader {
                 none.insert(opened.map_err(|error| self.shared.failure(Fault::from(error)))?)
             }
         };
-        let mut scope = Scope { connection, shared: &self.shared, tally: Tally::default() };
+        let (tally, kept) = (Tally::default(), Kept::default());
+        let mut scope = Scope { connection, shared: &self.shared, tally, kept };
         if task.run(&mut scope).is_err() {
             self.connection = None;
         }

@@ -20,6 +20,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/sqlite/0002_line.sql"),
     include_str!("../migrations/sqlite/0003_pauses.sql"),
     include_str!("../migrations/sqlite/0004_audit.sql"),
+    include_str!("../migrations/sqlite/0005_checks.sql"),
 ];
 
 /// A file up to this length is looked through at start, which takes about a second for each GiB. For a larger one that
@@ -172,3 +173,7 @@ pub(super) fn open_error(path: &Path, source: rusqlite::Error) -> OpenError {
         OpenError::Sqlite { path, error: source }
     }
 }
+
+#[cfg(test)]
+#[path = "schema_tests.rs"]
+mod tests;

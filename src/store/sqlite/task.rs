@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::error::{self, Fault};
+use super::kept::Kept;
 use crate::domain::Timestamp;
 use crate::domain::lifecycle::Terms;
 use crate::service::ports::{Clock, StoreError};
@@ -100,6 +101,8 @@ pub(super) struct Scope<'a> {
     pub(super) connection: &'a Connection,
     pub(super) shared: &'a Shared,
     pub(super) tally: Tally,
+    /// Of the writer; a reader's is empty.
+    pub(super) kept: Kept,
 }
 
 impl Scope<'_> {
@@ -111,7 +114,8 @@ impl Scope<'_> {
 
 /// A piece of work whose kind of answer is forgotten.
 pub(super) trait Task: Send {
-    /// Does it and keeps the answer back. Never panics. What it wrote must go if it fails.
+    /// Does it and keeps the answer back. Never panics. What it wrote must go if it fails. May be asked again, if what was
+    /// written then came to nothing.
     fn run(&mut self, scope: &mut Scope<'_>) -> Result<(), StoreError>;
 
     /// Gives the answer out, or `failure` if the work came to nothing after it was done.
@@ -119,7 +123,7 @@ pub(super) trait Task: Send {
 }
 
 struct Job<F, T> {
-    work: Option<F>,
+    work: F,
     result: Option<Result<T, StoreError>>,
     answer: oneshot::Sender<Result<T, StoreError>>,
 }
@@ -127,21 +131,20 @@ struct Job<F, T> {
 /// Wraps `work`; its answer comes out of the receiver.
 pub(super) fn job<F, T>(work: F) -> (Box<dyn Task>, oneshot::Receiver<Result<T, StoreError>>)
 where
-    F: FnOnce(&mut Scope<'_>) -> Result<T, Fault> + Send + 'static,
+    F: Fn(&mut Scope<'_>) -> Result<T, Fault> + Send + 'static,
     T: Send + 'static,
 {
     let (sender, receiver) = oneshot::channel();
-    (Box::new(Job { work: Some(work), result: None, answer: sender }), receiver)
+    (Box::new(Job { work, result: None, answer: sender }), receiver)
 }
 
 impl<F, T> Task for Job<F, T>
 where
-    F: FnOnce(&mut Scope<'_>) -> Result<T, Fault> + Send,
+    F: Fn(&mut Scope<'_>) -> Result<T, Fault> + Send,
     T: Send,
 {
     fn run(&mut self, scope: &mut Scope<'_>) -> Result<(), StoreError> {
-        let Some(work) = self.work.take() else { return Ok(()) };
-        let result = match catch_unwind(AssertUnwindSafe(|| work(scope))) {
+        let result = match catch_unwind(AssertUnwindSafe(|| (self.work)(scope))) {
             Ok(result) => result.map_err(|fault| scope.shared.failure(fault)),
             Err(panic) => Err(StoreError(format!("a fault of the program: {}", panic_text(panic.as_ref())))),
         };

@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use super::checkpoint::{self, Wal};
 use super::error::Fault;
 use super::files::{Lock, Present};
+use super::kept::Kept;
 use super::schema;
 use super::task::{Scope, Shared, Tally, Task};
 use crate::service::ports::StoreError;
@@ -28,6 +29,8 @@ pub(super) struct Writer {
     pub(super) path: PathBuf,
     /// Absent after a failure: what it holds is not to be trusted then.
     pub(super) connection: Option<Connection>,
+    /// What the connection has written last.
+    pub(super) kept: Kept,
     /// The files as they were at the start.
     pub(super) present: Present,
     pub(super) shared: Arc<Shared>,
@@ -119,7 +122,7 @@ impl Writer {
                 none.insert(opened.map_err(|error| shared.failure(Fault::from(error)))?)
             }
         };
-        let (done, tally) = write_all(connection, shared, batch)?;
+        let (done, tally) = write_all(connection, shared, &mut self.kept, batch)?;
         shared.finishes_refused.fetch_add(tally.finishes_refused, Ordering::Relaxed);
         Ok(done)
     }
@@ -131,48 +134,86 @@ enum Done {
     All,
     /// The others are taken back, each for itself.
     Some,
+    /// All are taken back, since one failed.
+    None,
+}
+
+/// How an operation that fails is taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Undo {
+    /// With all others. Costs nothing as long as none fails.
+    Together,
+    /// Alone: each has a savepoint.
+    Alone,
 }
 
 fn write_all(
     connection: &Connection,
     shared: &Shared,
+    kept: &mut Kept,
     batch: &mut [Box<dyn Task>],
 ) -> Result<(Done, Tally), StoreError> {
-    let run = |sql: &str| execute(connection, sql).map_err(|fault| shared.failure(fault));
-    run("BEGIN IMMEDIATE")?;
-    let result = write_in_transaction(connection, shared, batch, run);
-    if result.is_err() && !connection.is_autocommit() {
-        // Should it fail, the connection is dropped, which rolls back too.
-        let _ = run("ROLLBACK");
+    match write_once(connection, shared, kept, batch, Undo::Together)? {
+        (Done::None, _) => write_once(connection, shared, kept, batch, Undo::Alone),
+        done => Ok(done),
     }
-    result
+}
+
+fn write_once(
+    connection: &Connection,
+    shared: &Shared,
+    kept: &mut Kept,
+    batch: &mut [Box<dyn Task>],
+    undo: Undo,
+) -> Result<(Done, Tally), StoreError> {
+    execute(connection, "BEGIN IMMEDIATE").map_err(|fault| shared.failure(fault))?;
+    let mut scope = Scope { connection, shared, tally: Tally::default(), kept: std::mem::take(kept) };
+    let result = write_in_transaction(&mut scope, batch, undo);
+    if !connection.is_autocommit() {
+        // Should it fail, the connection is dropped, which rolls back too.
+        drop(execute(connection, "ROLLBACK"));
+    }
+    if matches!(result, Ok(Done::All)) {
+        // What is kept is what was written.
+        *kept = scope.kept;
+    }
+    Ok((result?, scope.tally))
 }
 
 fn write_in_transaction(
-    connection: &Connection,
-    shared: &Shared,
+    scope: &mut Scope<'_>,
     batch: &mut [Box<dyn Task>],
-    run: impl Fn(&str) -> Result<(), StoreError>,
-) -> Result<(Done, Tally), StoreError> {
-    let mut scope = Scope { connection, shared, tally: Tally::default() };
+    undo: Undo,
+) -> Result<Done, StoreError> {
+    let (connection, shared) = (scope.connection, scope.shared);
+    let run = |sql: &str| execute(connection, sql).map_err(|fault| shared.failure(fault));
+    scope.kept.refresh(connection).map_err(|fault| shared.failure(fault))?;
     let mut done = Done::All;
     for task in batch {
+        if undo == Undo::Alone {
+            run("SAVEPOINT operation")?;
+        }
         let tally = scope.tally;
-        run("SAVEPOINT operation")?;
-        if let Err(error) = task.run(&mut scope) {
-            scope.tally = tally;
-            done = Done::Some;
+        if let Err(error) = task.run(scope) {
             if connection.is_autocommit() {
                 // SQLite has rolled everything back, as it does where the disk is full or fails.
                 return Err(error);
             }
+            if undo == Undo::Together {
+                return Ok(Done::None);
+            }
+            scope.tally = tally;
+            scope.kept.clear();
+            done = Done::Some;
             run("ROLLBACK TO operation")?;
         }
-        run("RELEASE operation")?;
+        if undo == Undo::Alone {
+            run("RELEASE operation")?;
+        }
     }
     write_tally(connection, scope.tally).map_err(|fault| shared.failure(fault))?;
     run("COMMIT")?;
-    Ok((done, scope.tally))
+    Ok(done)
 }
 
 fn write_tally(connection: &Connection, tally: Tally) -> Result<(), Fault> {

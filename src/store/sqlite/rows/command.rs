@@ -157,28 +157,24 @@ pub(in crate::store::sqlite) fn write_command(
 fn insert_identity(database: &Database, record: &mut CommandRecord, connection: i64) -> Result<(), Fault> {
     let command = &record.command;
     let mut statement = database.prepare_cached(
-        "INSERT INTO commands (id, requester, key, connection, archived, issue_time, correlation_id, effective_time,
-             asked_principal, asked_address,
-             expire_time, door, traceparent, tracestate, replies, state, generation, epoch, attempts, maybe_applied,
-             blocking, waiting, in_line, accepted_time, due_time, finished_time, outcome, event_id, event_sequence,
-             event_confirmed_time, paused_since, paused)
-         VALUES (:id, :requester, :key, :connection, :archived, :issue_time, :correlation_id, :effective_time,
-             :asked_principal, :asked_address,
-             :expire_time, :door, :traceparent, :tracestate, :replies, :state, :generation, :epoch, :attempts,
-             :maybe_applied, :blocking, :waiting, :in_line, :accepted_time, :due_time, :finished_time, :outcome,
-             :event_id, :event_sequence, :event_confirmed_time, :paused_since, :paused)",
+        "INSERT INTO commands (expire_time, door, traceparent, tracestate, replies, state, generation, epoch, attempts,
+             maybe_applied, blocking, waiting, in_line, paused_since, paused, accepted_time, due_time, finished_time,
+             outcome, event_id, event_sequence, event_confirmed_time, id, requester, key, connection, archived,
+             issue_time, correlation_id, effective_time, asked_principal, asked_address)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
+             ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32)",
     )?;
-    bind(&mut statement, ":id", record.id.0.as_bytes())?;
-    bind(&mut statement, ":requester", command.requester.0.as_bytes())?;
-    bind(&mut statement, ":key", command.key.as_str())?;
-    bind(&mut statement, ":connection", connection)?;
-    bind(&mut statement, ":archived", command.archived)?;
-    bind(&mut statement, ":issue_time", command.issue_time.map(micros))?;
-    bind(&mut statement, ":correlation_id", record.correlation_id.as_deref())?;
-    bind(&mut statement, ":effective_time", micros(record.effective_time))?;
-    bind(&mut statement, ":asked_principal", record.asked_by.principal.as_deref())?;
-    bind(&mut statement, ":asked_address", record.asked_by.address.as_deref())?;
     bind_changing(&mut statement, record)?;
+    statement.raw_bind_parameter(23, record.id.0.as_bytes())?;
+    statement.raw_bind_parameter(24, command.requester.0.as_bytes())?;
+    statement.raw_bind_parameter(25, command.key.as_str())?;
+    statement.raw_bind_parameter(26, connection)?;
+    statement.raw_bind_parameter(27, command.archived)?;
+    statement.raw_bind_parameter(28, command.issue_time.map(micros))?;
+    statement.raw_bind_parameter(29, record.correlation_id.as_deref())?;
+    statement.raw_bind_parameter(30, micros(record.effective_time))?;
+    statement.raw_bind_parameter(31, record.asked_by.principal.as_deref())?;
+    statement.raw_bind_parameter(32, record.asked_by.address.as_deref())?;
     statement.raw_execute()?;
     record.arrival = database.last_insert_rowid();
     Ok(())
@@ -187,50 +183,45 @@ fn insert_identity(database: &Database, record: &mut CommandRecord, connection: 
 /// Sets only what may change, so that the indexes over the rest are left alone.
 fn update_command(database: &Database, record: &CommandRecord) -> Result<(), Fault> {
     let mut statement = database.prepare_cached(
-        "UPDATE commands SET expire_time = :expire_time, door = :door, traceparent = :traceparent,
-             tracestate = :tracestate, replies = :replies, state = :state, generation = :generation, epoch = :epoch,
-             attempts = :attempts, maybe_applied = :maybe_applied, blocking = :blocking, waiting = :waiting,
-             in_line = :in_line, paused_since = :paused_since, paused = :paused, accepted_time = :accepted_time,
-             due_time = :due_time, finished_time = :finished_time, outcome = :outcome, event_id = :event_id,
-             event_sequence = :event_sequence, event_confirmed_time = :event_confirmed_time
-         WHERE arrival = :arrival",
+        "UPDATE commands SET expire_time = ?1, door = ?2, traceparent = ?3, tracestate = ?4, replies = ?5, state = ?6,
+             generation = ?7, epoch = ?8, attempts = ?9, maybe_applied = ?10, blocking = ?11, waiting = ?12,
+             in_line = ?13, paused_since = ?14, paused = ?15, accepted_time = ?16, due_time = ?17,
+             finished_time = ?18, outcome = ?19, event_id = ?20, event_sequence = ?21, event_confirmed_time = ?22
+         WHERE arrival = ?23",
     )?;
-    bind(&mut statement, ":arrival", record.arrival)?;
     bind_changing(&mut statement, record)?;
+    statement.raw_bind_parameter(23, record.arrival)?;
     statement.raw_execute()?;
     Ok(())
 }
 
+/// Binds the first 22 parameters.
 fn bind_changing(statement: &mut CachedStatement<'_>, record: &CommandRecord) -> Result<(), Fault> {
     let replies = if record.replies.is_empty() { None } else { Some(json(&record.replies)?) };
     let outcome = record.outcome.as_ref().map(json).transpose()?;
     let event = record.event.as_ref();
     let sequence = event.map(|event| signed(event.sequence)).transpose()?;
-    bind(statement, ":expire_time", record.command.expire_time.map(micros))?;
-    bind(statement, ":door", record.door.as_str())?;
-    bind(statement, ":traceparent", record.trace.traceparent.as_deref())?;
-    bind(statement, ":tracestate", record.trace.tracestate.as_deref())?;
-    bind(statement, ":replies", replies)?;
-    bind(statement, ":state", record.state.as_str())?;
-    bind(statement, ":generation", record.generation)?;
-    bind(statement, ":epoch", record.epoch)?;
-    bind(statement, ":attempts", record.attempts)?;
-    bind(statement, ":maybe_applied", record.maybe_applied)?;
-    bind(statement, ":blocking", record.blocks())?;
-    bind(statement, ":waiting", record.waiting)?;
-    bind(statement, ":in_line", record.in_line())?;
-    bind(statement, ":paused_since", record.paused_since.map(micros))?;
-    bind(statement, ":paused", record.paused.num_microseconds().unwrap_or(i64::MAX))?;
-    bind(statement, ":accepted_time", micros(record.accepted_time))?;
-    bind(statement, ":due_time", record.due_time.map(micros))?;
-    bind(statement, ":finished_time", record.finished_time.map(micros))?;
-    bind(statement, ":outcome", outcome)?;
-    bind(statement, ":event_id", event.map(|event| event.id.as_bytes()))?;
-    bind(statement, ":event_sequence", sequence)?;
-    bind(statement, ":event_confirmed_time", event.and_then(|event| event.confirmed_time).map(micros))
-}
-
-fn bind(statement: &mut CachedStatement<'_>, name: &str, value: impl rusqlite::ToSql) -> Result<(), Fault> {
-    let index = statement.parameter_index(name)?.ok_or(Odd::Written("a statement lacks a parameter"))?;
-    Ok(statement.raw_bind_parameter(index, value)?)
+    statement.raw_bind_parameter(1, record.command.expire_time.map(micros))?;
+    statement.raw_bind_parameter(2, record.door.as_str())?;
+    statement.raw_bind_parameter(3, record.trace.traceparent.as_deref())?;
+    statement.raw_bind_parameter(4, record.trace.tracestate.as_deref())?;
+    statement.raw_bind_parameter(5, replies)?;
+    statement.raw_bind_parameter(6, record.state.as_str())?;
+    statement.raw_bind_parameter(7, record.generation)?;
+    statement.raw_bind_parameter(8, record.epoch)?;
+    statement.raw_bind_parameter(9, record.attempts)?;
+    statement.raw_bind_parameter(10, record.maybe_applied)?;
+    statement.raw_bind_parameter(11, record.blocks())?;
+    statement.raw_bind_parameter(12, record.waiting)?;
+    statement.raw_bind_parameter(13, record.in_line())?;
+    statement.raw_bind_parameter(14, record.paused_since.map(micros))?;
+    statement.raw_bind_parameter(15, record.paused.num_microseconds().unwrap_or(i64::MAX))?;
+    statement.raw_bind_parameter(16, micros(record.accepted_time))?;
+    statement.raw_bind_parameter(17, record.due_time.map(micros))?;
+    statement.raw_bind_parameter(18, record.finished_time.map(micros))?;
+    statement.raw_bind_parameter(19, outcome)?;
+    statement.raw_bind_parameter(20, event.map(|event| event.id.as_bytes()))?;
+    statement.raw_bind_parameter(21, sequence)?;
+    statement.raw_bind_parameter(22, event.and_then(|event| event.confirmed_time).map(micros))?;
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Rows of the table `connections`.
 
-use rusqlite::{Connection as Database, named_params};
+use rusqlite::{CachedStatement, Connection as Database};
 
 use super::super::error::Fault;
 use super::{micros, optional_time, signed, unsigned, uuid};
@@ -51,52 +51,56 @@ pub(in crate::store::sqlite) fn connection(
     Ok(StoredConnection { number: Some(row.get(0)?), record })
 }
 
-/// Writes `record` over `stored` where they differ. Yields the connection's number.
-pub(in crate::store::sqlite) fn write_connection(
+/// Enters a connection. Yields its number.
+pub(in crate::store::sqlite) fn insert_connection(
     database: &Database,
-    stored: &StoredConnection,
     record: &ConnectionRecord,
 ) -> Result<i64, Fault> {
-    if let Some(number) = stored.number
-        && stored.record == *record
-    {
-        return Ok(number);
-    }
-    let applied = record.applied.as_ref();
     let mut statement = database.prepare_cached(
-        "INSERT INTO connections (target, guest, effective_time_last, sequence, applied_time, applied_command,
-             applied_archived, applied_requester, applied_certain, quiet_until, quiet_command, settle_until,
-             suspect_since, heal_time)
-         VALUES (:target, :guest, :effective_time_last, :sequence, :applied_time, :applied_command, :applied_archived,
-             :applied_requester, :applied_certain, :quiet_until, :quiet_command, :settle_until, :suspect_since,
-             :heal_time)
-         ON CONFLICT (target, guest) DO UPDATE SET
-             effective_time_last = excluded.effective_time_last, sequence = excluded.sequence,
-             applied_time = excluded.applied_time, applied_command = excluded.applied_command,
-             applied_archived = excluded.applied_archived, applied_requester = excluded.applied_requester,
-             applied_certain = excluded.applied_certain, quiet_until = excluded.quiet_until,
-             quiet_command = excluded.quiet_command, settle_until = excluded.settle_until,
-             suspect_since = excluded.suspect_since, heal_time = excluded.heal_time
-         RETURNING number",
+        "INSERT INTO connections (effective_time_last, sequence, applied_time, applied_command, applied_archived,
+             applied_requester, applied_certain, quiet_until, quiet_command, settle_until, suspect_since, heal_time,
+             target, guest)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
     )?;
-    let number = statement.query_row(
-        named_params! {
-            ":target": record.connection.target.0.as_bytes(),
-            ":guest": record.connection.guest.0.as_bytes(),
-            ":effective_time_last": record.effective_time_last.map(micros),
-            ":sequence": signed(record.sequence)?,
-            ":applied_time": applied.map(|applied| micros(applied.version.effective_time)),
-            ":applied_command": applied.map(|applied| applied.version.command_id.0.into_bytes()),
-            ":applied_archived": applied.map(|applied| applied.archived),
-            ":applied_requester": applied.map(|applied| applied.requester.0.into_bytes()),
-            ":applied_certain": applied.map(|applied| applied.certain),
-            ":quiet_until": record.quiet.map(|quiet| micros(quiet.until)),
-            ":quiet_command": record.quiet.map(|quiet| quiet.command_id.0.into_bytes()),
-            ":settle_until": record.settle_until.map(micros),
-            ":suspect_since": record.suspicion.map(|suspicion| micros(suspicion.since)),
-            ":heal_time": record.suspicion.map(|suspicion| micros(suspicion.due)),
-        },
-        |row| row.get(0),
+    bind_changing(&mut statement, record)?;
+    statement.raw_bind_parameter(13, record.connection.target.0.as_bytes())?;
+    statement.raw_bind_parameter(14, record.connection.guest.0.as_bytes())?;
+    statement.raw_execute()?;
+    Ok(database.last_insert_rowid())
+}
+
+/// Writes a connection that is there. Yields its number.
+pub(in crate::store::sqlite) fn update_connection(
+    database: &Database,
+    number: i64,
+    record: &ConnectionRecord,
+) -> Result<i64, Fault> {
+    let mut statement = database.prepare_cached(
+        "UPDATE connections SET effective_time_last = ?1, sequence = ?2, applied_time = ?3, applied_command = ?4,
+             applied_archived = ?5, applied_requester = ?6, applied_certain = ?7, quiet_until = ?8,
+             quiet_command = ?9, settle_until = ?10, suspect_since = ?11, heal_time = ?12
+         WHERE number = ?13",
     )?;
+    bind_changing(&mut statement, record)?;
+    statement.raw_bind_parameter(13, number)?;
+    statement.raw_execute()?;
     Ok(number)
+}
+
+/// Binds the first twelve parameters.
+fn bind_changing(statement: &mut CachedStatement<'_>, record: &ConnectionRecord) -> Result<(), Fault> {
+    let applied = record.applied.as_ref();
+    statement.raw_bind_parameter(1, record.effective_time_last.map(micros))?;
+    statement.raw_bind_parameter(2, signed(record.sequence)?)?;
+    statement.raw_bind_parameter(3, applied.map(|applied| micros(applied.version.effective_time)))?;
+    statement.raw_bind_parameter(4, applied.map(|applied| applied.version.command_id.0.into_bytes()))?;
+    statement.raw_bind_parameter(5, applied.map(|applied| applied.archived))?;
+    statement.raw_bind_parameter(6, applied.map(|applied| applied.requester.0.into_bytes()))?;
+    statement.raw_bind_parameter(7, applied.map(|applied| applied.certain))?;
+    statement.raw_bind_parameter(8, record.quiet.map(|quiet| micros(quiet.until)))?;
+    statement.raw_bind_parameter(9, record.quiet.map(|quiet| quiet.command_id.0.into_bytes()))?;
+    statement.raw_bind_parameter(10, record.settle_until.map(micros))?;
+    statement.raw_bind_parameter(11, record.suspicion.map(|suspicion| micros(suspicion.since)))?;
+    statement.raw_bind_parameter(12, record.suspicion.map(|suspicion| micros(suspicion.due)))?;
+    Ok(())
 }

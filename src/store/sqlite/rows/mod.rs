@@ -7,7 +7,7 @@ use rusqlite::Row;
 use uuid::Uuid;
 
 pub(super) use command::{blocker, command_by_id, command_by_key, is_behind, requester, write_command};
-pub(super) use connection::{connection, write_connection};
+pub(super) use connection::{connection, insert_connection, update_connection};
 
 use super::error::Fault;
 use crate::domain::Timestamp;
