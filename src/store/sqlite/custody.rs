@@ -84,7 +84,7 @@ fn empty_outcome(scope: &Scope<'_>, arrival: i64) -> Result<bool, Fault> {
     Ok(is_changed)
 }
 
-fn empty_messages(scope: &Scope<'_>, arrival: i64, forgotten: &mut Forgotten) -> Result<(), Fault> {
+fn empty_messages(scope: &mut Scope<'_>, arrival: i64, forgotten: &mut Forgotten) -> Result<(), Fault> {
     let mut statement =
         scope.connection.prepare_cached("SELECT number, message FROM outbox WHERE command = ?1")?;
     let found = statement.query_map([arrival], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -97,6 +97,7 @@ fn empty_messages(scope: &Scope<'_>, arrival: i64, forgotten: &mut Forgotten) ->
                 .connection
                 .prepare_cached("UPDATE outbox SET message = ?2 WHERE number = ?1")?
                 .execute((number, json(&message)?))?;
+            scope.outbox.is_other = true;
         }
     }
     Ok(())

@@ -32,14 +32,15 @@ impl Kept {
         self.connections.clear();
     }
 
-    /// Clears what another program may have changed since. To be called within a transaction.
-    pub(super) fn refresh(&mut self, database: &Database) -> Result<(), Fault> {
+    /// Clears what another program has changed since, and tells whether one has. To be called within a transaction.
+    pub(super) fn refresh(&mut self, database: &Database) -> Result<bool, Fault> {
         let version = database.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
-        if version != self.version {
+        let is_changed = version != self.version;
+        if is_changed {
             self.clear();
             self.version = version;
         }
-        Ok(())
+        Ok(is_changed)
     }
 
     /// Gives a command out; whoever writes it notes it anew.

@@ -8,13 +8,14 @@
 //! - `task`: a request on its way, and its answer on the way back
 //! - `writer`, `reader`, `checkpoint`: the threads
 //! - `operations`, `pauses`, `custody`, `queries`: what they do
-//! - `kept`: rows that the writer need not read again
+//! - `kept`, `fresh`: rows that the writer need not read again
 //! - `rows`: records to rows and back
 
 mod checkpoint;
 mod custody;
 mod error;
 mod files;
+mod fresh;
 mod kept;
 mod operations;
 mod pauses;
@@ -26,6 +27,7 @@ mod task;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -91,6 +93,7 @@ pub fn check_permissions(path: &Path) -> Result<(), OpenError> {
 pub struct SqliteStore {
     /// Absent once it is closed.
     queues: RwLock<Option<Queues>>,
+    shared: Arc<Shared>,
     freed: watch::Receiver<()>,
 }
 
@@ -156,7 +159,8 @@ impl SqliteStore {
             lock,
         };
         spawn("store-writer", move || thread.run())?;
-        Ok(Self { queues: RwLock::new(Some(Queues { writes, questions, counts })), freed })
+        let queues = RwLock::new(Some(Queues { writes, questions, counts }));
+        Ok(Self { queues, shared, freed })
     }
 
     /// Hands `work` to a thread now; the future only waits for the answer.
@@ -286,7 +290,10 @@ impl Store for SqliteStore {
     }
 
     fn outbox(&self, after: i64, limit: usize, _: Slots) -> StoreFuture<Vec<OutboxRow>> {
-        self.read(move |scope| queries::outbox(scope, after, limit))
+        match self.shared.fresh.read(after, limit) {
+            Some(rows) => ready(Ok(rows)).boxed(),
+            None => self.read(move |scope| queries::outbox(scope, after, limit)),
+        }
     }
 
     fn confirm(&self, numbers: Vec<i64>) -> StoreFuture<()> {
@@ -328,6 +335,7 @@ impl Store for SqliteStore {
     fn close(&self) -> StoreFuture<()> {
         // Without senders the threads end once their queues are empty.
         drop(self.queues.write().unwrap_or_else(PoisonError::into_inner).take());
+        self.shared.fresh.clear();
         let mut freed = self.freed.clone();
         async move {
             while freed.changed().await.is_ok() {}

@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 use rusqlite::OptionalExtension as _;
 
 use super::error::Fault;
+use super::fresh::Row;
 use super::rows::{self, micros};
 use super::task::Scope;
 use crate::domain::Timestamp;
@@ -12,6 +13,7 @@ use crate::domain::connection::{Connection, ConnectionRecord};
 use crate::domain::lifecycle::Terms;
 use crate::domain::message::Message;
 use crate::domain::record::CommandRecord;
+use crate::service::ports::OutboxRow;
 use crate::store::operations::{Rows, StoredConnection};
 
 impl Rows for Scope<'_> {
@@ -88,7 +90,10 @@ impl Rows for Scope<'_> {
         let mut statement = self
             .connection
             .prepare_cached("INSERT INTO outbox (command, event_id, message) VALUES (?1, ?2, ?3)")?;
-        statement.execute((arrival, event_id, rows::json(message)?))?;
+        let text = rows::json(message)?;
+        statement.execute((arrival, event_id, &text))?;
+        let row = OutboxRow { number: self.connection.last_insert_rowid(), message: message.clone() };
+        self.outbox.written.push(Row { row, bytes: text.len() });
         self.tally.outbox_written += 1;
         Ok(())
     }
@@ -129,6 +134,7 @@ pub(super) fn confirm(scope: &mut Scope<'_>, numbers: &[i64]) -> Result<(), Faul
             find.query_row([number], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
         let Some((arrival, event_id)) = found else { continue };
         take.execute([number])?;
+        scope.outbox.taken.push(*number);
         scope.tally.outbox_confirmed += 1;
         if let Some(event_id) = event_id {
             note.execute((arrival, event_id, now))?;

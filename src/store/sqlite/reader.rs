@@ -8,6 +8,7 @@ use rusqlite::Connection;
 
 use super::error::Fault;
 use super::files::Lock;
+use super::fresh::Changes;
 use super::kept::Kept;
 use super::schema;
 use super::task::{Scope, Shared, Tally, Task};
@@ -46,7 +47,8 @@ impl Reader {
             }
         };
         let (tally, kept) = (Tally::default(), Kept::default());
-        let mut scope = Scope { connection, shared: &self.shared, tally, kept };
+        let outbox = Changes::default();
+        let mut scope = Scope { connection, shared: &self.shared, tally, kept, outbox };
         if task.run(&mut scope).is_err() {
             self.connection = None;
         }

@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::error::{self, Fault};
+use super::fresh::{Changes, Fresh};
 use super::kept::Kept;
 use crate::domain::Timestamp;
 use crate::domain::lifecycle::Terms;
@@ -24,6 +25,7 @@ pub(super) struct Shared {
     pub(super) retention: TimeDelta,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) finishes_refused: AtomicU64,
+    pub(super) fresh: Fresh,
     /// What was erased still lies in the write-ahead log.
     pub(super) log_is_to_be_cut: AtomicBool,
     /// What seems to be wrong with the file. Nothing is written then, until a look at all of it finds nothing: it could do
@@ -46,6 +48,7 @@ impl Shared {
             retention,
             clock,
             finishes_refused: AtomicU64::new(0),
+            fresh: Fresh::default(),
             log_is_to_be_cut: AtomicBool::new(false),
             damage: Mutex::default(),
         }
@@ -103,6 +106,7 @@ pub(super) struct Scope<'a> {
     pub(super) tally: Tally,
     /// Of the writer; a reader's is empty.
     pub(super) kept: Kept,
+    pub(super) outbox: Changes,
 }
 
 impl Scope<'_> {

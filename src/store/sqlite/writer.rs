@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use super::checkpoint::{self, Wal};
 use super::error::Fault;
 use super::files::{Lock, Present};
+use super::fresh::Changes;
 use super::kept::Kept;
 use super::schema;
 use super::task::{Scope, Shared, Tally, Task};
@@ -84,6 +85,7 @@ impl Writer {
         }
         if !matches!(result, Ok(Done::All)) {
             self.connection = None;
+            self.shared.fresh.clear();
         }
         self.cut_log();
         for task in batch {
@@ -167,7 +169,8 @@ fn write_once(
     undo: Undo,
 ) -> Result<(Done, Tally), StoreError> {
     execute(connection, "BEGIN IMMEDIATE").map_err(|fault| shared.failure(fault))?;
-    let mut scope = Scope { connection, shared, tally: Tally::default(), kept: std::mem::take(kept) };
+    let (tally, outbox) = (Tally::default(), Changes::default());
+    let mut scope = Scope { connection, shared, tally, kept: std::mem::take(kept), outbox };
     let result = write_in_transaction(&mut scope, batch, undo);
     if !connection.is_autocommit() {
         // Should it fail, the connection is dropped, which rolls back too.
@@ -176,6 +179,7 @@ fn write_once(
     if matches!(result, Ok(Done::All)) {
         // What is kept is what was written.
         *kept = scope.kept;
+        shared.fresh.apply(scope.outbox);
     }
     Ok((result?, scope.tally))
 }
@@ -187,7 +191,8 @@ fn write_in_transaction(
 ) -> Result<Done, StoreError> {
     let (connection, shared) = (scope.connection, scope.shared);
     let run = |sql: &str| execute(connection, sql).map_err(|fault| shared.failure(fault));
-    scope.kept.refresh(connection).map_err(|fault| shared.failure(fault))?;
+    let is_changed = scope.kept.refresh(connection).map_err(|fault| shared.failure(fault))?;
+    scope.outbox.is_other |= is_changed;
     let mut done = Done::All;
     for task in batch {
         if undo == Undo::Alone {
