@@ -99,8 +99,8 @@ async fn call(scenario: &Scenario, place: &Place, length: Duration) -> Outcome<F
     let mut subject = place.start(scenario).await?;
     let clients = calls::clients(&subject.address().await?).await?;
     let organization = &place.upstream.organizations[0];
-    calls::at_once(&clients, organization, 16, Whom::Anew, WARMING).await?;
-    subject.count_from_now().await?;
+    let warm = calls::at_once(&clients, organization, 16, Whom::Anew, WARMING).await?;
+    subject.count_from_now(warm.len()).await?;
     let began = Instant::now();
     let beside = async {
         match scenario.is_beside_hot {
@@ -123,7 +123,12 @@ async fn call(scenario: &Scenario, place: &Place, length: Duration) -> Outcome<F
     let ((rate, times), beside) = (called?, beside?);
     let cost = subject.end().await?;
     let figure = Figure { rate: Some(rate), ..Figure::default() }.timed(&times);
-    Ok(cost.shared(figure, times.len() + beside.len()))
+    let figure = cost.shared(figure, times.len() + beside.len());
+    match scenario.load {
+        // They leave nothing behind.
+        Load::Repeats(_) => Ok(Figure { growth: None, ..figure }),
+        _ => Ok(figure),
+    }
 }
 
 /// Calls beside a backlog: the times are the calls', the rate is of both.

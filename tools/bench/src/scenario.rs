@@ -122,8 +122,9 @@ const fn classic(scenario: Scenario) -> Scenario {
     Scenario { queue: Queue::Classic, ..scenario }
 }
 
+/// With fewer messages, since they take longer.
 const fn failing(scenario: Scenario, fails: u64) -> Scenario {
-    Scenario { fails: Some(fails), ..scenario }
+    Scenario { fails: Some(fails), messages: Some(6_000), ..scenario }
 }
 
 /// With an API that takes so many milliseconds, and as few messages as go one after another in a few seconds.

@@ -29,8 +29,9 @@ pub struct Place {
 pub struct Subject {
     kind: Kind,
     syncs: Option<Syncs>,
-    /// What it had taken when it began to count.
+    /// What it had taken when it began to count, and how many commands it had done.
     before: Spent,
+    done: u64,
 }
 
 /// What it is.
@@ -38,7 +39,7 @@ enum Kind {
     Adapter {
         adapter: Box<Adapter>,
         setup: Box<Setup>,
-        /// The length of the store at the beginning.
+        /// The length of the store before the first command.
         stored: u64,
     },
     /// A floor, and its address if it has one.
@@ -52,7 +53,9 @@ enum Kind {
 pub struct Cost {
     spent: Spent,
     syncs: Option<u64>,
+    /// By how much the store has grown since the first command, and how many were not counted.
     stored: Option<u64>,
+    done: u64,
 }
 
 impl Cost {
@@ -65,7 +68,10 @@ impl Cost {
             memory: Some(self.spent.memory as f64 / 1024.0),
             commits: is_adapter.then(|| each(self.spent.commits)),
             syncs: self.syncs.map(each),
-            growth: self.stored.filter(|stored| *stored > 0).map(each),
+            growth: self
+                .stored
+                .filter(|stored| *stored > 0)
+                .map(|stored| stored as f64 / (count + self.done).max(1) as f64),
             ..figure
         }
     }
@@ -184,7 +190,7 @@ impl Place {
 
 impl Subject {
     fn new(kind: Kind) -> Self {
-        Self { kind, syncs: None, before: Spent::default() }
+        Self { kind, syncs: None, before: Spent::default(), done: 0 }
     }
 
     /// Its process.
@@ -219,13 +225,10 @@ impl Subject {
         Ok(())
     }
 
-    /// Counts from now on.
-    pub async fn count_from_now(&mut self) -> Outcome {
+    /// Counts from now on, when it has done so many commands.
+    pub async fn count_from_now(&mut self, done: u64) -> Outcome {
         self.count_syncs().await;
-        if let Kind::Adapter { setup, stored, .. } = &mut self.kind {
-            *stored = self::stored(&setup.store());
-        }
-        self.before = self.spent().await?;
+        (self.before, self.done) = (self.spent().await?, done);
         Ok(())
     }
 
@@ -281,7 +284,7 @@ impl Subject {
             }
             Kind::Broker => None,
         };
-        Ok(Cost { spent, syncs, stored })
+        Ok(Cost { spent, syncs, stored, done: self.done })
     }
 }
 

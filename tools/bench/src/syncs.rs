@@ -17,8 +17,8 @@ const EVENTS: &str = "syscalls:sys_enter_fsync,syscalls:sys_enter_fdatasync";
 /// How long `perf` may take with an order.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What perf answers to an order.
-const DONE: &[u8] = b"ack\n";
+/// What perf answers to an order. It ends each answer with a NUL as well, which then stands before the next one.
+const DONE: &str = "ack\n";
 
 /// A count under way.
 pub struct Syncs {
@@ -48,7 +48,7 @@ impl Syncs {
             (open(&orders)?, OpenOptions::new().read_write(true).open_receiver(&answers)?);
         let control = format!("fifo:{},{}", orders.display(), answers.display());
         let perf = Command::new("perf")
-            .args(["stat", "--field-separator", ",", "--event", EVENTS, "--delay", "-1"])
+            .args(["stat", "--field-separator", ",", "--event", EVENTS, "--delay=-1"])
             .args(["--control", &control, "--pid", &pid.to_string(), "--output"])
             .arg(folder.path().join("counts"))
             .stdin(Stdio::null())
@@ -64,12 +64,14 @@ impl Syncs {
     /// Has perf do something, and waits until it is done or perf has ended.
     async fn order(&mut self, order: &str) -> Outcome {
         self.orders.write_all(order.as_bytes()).await?;
-        let mut answer = [0; DONE.len()];
-        tokio::select! {
-            read = self.answers.read_exact(&mut answer) => { read?; }
-            _ = self.perf.wait() => return Err("perf has ended".into()),
+        let mut answer = String::new();
+        while !answer.ends_with('\n') {
+            tokio::select! {
+                byte = self.answers.read_u8() => answer.push(byte?.into()),
+                _ = self.perf.wait() => return Err("perf has ended".into()),
+            }
         }
-        if answer == DONE { Ok(()) } else { Err("perf did not understand".into()) }
+        if answer.trim_start_matches('\0') == DONE { Ok(()) } else { Err("perf did not understand".into()) }
     }
 
     /// How many there were since the beginning.
