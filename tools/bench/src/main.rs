@@ -42,6 +42,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
+use machine::Machine;
 use report::Run;
 
 /// What anything here may fail with.
@@ -99,9 +100,13 @@ enum Command {
 async fn main() -> Outcome {
     match Cli::parse().command {
         Command::Run { quick, only, rounds, messages, seconds, kept, json, compare, delay } => {
-            let former = compare.map(|path| Run::read(&path)).transpose()?;
+            // Whatever is wrong with these, or changes meanwhile, is not to be found out at the end.
+            let (former, machine) = (compare.map(|path| Run::read(&path)).transpose()?, Machine::here());
+            if let Some(folder) = json.as_ref().and_then(|path| path.parent()) {
+                std::fs::create_dir_all(folder)?;
+            }
             let plan = run::Plan { is_quick: quick, only, rounds, delay, messages, seconds, kept };
-            let run = Run::new(run::all(&plan).await);
+            let run = Run::new(machine, run::all(&plan).await);
             run.print();
             if let Some(former) = former {
                 run.compare(&former);

@@ -4,17 +4,17 @@
 use std::fmt::Write as _;
 
 use crate::report::Run;
-use crate::targets::{Bound, TARGETS, Target};
+use crate::targets::{TARGETS, Target};
 
 /// Plots beside one another.
 const COLUMNS: usize = 3;
 
 /// A plot with its title, and the part of it that is drawn in, in pixels.
-const WIDTH: f64 = 300.0;
+const WIDTH: f64 = 340.0;
 const HEIGHT: f64 = 150.0;
 const LEFT: f64 = 14.0;
 const TOP: f64 = 44.0;
-const DRAWN_WIDTH: f64 = 240.0;
+const DRAWN_WIDTH: f64 = 310.0;
 const DRAWN_HEIGHT: f64 = 72.0;
 
 const GOOD: &str = "#1a7f37";
@@ -49,7 +49,7 @@ fn plot(svg: &mut String, target: &Target, runs: &[Run]) {
     let x = |number: usize| LEFT + DRAWN_WIDTH * (number as f64 + 0.5) / runs.len().max(1) as f64;
     let y = |value: f64| TOP + DRAWN_HEIGHT * (1.0 - value.max(0.0) / most);
     let unit = if target.unit.is_empty() { String::new() } else { format!(" {}", target.unit) };
-    let _ = writeln!(svg, "<text x=\"{LEFT}\" y=\"16\" font-weight=\"bold\">{}</text>", target.what);
+    let _ = writeln!(svg, "<text x=\"{LEFT}\" y=\"16\">{}</text>", target.what);
     let word = target.bound.word();
     let _ = writeln!(svg, "<text x=\"{LEFT}\" y=\"31\" fill=\"#57606a\">{word} {bound:.2}{unit}</text>");
     let (bottom, right) = (TOP + DRAWN_HEIGHT, LEFT + DRAWN_WIDTH);
@@ -68,13 +68,13 @@ fn plot(svg: &mut String, target: &Target, runs: &[Run]) {
         let _ = writeln!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>");
     }
     if let Some((number, value)) = points.last() {
-        // Beside the point, and on the side of the bound where there is room.
-        let below = matches!(target.bound, Bound::AtLeast(least) if *value < least);
-        let y = y(*value) + if below { 14.0 } else { -6.0 };
+        // The white rim keeps it legible on a line.
         let _ = writeln!(
             svg,
-            "<text x=\"{:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{value:.2}{unit}</text>",
-            x(*number)
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" stroke=\"white\" stroke-width=\"3\" \
+             paint-order=\"stroke\">{value:.2}{unit}</text>",
+            x(*number),
+            y(*value) - 6.0
         );
     }
     let ends = [(runs.first(), LEFT, "start"), (runs.last().filter(|_| runs.len() > 1), right, "end")];

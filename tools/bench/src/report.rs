@@ -25,13 +25,13 @@ pub struct Run {
 }
 
 impl Run {
-    /// What was measured here and now.
-    pub fn new(measured: Measured) -> Self {
+    /// What was measured, now.
+    pub fn new(machine: Machine, measured: Measured) -> Self {
         let arguments: Vec<_> = std::env::args().skip(1).collect();
         Self {
             time: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
             command: format!("bench {}", arguments.join(" ")),
-            machine: Machine::here(),
+            machine,
             figures: measured.figures,
             failures: measured.failures,
         }
