@@ -6,7 +6,8 @@ use guest_connection_adapter::proto::guest_connection_service_client::GuestConne
 use harness::Organization;
 use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tonic::Code;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
@@ -19,6 +20,9 @@ const CONNECTIONS: usize = 4;
 
 /// How long a call may take: one that is not answered is a failure, not a measurement that stands still.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a caller waits that was refused.
+const REFUSED: Duration = Duration::from_millis(5);
 
 /// For which connection a caller calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,9 +51,18 @@ pub async fn clients(address: &str) -> Outcome<Vec<Client>> {
     Ok(clients)
 }
 
+/// Calls until it is not refused for being one too many, which then tells in its time.
 async fn call(client: &mut Client, organization: &Organization, guest: Uuid, key: Uuid) -> Outcome {
-    client.archive_guest_connection(organization.archive(guest, &key.to_string())).await?;
-    Ok(())
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match client.archive_guest_connection(organization.archive(guest, &key.to_string())).await {
+            Ok(_) => return Ok(()),
+            Err(status) if status.code() == Code::ResourceExhausted && Instant::now() < until => {
+                sleep(REFUSED).await;
+            }
+            Err(status) => return Err(status.into()),
+        }
+    }
 }
 
 /// Keeps `count` calls under way for `length`. Yields their times.

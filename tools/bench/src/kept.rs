@@ -1,6 +1,7 @@
 //! A store that keeps many commands which were ended long ago, made in bulk after one that the adapter itself has written.
 //! Keys rise, since nothing that is measured with it looks for one.
 
+use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -73,7 +74,12 @@ pub fn fill(store: &Path, count: usize) -> Outcome {
              outbox_confirmed = outbox_confirmed + ?1",
         [count as i64],
     )?;
-    let size = std::fs::metadata(store)?.len() as f64 / f64::from(1 << 30);
+    drop((commands, connections));
+    connection.close().map_err(|(_, error)| error)?;
+    // Or the disk would be busy with it while the adapter starts.
+    let file = File::open(store)?;
+    file.sync_all()?;
+    let size = file.metadata()?.len() as f64 / f64::from(1 << 30);
     eprintln!("  {count} commands kept: {size:.1} GiB, made in {:.0} s", began.elapsed().as_secs_f64());
     Ok(())
 }

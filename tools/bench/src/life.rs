@@ -9,7 +9,7 @@ use crate::figure::Figure;
 use crate::run::Plan;
 use crate::scenario::Scenario;
 use crate::subject::Place;
-use crate::{Outcome, kept};
+use crate::{Outcome, kept, messages};
 
 /// Lives of one measurement; the median is told.
 const LIVES: usize = 9;
@@ -22,6 +22,7 @@ pub async fn measure(scenario: &Scenario, place: &Place, is_full: bool, plan: &P
     let setup = place.setup(scenario)?;
     // The first start makes the store.
     let adapter = setup.start_ready().await;
+    messages::take_events(&place.broker, &place.names).await?;
     if is_full {
         kept::call(&adapter.grpc_address(), &place.upstream).await?;
     }

@@ -116,7 +116,7 @@ async fn main() -> Outcome {
             }
             if run.failures.is_empty() { Ok(()) } else { Err("not all could be measured".into()) }
         }
-        Command::Report { json } => page::Docs::of(Path::new(".")).write(&Run::read(&json)?),
+        Command::Report { json } => page::Docs::of(Path::new(".")).write(Some(&Run::read(&json)?)),
         Command::Floor(arguments) => floor::run(arguments).await,
     }
 }

@@ -98,6 +98,9 @@ async fn shovel(act: &str, queues: &[&str]) -> Outcome {
 async fn call(scenario: &Scenario, place: &Place, length: Duration) -> Outcome<Figure> {
     let mut subject = place.start(scenario).await?;
     let clients = calls::clients(&subject.address().await?).await?;
+    if matches!(scenario.who, Who::Adapter { .. }) {
+        messages::take_events(&place.broker, &place.names).await?;
+    }
     let organization = &place.upstream.organizations[0];
     let warm = calls::at_once(&clients, organization, 16, Whom::Anew, WARMING).await?;
     subject.count_from_now(warm.len()).await?;

@@ -61,6 +61,14 @@ pub async fn events(broker: &Broker, names: &Names) -> Outcome<(String, Consumer
     Ok((queue, consume.await?))
 }
 
+/// Has all events taken by somebody, as long as the broker is connected. Those that no queue is bound for would stay in the
+/// adapter's outbox, and be sent again and again.
+pub async fn take_events(broker: &Broker, names: &Names) -> Outcome {
+    let (_, mut events) = events(broker, names).await?;
+    tokio::spawn(async move { while events.next().await.is_some() {} });
+    Ok(())
+}
+
 /// What came of a backlog.
 pub struct Drained {
     /// Events in a second, between the first and the last.
