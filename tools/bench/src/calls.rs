@@ -6,7 +6,8 @@ use guest_connection_adapter::proto::guest_connection_service_client::GuestConne
 use harness::Organization;
 use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tonic::Code;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
@@ -17,6 +18,23 @@ type Client = GuestConnectionServiceClient<Channel>;
 /// Connections that calls are spread over.
 const CONNECTIONS: usize = 4;
 
+/// How long a call may take: one that is not answered is a failure, not a measurement that stands still.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a caller waits that was refused.
+const REFUSED: Duration = Duration::from_millis(5);
+
+/// For which connection a caller calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    /// Every call for one of its own.
+    Anew,
+    /// The same call again and again.
+    Same,
+    /// New calls, all for this one.
+    Only(Uuid),
+}
+
 /// The time of calls, in microseconds: up to a minute, to three digits.
 pub fn times() -> Outcome<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, 60_000_000, 3)?)
@@ -26,24 +44,33 @@ pub fn times() -> Outcome<Histogram<u64>> {
 pub async fn clients(address: &str) -> Outcome<Vec<Client>> {
     let mut clients = Vec::new();
     for _ in 0..CONNECTIONS {
-        let channel = Channel::from_shared(address.to_owned())?.tcp_nodelay(true).connect().await?;
+        let endpoint = Channel::from_shared(address.to_owned())?.tcp_nodelay(true).timeout(PATIENCE);
+        let channel = endpoint.connect().await?;
         clients.push(Client::new(channel));
     }
     Ok(clients)
 }
 
-async fn call(client: &mut Client, organization: &Organization, guest: Uuid) -> Outcome {
-    client.archive_guest_connection(organization.archive(guest, &guest.to_string())).await?;
-    Ok(())
+/// Calls until it is not refused for being one too many, which then tells in its time.
+async fn call(client: &mut Client, organization: &Organization, guest: Uuid, key: Uuid) -> Outcome {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match client.archive_guest_connection(organization.archive(guest, &key.to_string())).await {
+            Ok(_) => return Ok(()),
+            Err(status) if status.code() == Code::ResourceExhausted && Instant::now() < until => {
+                sleep(REFUSED).await;
+            }
+            Err(status) => return Err(status.into()),
+        }
+    }
 }
 
-/// Keeps `count` calls under way for `length`; each is for a connection of its own, or all of a caller's are the same one
-/// (`repeats`). Yields how many there were, and their times.
+/// Keeps `count` calls under way for `length`. Yields their times.
 pub async fn at_once(
     clients: &[Client],
     organization: &Organization,
     count: usize,
-    repeats: bool,
+    whom: Whom,
     length: Duration,
 ) -> Outcome<Histogram<u64>> {
     let mut tasks = JoinSet::new();
@@ -51,13 +78,14 @@ pub async fn at_once(
     for caller in 0..count {
         let (mut client, organization) = (clients[caller % clients.len()].clone(), organization.clone());
         tasks.spawn(async move {
-            let (mut times, mut guest) = (self::times()?, Uuid::new_v4());
+            let (mut times, mut key) = (self::times()?, Uuid::new_v4());
             while Instant::now() < until {
-                if !repeats {
-                    guest = Uuid::new_v4();
+                if whom != Whom::Same {
+                    key = Uuid::new_v4();
                 }
+                let guest = if let Whom::Only(guest) = whom { guest } else { key };
                 let began = Instant::now();
-                call(&mut client, &organization, guest).await?;
+                call(&mut client, &organization, guest, key).await?;
                 times.saturating_record(began.elapsed().as_micros() as u64);
             }
             Outcome::Ok(times)
@@ -91,7 +119,8 @@ pub async fn at_rate(
             let mut client = clients[sent as usize % clients.len()].clone();
             let organization = organization.clone();
             tasks.spawn(async move {
-                call(&mut client, &organization, Uuid::new_v4()).await?;
+                let guest = Uuid::new_v4();
+                call(&mut client, &organization, guest, guest).await?;
                 Outcome::Ok(due.elapsed())
             });
             sent += 1;

@@ -2,32 +2,48 @@
 //! without tracking anything. `make bench`, in the environment of `scripts/broker run` and `scripts/database run`.
 //!
 //! - [`scenario`]: what is measured
-//! - [`run`]: one measurement, from outside
-//! - [`calls`], [`messages`]: the load
-//! - [`subject`]: what is measured, as a process of its own
+//! - [`run`]: all of it, in turn
+//! - [`measure`], [`life`]: one measurement, from outside
+//! - [`calls`], [`messages`], [`hot`], [`kept`]: the load
+//! - [`subject`], [`syncs`]: what is measured, as a process of its own, and what it takes
 //! - [`floor`]: what the adapter is measured against
-//! - [`report`]: the table, and the same as JSON
+//! - [`figure`], [`targets`]: what a measurement tells, and what it is to be
+//! - [`report`], [`machine`], [`page`], [`plot`]: the table, the same as JSON, and the page of what was kept
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is there to print")]
 #![allow(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
     reason = "figures"
 )]
 
 mod calls;
+mod figure;
 mod floor;
+mod hot;
+mod kept;
+mod life;
+mod machine;
+mod measure;
 mod messages;
+mod page;
+mod plot;
 mod report;
 mod run;
 mod scenario;
 mod subject;
+mod syncs;
+mod targets;
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
+
+use machine::Machine;
+use report::Run;
 
 /// What anything here may fail with.
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -48,18 +64,33 @@ enum Command {
         /// Only scenarios whose name holds this.
         #[arg(long)]
         only: Option<String>,
-        /// How often each is measured; the median is shown.
+        /// How often the main ones are measured; the median is shown.
         #[arg(long)]
         rounds: Option<usize>,
+        /// How many messages a backlog has, in place of what the scenarios say.
+        #[arg(long)]
+        messages: Option<usize>,
+        /// For how many seconds is called.
+        #[arg(long)]
+        seconds: Option<u64>,
+        /// How many commands a full store keeps.
+        #[arg(long, default_value_t = kept::USUAL)]
+        kept: usize,
         /// Where to write the figures as JSON.
         #[arg(long)]
         json: Option<PathBuf>,
         /// Figures of a former run, to compare with.
         #[arg(long)]
         compare: Option<PathBuf>,
-        /// How long the stand-in of the API waits with every answer, in milliseconds.
+        /// How long the stand-in of the API waits with every answer besides what the scenarios say, in milliseconds.
         #[arg(long, default_value_t = 0)]
         delay: u64,
+    },
+    /// Writes docs/performance.md with the figures of a run in it, and the plot of those that are kept.
+    Report {
+        /// The figures.
+        #[arg(long)]
+        json: PathBuf,
     },
     /// Runs a floor until it is stopped; started by `run`.
     Floor(floor::Arguments),
@@ -68,18 +99,24 @@ enum Command {
 #[tokio::main]
 async fn main() -> Outcome {
     match Cli::parse().command {
-        Command::Run { quick, only, rounds, json, compare, delay } => {
-            let plan = run::Plan { is_quick: quick, only, rounds, delay };
-            let figures = run::all(&plan).await?;
-            report::print(&figures);
-            if let Some(path) = compare {
-                report::compare(&figures, &path)?;
+        Command::Run { quick, only, rounds, messages, seconds, kept, json, compare, delay } => {
+            // Whatever is wrong with these, or changes meanwhile, is not to be found out at the end.
+            let (former, machine) = (compare.map(|path| Run::read(&path)).transpose()?, Machine::here());
+            if let Some(folder) = json.as_ref().and_then(|path| path.parent()) {
+                std::fs::create_dir_all(folder)?;
+            }
+            let plan = run::Plan { is_quick: quick, only, rounds, delay, messages, seconds, kept };
+            let run = Run::new(machine, run::all(&plan).await);
+            run.print();
+            if let Some(former) = former {
+                run.compare(&former);
             }
             if let Some(path) = json {
-                report::write(&figures, &path)?;
+                run.write(&path)?;
             }
-            Ok(())
+            if run.failures.is_empty() { Ok(()) } else { Err("not all could be measured".into()) }
         }
+        Command::Report { json } => page::Docs::of(Path::new(".")).write(Some(&Run::read(&json)?)),
         Command::Floor(arguments) => floor::run(arguments).await,
     }
 }

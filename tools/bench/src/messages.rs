@@ -10,11 +10,11 @@ use lapin::options::{BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptio
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use tokio::time::timeout;
 
-use crate::Outcome;
 use crate::scenario::Queue;
+use crate::{Outcome, hot};
 
 /// How long nothing may come.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Declares everything as the adapter does, but with a queue of this kind.
 pub async fn declare(broker: &Broker, names: &Names, queue: Queue) -> Outcome {
@@ -61,14 +61,36 @@ pub async fn events(broker: &Broker, names: &Names) -> Outcome<(String, Consumer
     Ok((queue, consume.await?))
 }
 
-/// Waits for `count` events. Yields the rate between the first and the last, and how long each came after `began`.
-pub async fn drained(events: &mut Consumer, count: usize, began: Instant) -> Outcome<(f64, Histogram<u64>)> {
-    let (mut times, mut first) = (crate::calls::times()?, None);
-    for _ in 0..count {
-        timeout(PATIENCE, events.next()).await?.ok_or("the consumer has ended")??;
+/// Has all events taken by somebody, as long as the broker is connected. Those that no queue is bound for would stay in the
+/// adapter's outbox, and be sent again and again.
+pub async fn take_events(broker: &Broker, names: &Names) -> Outcome {
+    let (_, mut events) = events(broker, names).await?;
+    tokio::spawn(async move { while events.next().await.is_some() {} });
+    Ok(())
+}
+
+/// What came of a backlog.
+pub struct Drained {
+    /// Events in a second, between the first and the last.
+    pub rate: f64,
+    /// How long each came after the beginning.
+    pub times: Histogram<u64>,
+}
+
+/// Waits for `count` events, those of the hot connection not counted, and tells `each` how many there are so far.
+pub async fn drained(events: &mut Consumer, count: usize, mut each: impl FnMut(usize)) -> Outcome<Drained> {
+    let (mut times, mut first, began, mut seen) = (crate::calls::times()?, None, Instant::now(), 0);
+    while seen < count {
+        let next = timeout(PATIENCE, events.next()).await;
+        let next = next.map_err(|_| format!("{seen} of {count} events came, then none for {PATIENCE:?}"))?;
+        if hot::is_named(next.ok_or("the consumer has ended")??.routing_key.as_str()) {
+            continue;
+        }
         first.get_or_insert_with(Instant::now);
         times.saturating_record(began.elapsed().as_micros() as u64);
+        seen += 1;
+        each(seen);
     }
     let length = first.map_or(Duration::ZERO, |first| first.elapsed());
-    Ok(((count as f64 - 1.0) / length.as_secs_f64(), times))
+    Ok(Drained { rate: (count as f64 - 1.0) / length.as_secs_f64(), times })
 }
