@@ -208,3 +208,27 @@ async fn many_callers_and_a_growing_log_lose_nothing() {
     let books = store.books().await.unwrap();
     assert_eq!((books.registered, books.outbox_written), (32 * 60, 32 * 60));
 }
+
+#[tokio::test]
+async fn a_count_does_not_hold_up_the_end() {
+    let harness = SqliteHarness::new().await;
+    let store = harness.store();
+    store.accept(wish(1, "k").acceptance(), None).await.unwrap();
+    let other = Connection::open(harness.path()).unwrap();
+    // To count them takes far longer than the pause between two words that it is to end.
+    other
+        .execute_batch(
+            "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 200000)
+             INSERT INTO outbox (command, message) SELECT 1, '' FROM numbers",
+        )
+        .unwrap();
+    drop(other);
+    let counts: Vec<_> = (0..200).map(|_| store.books()).collect();
+    store.close().await.unwrap();
+    let counted = join_all(counts).await;
+    let interrupted = counted.iter().filter_map(|count| count.as_ref().err()).filter(|error| {
+        // It is no fault of the file.
+        error.to_string().contains("interrupted")
+    });
+    assert!(interrupted.count() > 0);
+}

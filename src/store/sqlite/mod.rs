@@ -36,7 +36,9 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use futures::FutureExt as _;
+use rusqlite::InterruptHandle;
 use tokio::sync::watch;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use error::Fault;
@@ -80,6 +82,9 @@ impl Settings {
     }
 }
 
+/// How often a count is told to end while the store is being closed.
+const INTERRUPT_INTERVAL: Duration = Duration::from_millis(10);
+
 /// Whether the store's folder and files, as far as they are there, are closed to others.
 ///
 /// # Errors
@@ -94,6 +99,8 @@ pub struct SqliteStore {
     /// Absent once it is closed.
     queues: RwLock<Option<Queues>>,
     shared: Arc<Shared>,
+    /// Ends a count.
+    counting: Arc<InterruptHandle>,
     freed: watch::Receiver<()>,
 }
 
@@ -128,21 +135,22 @@ impl SqliteStore {
         files::secure_log(&path)?;
 
         let shared = Arc::new(Shared::new(terms, retention, clock));
-        let reader = |name: &str| -> Result<SyncSender<Box<dyn Task>>, OpenError> {
+        let reader = |name: &str| -> Result<(SyncSender<Box<dyn Task>>, InterruptHandle), OpenError> {
             let (sender, queue) = sync_channel(queue_length_max);
-            let connection = Some(schema::connect_reader(&path).map_err(fail)?);
+            let connection = schema::connect_reader(&path).map_err(fail)?;
+            let interrupt = connection.get_interrupt_handle();
             let reader = Reader {
                 path: path.clone(),
-                connection,
+                connection: Some(connection),
                 shared: Arc::clone(&shared),
                 queue,
                 lock: Arc::clone(&lock),
             };
             spawn(name, move || reader.run())?;
-            Ok(sender)
+            Ok((sender, interrupt))
         };
-        let questions = reader("store-reader")?;
-        let counts = reader("store-counter")?;
+        let (questions, _) = reader("store-reader")?;
+        let (counts, counting) = reader("store-counter")?;
         let (checkpoints, requests): (_, Receiver<()>) = sync_channel(1);
         let copier = schema::connect_writer(&path).map_err(fail)?;
         let copier_lock = Arc::clone(&lock);
@@ -160,7 +168,7 @@ impl SqliteStore {
         };
         spawn("store-writer", move || thread.run())?;
         let queues = RwLock::new(Some(Queues { writes, questions, counts }));
-        Ok(Self { queues, shared, freed })
+        Ok(Self { queues, shared, counting: Arc::new(counting), freed })
     }
 
     /// Hands `work` to a thread now; the future only waits for the answer.
@@ -336,9 +344,19 @@ impl Store for SqliteStore {
         // Without senders the threads end once their queues are empty.
         drop(self.queues.write().unwrap_or_else(PoisonError::into_inner).take());
         self.shared.fresh.clear();
-        let mut freed = self.freed.clone();
+        let (mut freed, counting) = (self.freed.clone(), Arc::clone(&self.counting));
         async move {
-            while freed.changed().await.is_ok() {}
+            // A count would hold it up for as long as the file is large. It is several questions, so one word may come between.
+            let interrupted = async {
+                loop {
+                    counting.interrupt();
+                    sleep(INTERRUPT_INTERVAL).await;
+                }
+            };
+            tokio::select! {
+                () = async { while freed.changed().await.is_ok() {} } => {}
+                () = interrupted => {}
+            }
             Ok(())
         }
         .boxed()

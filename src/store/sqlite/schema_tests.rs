@@ -78,3 +78,24 @@ fn sqlite_is_built_for_connections_of_one_thread() {
     }
     assert!(!options.iter().any(|found| found == "ENABLE_MEMORY_MANAGEMENT"), "{options:?}");
 }
+
+#[test]
+fn a_start_reads_no_more_of_a_large_file() {
+    let database = database(MIGRATIONS.len());
+    database
+        .execute_batch(
+            "WITH RECURSIVE numbers (n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM numbers WHERE n < 5000)
+             INSERT INTO commands (id, requester, key, connection, archived, door, state, generation, epoch, attempts,
+                 maybe_applied, blocking, waiting, effective_time, accepted_time, due_time, finished_time)
+             SELECT CAST(printf('%016d', n) AS BLOB), zeroblob(16), n, 1, 1, 'amqp', 'succeeded', 1, 1, 1, 0, 0, 0, 4, 4,
+                 NULL, n FROM numbers",
+        )
+        .unwrap();
+    touch(&database).unwrap();
+    for sql in ends() {
+        let mut statement = database.prepare(&sql).unwrap();
+        statement.query_row([], |_| Ok(())).optional().unwrap();
+        let steps = statement.get_status(rusqlite::StatementStatus::VmStep);
+        assert!(steps < 100, "{sql}: {steps}");
+    }
+}
