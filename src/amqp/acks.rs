@@ -156,8 +156,8 @@ impl Turn<Due> {
 mod tests {
     use super::*;
 
-    fn turn(together: &[u64], alone: &[u64]) -> Option<Turn<u64>> {
-        Some(Turn { together: together.to_vec(), alone: alone.to_vec() })
+    fn turn(together: &[u64], alone: &[u64]) -> Turn<u64> {
+        Turn { together: together.to_vec(), alone: alone.to_vec() }
     }
 
     fn delivered(tags: std::ops::RangeInclusive<u64>) -> Acks<u64> {
@@ -177,13 +177,13 @@ mod tests {
         assert_eq!(acks.take(), None);
         settle(&mut acks, &[4, 2, 1]);
         assert!(!acks.is_idle());
-        assert_eq!(acks.take(), turn(&[1, 2], &[4]));
+        assert_eq!(acks.take(), Some(turn(&[1, 2], &[4])));
         settle(&mut acks, &[6]);
-        assert_eq!(acks.take(), turn(&[], &[6]), "3 is open");
+        assert_eq!(acks.take(), Some(turn(&[], &[6])), "3 is open");
         settle(&mut acks, &[3]);
-        assert_eq!(acks.take(), turn(&[3], &[]), "5 is open");
+        assert_eq!(acks.take(), Some(turn(&[3], &[])), "5 is open");
         settle(&mut acks, &[5]);
-        assert_eq!(acks.take(), turn(&[5], &[]));
+        assert_eq!(acks.take(), Some(turn(&[5], &[])));
         assert!(acks.is_idle());
     }
 
@@ -191,7 +191,7 @@ mod tests {
     fn nothing_is_acknowledged_twice_or_without_having_been_delivered() {
         let mut acks = delivered(1..=2);
         settle(&mut acks, &[1]);
-        assert_eq!(acks.take(), turn(&[1], &[]));
+        assert_eq!(acks.take(), Some(turn(&[1], &[])));
         settle(&mut acks, &[1, 7]);
         assert_eq!(acks.take(), None);
         acks.forget(2);
@@ -199,6 +199,6 @@ mod tests {
         assert_eq!(acks.take(), None, "it was given back");
         acks.delivered(3);
         settle(&mut acks, &[3]);
-        assert_eq!(acks.take(), turn(&[3], &[]));
+        assert_eq!(acks.take(), Some(turn(&[3], &[])));
     }
 }
