@@ -228,9 +228,23 @@ impl Ticket {
     }
 }
 
+impl Ticket {
+    /// Whether others stand behind it.
+    pub fn is_followed(&self) -> bool {
+        let inner = self.lanes.lock();
+        let last = inner.lanes.get(&self.connection).and_then(|lane| lane.waiters.back());
+        last.is_some_and(|last| last.ticket > self.number)
+    }
+
+    /// Leaves the lane and calls the next one.
+    pub fn leave(&self) {
+        self.lanes.leave(self.connection, self.number);
+    }
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.lanes.leave(self.connection, self.number);
+        self.leave();
     }
 }
 
@@ -283,6 +297,25 @@ mod tests {
         assert!(third.turn().now_or_never().is_none());
         drop(first);
         assert!(third.turn().now_or_never().is_some());
+    }
+
+    #[test]
+    fn one_may_leave_before_it_is_dropped() {
+        let lanes = lanes(8);
+        let (first, _) = enter(&lanes, 1);
+        assert!(!first.is_followed());
+        let (mut second, _) = enter(&lanes, 1);
+        assert!(first.is_followed() && !second.is_followed());
+        first.leave();
+        assert!(second.turn().now_or_never().is_some());
+        let (mut third, head) = enter(&lanes, 1);
+        assert!(!head);
+        drop(first);
+        assert!(third.turn().now_or_never().is_none(), "it leaves once");
+        drop(second);
+        assert!(third.turn().now_or_never().is_some());
+        drop(third);
+        assert!(lanes.is_empty());
     }
 
     #[test]

@@ -231,6 +231,14 @@ pub trait Store: Send + Sync + 'static {
     /// Ends a claim.
     fn finish(&self, finish: Finish) -> StoreFuture<Finished>;
 
+    /// The same while another command of the connection is about to be begun. Nothing if what is asked for from now on might
+    /// be done before it. Otherwise that command's claim can be asked for without a wait for the answer, and both can share
+    /// a commit.
+    fn finish_followed(&self, finish: &Finish) -> Option<StoreFuture<Finished>> {
+        let _ = finish;
+        None
+    }
+
     /// Whose command this is.
     fn requester(&self, id: CommandId) -> StoreFuture<Option<OrganizationId>>;
 

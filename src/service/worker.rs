@@ -15,7 +15,7 @@ use super::attempt::{Attempts, hint, unsent};
 use super::board::Notice;
 use super::gate::{Closed, Pass, Patience};
 use super::lanes::Ticket;
-use super::ports::{Begun, Finished, PutOffAnswer};
+use super::ports::{Begun, Finished, PutOffAnswer, StoreFuture};
 use super::records;
 use super::tally;
 use crate::domain::command::{CommandId, OrganizationId};
@@ -300,13 +300,13 @@ impl Shared {
             event_id: Uuid::now_v7(),
             verdict,
         };
-        self.finish(finish, asked + self.settings.lease).await;
+        self.finish(finish, &job.ticket, asked + self.settings.lease).await;
     }
 
     /// Writes the end of a claim, again and again: what was sent must not be forgotten for a store that is away. When the lease is
     /// over, others may have taken the claim over and sent something newer. Then nobody else knows that this PATCH may have come
     /// after theirs, so it is said whenever the store is back.
-    async fn finish(&self, mut finish: Finish, lease_end: Instant) {
+    async fn finish(&self, mut finish: Finish, ticket: &Ticket, lease_end: Instant) {
         let id = finish.id;
         let step = Step::begin(Name::Finish);
         let started = Instant::now();
@@ -314,7 +314,7 @@ impl Shared {
         let mut told = false;
         loop {
             finish.unanswered_ago = unanswered_ago.map(|ago| ago + started.elapsed());
-            match self.store.finish(finish.clone()).await {
+            match self.hand_over(&finish, ticket).await {
                 Ok(Finished::Settled(record)) => {
                     step.end();
                     return self.settled(record);
@@ -340,6 +340,18 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Hands an end to the store. The next one in the lane need not wait until that is durable, if the store does it before what
+    /// the next one asks for: should it fail, the next one finds its connection claimed.
+    fn hand_over(&self, finish: &Finish, ticket: &Ticket) -> StoreFuture<Finished> {
+        if ticket.is_followed()
+            && let Some(finishing) = self.store.finish_followed(finish)
+        {
+            ticket.leave();
+            return finishing;
+        }
+        self.store.finish(finish.clone())
     }
 
     fn settled(&self, record: CommandRecord) {

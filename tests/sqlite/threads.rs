@@ -232,3 +232,21 @@ async fn a_count_does_not_hold_up_the_end() {
     });
     assert!(interrupted.count() > 0);
 }
+
+#[tokio::test]
+async fn a_command_can_be_begun_before_the_end_of_the_one_before_it_is_answered() {
+    let world = World::new(SqliteHarness::new().await);
+    let first = world.claimed(wish(1, "first")).await;
+    let store = world.store();
+    let second = wish(1, "second").acceptance();
+    let accepted = store.accept(second.clone(), None).await.unwrap();
+    assert!(matches!(accepted, Accepted::Fresh(_, None)), "{accepted:?}");
+    let blocked = store.begin(second.id, Uuid::now_v7(), true).await.unwrap();
+    assert!(matches!(blocked, Begun::Waiting(_)), "{blocked:?}");
+    let finish = Finish { id: first.id, epoch: first.epoch, ..applied() };
+    let finishing = store.finish_followed(&finish).expect("what is asked for later is done later");
+    let begun = store.begin(second.id, Uuid::now_v7(), true);
+    let begun = begun.await.unwrap();
+    assert!(matches!(begun, Begun::Claimed(_)), "{begun:?}");
+    assert!(matches!(finishing.await.unwrap(), Finished::Settled(_)));
+}

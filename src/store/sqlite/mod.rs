@@ -45,7 +45,7 @@ use error::Fault;
 pub use error::OpenError;
 use kept::Kept;
 use reader::Reader;
-use task::{Scope, Shared, Task};
+use task::{Asked, Scope, Shared, Task};
 use writer::Writer;
 
 use crate::domain::Timestamp;
@@ -171,13 +171,12 @@ impl SqliteStore {
         Ok(Self { queues, shared, counting: Arc::new(counting), freed })
     }
 
-    /// Hands `work` to a thread now; the future only waits for the answer.
-    fn ask<T, F>(&self, queue: fn(&Queues) -> &SyncSender<Box<dyn Task>>, work: F) -> StoreFuture<T>
-    where
-        T: Send + 'static,
-        F: Fn(&mut Scope<'_>) -> Result<T, Fault> + Send + 'static,
-    {
-        let (task, receiver) = task::job(work);
+    /// Hands a task to a thread now; the future only waits for the answer.
+    fn ask<T: Send + 'static>(
+        &self,
+        queue: fn(&Queues) -> &SyncSender<Box<dyn Task>>,
+        (task, receiver): Asked<T>,
+    ) -> StoreFuture<T> {
         let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
         let sent = match &*queues {
             Some(queues) => queue(queues).try_send(task).map_err(|error| match error {
@@ -194,7 +193,7 @@ impl SqliteStore {
         T: Send + 'static,
         F: Fn(&mut Scope<'_>) -> Result<T, Fault> + Send + 'static,
     {
-        self.ask(|queues| &queues.writes, work)
+        self.ask(|queues| &queues.writes, task::job(work))
     }
 
     fn read<T, F>(&self, work: F) -> StoreFuture<T>
@@ -202,7 +201,7 @@ impl SqliteStore {
         T: Send + 'static,
         F: Fn(&mut Scope<'_>) -> Result<T, Fault> + Send + 'static,
     {
-        self.ask(|queues| &queues.questions, work)
+        self.ask(|queues| &queues.questions, task::job(work))
     }
 }
 
@@ -246,6 +245,12 @@ impl Store for SqliteStore {
         self.write(move |scope| shared::finish(scope, finish.clone()))
     }
 
+    fn finish_followed(&self, finish: &Finish) -> Option<StoreFuture<Finished>> {
+        let finish = finish.clone();
+        let work = task::followed(move |scope| shared::finish(scope, finish.clone()));
+        Some(self.ask(|queues| &queues.writes, work))
+    }
+
     fn requester(&self, id: CommandId) -> StoreFuture<Option<OrganizationId>> {
         self.read(move |scope| rows::requester(scope.connection, id))
     }
@@ -278,7 +283,7 @@ impl Store for SqliteStore {
     }
 
     fn backlog(&self) -> StoreFuture<u64> {
-        self.ask(|queues| &queues.counts, |scope| queries::backlog(scope))
+        self.ask(|queues| &queues.counts, task::job(|scope| queries::backlog(scope)))
     }
 
     fn suspects(&self, limit: usize) -> StoreFuture<Vec<Connection>> {
@@ -329,11 +334,11 @@ impl Store for SqliteStore {
     }
 
     fn books(&self) -> StoreFuture<Books> {
-        self.ask(|queues| &queues.counts, |scope| queries::books(scope))
+        self.ask(|queues| &queues.counts, task::job(|scope| queries::books(scope)))
     }
 
     fn oldest(&self) -> StoreFuture<Oldest> {
-        self.ask(|queues| &queues.counts, |scope| queries::oldest(scope))
+        self.ask(|queues| &queues.counts, task::job(|scope| queries::oldest(scope)))
     }
 
     fn probe(&self) -> StoreFuture<()> {

@@ -122,24 +122,48 @@ pub(super) trait Task: Send {
     /// written then came to nothing.
     fn run(&mut self, scope: &mut Scope<'_>) -> Result<(), StoreError>;
 
+    /// Whether more work follows on it at once, which is best committed with it.
+    fn is_followed(&self) -> bool;
+
     /// Gives the answer out, or `failure` if the work came to nothing after it was done.
     fn answer(self: Box<Self>, failure: Option<&StoreError>);
 }
 
 struct Job<F, T> {
     work: F,
+    is_followed: bool,
     result: Option<Result<T, StoreError>>,
     answer: oneshot::Sender<Result<T, StoreError>>,
 }
 
-/// Wraps `work`; its answer comes out of the receiver.
-pub(super) fn job<F, T>(work: F) -> (Box<dyn Task>, oneshot::Receiver<Result<T, StoreError>>)
+/// A task, and where its answer comes out.
+pub(super) type Asked<T> = (Box<dyn Task>, oneshot::Receiver<Result<T, StoreError>>);
+
+/// Wraps `work`.
+pub(super) fn job<F, T>(work: F) -> Asked<T>
+where
+    F: Fn(&mut Scope<'_>) -> Result<T, Fault> + Send + 'static,
+    T: Send + 'static,
+{
+    wrap(work, false)
+}
+
+/// The same of work that more follows on.
+pub(super) fn followed<F, T>(work: F) -> Asked<T>
+where
+    F: Fn(&mut Scope<'_>) -> Result<T, Fault> + Send + 'static,
+    T: Send + 'static,
+{
+    wrap(work, true)
+}
+
+fn wrap<F, T>(work: F, is_followed: bool) -> Asked<T>
 where
     F: Fn(&mut Scope<'_>) -> Result<T, Fault> + Send + 'static,
     T: Send + 'static,
 {
     let (sender, receiver) = oneshot::channel();
-    (Box::new(Job { work, result: None, answer: sender }), receiver)
+    (Box::new(Job { work, is_followed, result: None, answer: sender }), receiver)
 }
 
 impl<F, T> Task for Job<F, T>
@@ -155,6 +179,10 @@ where
         let done = result.as_ref().map(|_| ()).map_err(StoreError::clone);
         self.result = Some(result);
         done
+    }
+
+    fn is_followed(&self) -> bool {
+        self.is_followed
     }
 
     fn answer(self: Box<Self>, failure: Option<&StoreError>) {

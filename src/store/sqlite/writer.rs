@@ -22,6 +22,9 @@ use crate::telemetry::instruments::note_commit;
 /// Pieces of work that share a commit, at most.
 const BATCH_LENGTH_MAX: usize = 512;
 
+/// How soon comes what follows on a piece of work and is to share its commit: it takes a task that is woken for it.
+const FOLLOW_TIME: Duration = Duration::from_micros(300);
+
 /// After so long without work the log is folded into the database and cut to nothing.
 const IDLE_TIME: Duration = Duration::from_secs(1);
 
@@ -54,8 +57,7 @@ impl Writer {
             };
             match first {
                 Ok(first) => {
-                    let mut batch = vec![first];
-                    batch.extend(self.queue.try_iter().take(BATCH_LENGTH_MAX - 1));
+                    let batch = self.gather(first);
                     self.run_batch(batch);
                     log_empty = false;
                 }
@@ -74,6 +76,22 @@ impl Writer {
         // The file is closed before the lock goes.
         drop(self.connection);
         drop(self.lock);
+    }
+
+    /// Takes what is queued, and a little later what follows on it: unless others would wait for that.
+    fn gather(&self, first: Box<dyn Task>) -> Vec<Box<dyn Task>> {
+        let deadline = Instant::now() + FOLLOW_TIME;
+        let mut batch = vec![first];
+        loop {
+            batch.extend(self.queue.try_iter().take(BATCH_LENGTH_MAX - batch.len()));
+            if batch.len() == BATCH_LENGTH_MAX || !batch.iter().all(|task| task.is_followed()) {
+                return batch;
+            }
+            match self.queue.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(next) => batch.push(next),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return batch,
+            }
+        }
     }
 
     fn run_batch(&mut self, mut batch: Vec<Box<dyn Task>>) {
