@@ -11,7 +11,7 @@ use lapin::options::{BasicConsumeOptions, BasicQosOptions, BasicRejectOptions};
 use lapin::types::{FieldTable, ShortString};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::acks::{Acks, Due};
 use super::aside::Stand;
@@ -308,8 +308,12 @@ impl Tap {
             if ended.await.is_err() {
                 records::GivenBack { count: works.len() }.log();
             }
-            let _ = timeout(settings.grace, acks.send(&self.row.desk)).await;
-            let _ = timeout(settings.grace, channel.close(200, "OK".into())).await;
+        }
+        let close_by = Instant::now() + settings.grace;
+        // Those that do not go out any more are counted.
+        let _ = timeout_at(close_by, acks.send(&self.row.desk)).await;
+        if self.row.channels.is_connected() && channel.status().connected() {
+            let _ = timeout_at(close_by, channel.close(200, "OK".into())).await;
         }
         // lapin cancels a consumer that is dropped.
         drop(consumer);

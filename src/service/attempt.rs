@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Shared;
 use super::gate::{Pass, Patience};
 use super::ports::{Authorization, Patch, Waited};
+use super::records;
 use super::worker::Job;
 use crate::domain::command::OrganizationId;
 use crate::domain::error::{Reason, Refusal};
@@ -225,4 +226,17 @@ pub(super) fn hint(verdict: &Verdict) -> Option<Duration> {
         }
         _ => None,
     }
+}
+
+/// What is known after a panic in the midst of the attempts: nothing. The command is tried again like any other of unknown
+/// fate, and given up in the end if it panics each time.
+pub(super) fn panicked(record: &CommandRecord) -> (Verdict, Attempts) {
+    records::AttemptLost { command_id: record.id }.log();
+    let outcome =
+        Outcome::refused(None, Reason::Internal, "the adapter failed while it worked on the command");
+    let verdict = Verdict::Transient { outcome, maybe_applied: true, unanswered: true, token_refused: false };
+    (
+        verdict,
+        Attempts { sent: 1, maybe_applied: true, unanswered_at: Some(Instant::now()), ..Attempts::default() },
+    )
 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::Shared;
-use super::attempt::{Attempts, hint, unsent};
+use super::attempt::{Attempts, hint, panicked, unsent};
 use super::board::Notice;
 use super::gate::{Closed, Pass, Patience};
 use super::lanes::Ticket;
@@ -21,7 +21,7 @@ use super::tally;
 use crate::domain::command::{CommandId, OrganizationId};
 use crate::domain::error::{Reason, Refusal};
 use crate::domain::lifecycle::{Finish, PutOff};
-use crate::domain::record::{CommandRecord, Door, Outcome, State};
+use crate::domain::record::{CommandRecord, Door, State};
 use crate::domain::reply::{self, Reply, Verdict};
 use crate::domain::trace::TraceContext;
 use crate::telemetry::instruments::instruments;
@@ -379,19 +379,6 @@ fn waiting(record: CommandRecord) -> Notice {
     } else {
         Notice::Waiting(record)
     }
-}
-
-/// What is known after a panic in the midst of the attempts: nothing. The command is tried again like any other of unknown
-/// fate, and given up in the end if it panics each time.
-fn panicked(record: &CommandRecord) -> (Verdict, Attempts) {
-    records::AttemptLost { command_id: record.id }.log();
-    let outcome =
-        Outcome::refused(None, Reason::Internal, "the adapter failed while it worked on the command");
-    let verdict = Verdict::Transient { outcome, maybe_applied: true, unanswered: true, token_refused: false };
-    (
-        verdict,
-        Attempts { sent: 1, maybe_applied: true, unanswered_at: Some(Instant::now()), ..Attempts::default() },
-    )
 }
 
 /// The span of a command at work, in the trace that it came with. One that is taken up again is linked to it besides, since

@@ -50,3 +50,15 @@ async fn what_a_failure_has_taken_back_is_forgotten() {
     let done = world.settle(&fresh, applied()).await;
     assert_eq!((done.attempts, done.event.unwrap().sequence), (1, 1));
 }
+
+#[tokio::test]
+async fn what_another_program_has_changed_while_it_kept_the_file_is_seen() {
+    let world = World::new(SqliteHarness::new().await);
+    let lost = world.claimed(wish(1, "lost")).await;
+    let other = Connection::open(world.harness.path()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE; UPDATE commands SET epoch = 7").unwrap();
+    // For longer than the writer waits for it.
+    world.store().probe().await.unwrap_err();
+    other.execute_batch("COMMIT").unwrap();
+    assert!(matches!(world.finish(&lost, applied()).await, Finished::Stale));
+}

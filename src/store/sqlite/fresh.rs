@@ -107,12 +107,24 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
-    use crate::domain::message::Message;
-    use crate::wire::samples;
+    use crate::domain::message::{Message, Reply};
+    use crate::domain::record::{Outcome, ReplyAddress};
+    use crate::domain::trace::TraceContext;
 
     fn row(number: i64, bytes: usize) -> Row {
-        let message = Message::Event(Box::new(samples::event()));
+        let reply = Reply {
+            id: Uuid::nil(),
+            address: ReplyAddress { reply_to: "replies".to_owned(), correlation_id: None },
+            trace: TraceContext::default(),
+            command: None,
+            replayed: false,
+            time: None,
+            outcome: Outcome::default(),
+        };
+        let message = Message::Reply(Box::new(reply));
         Row { row: OutboxRow { number, message }, bytes }
     }
 

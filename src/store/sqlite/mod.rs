@@ -36,7 +36,6 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use futures::FutureExt as _;
-use rusqlite::InterruptHandle;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use uuid::Uuid;
@@ -44,7 +43,7 @@ use uuid::Uuid;
 use error::Fault;
 pub use error::OpenError;
 use kept::Kept;
-use reader::Reader;
+use reader::{Interruptible, Reader};
 use task::{Asked, Scope, Shared, Task};
 use writer::Writer;
 
@@ -99,8 +98,7 @@ pub struct SqliteStore {
     /// Absent once it is closed.
     queues: RwLock<Option<Queues>>,
     shared: Arc<Shared>,
-    /// Ends a count.
-    counting: Arc<InterruptHandle>,
+    counting: Arc<Interruptible>,
     freed: watch::Receiver<()>,
 }
 
@@ -135,22 +133,25 @@ impl SqliteStore {
         files::secure_log(&path)?;
 
         let shared = Arc::new(Shared::new(terms, retention, clock));
-        let reader = |name: &str| -> Result<(SyncSender<Box<dyn Task>>, InterruptHandle), OpenError> {
-            let (sender, queue) = sync_channel(queue_length_max);
-            let connection = schema::connect_reader(&path).map_err(fail)?;
-            let interrupt = connection.get_interrupt_handle();
-            let reader = Reader {
-                path: path.clone(),
-                connection: Some(connection),
-                shared: Arc::clone(&shared),
-                queue,
-                lock: Arc::clone(&lock),
+        let reader =
+            |name: &str, connection, interruptible| -> Result<SyncSender<Box<dyn Task>>, OpenError> {
+                let (sender, queue) = sync_channel(queue_length_max);
+                let reader = Reader {
+                    path: path.clone(),
+                    connection: Some(connection),
+                    shared: Arc::clone(&shared),
+                    interruptible,
+                    queue,
+                    lock: Arc::clone(&lock),
+                };
+                spawn(name, move || reader.run())?;
+                Ok(sender)
             };
-            spawn(name, move || reader.run())?;
-            Ok((sender, interrupt))
-        };
-        let (questions, _) = reader("store-reader")?;
-        let (counts, counting) = reader("store-counter")?;
+        let connect = || schema::connect_reader(&path).map_err(fail);
+        let questions = reader("store-reader", connect()?, None)?;
+        let counter = connect()?;
+        let counting = Arc::new(Interruptible::new(&counter));
+        let counts = reader("store-counter", counter, Some(Arc::clone(&counting)))?;
         let (checkpoints, requests): (_, Receiver<()>) = sync_channel(1);
         let copier = schema::connect_writer(&path).map_err(fail)?;
         let copier_lock = Arc::clone(&lock);
@@ -168,7 +169,7 @@ impl SqliteStore {
         };
         spawn("store-writer", move || thread.run())?;
         let queues = RwLock::new(Some(Queues { writes, questions, counts }));
-        Ok(Self { queues, shared, counting: Arc::new(counting), freed })
+        Ok(Self { queues, shared, counting, freed })
     }
 
     /// Hands a task to a thread now; the future only waits for the answer.
@@ -177,15 +178,20 @@ impl SqliteStore {
         queue: fn(&Queues) -> &SyncSender<Box<dyn Task>>,
         (task, receiver): Asked<T>,
     ) -> StoreFuture<T> {
+        answer::awaited(self.hand_over(queue, task), receiver)
+    }
+
+    fn hand_over(
+        &self,
+        queue: fn(&Queues) -> &SyncSender<Box<dyn Task>>,
+        task: Box<dyn Task>,
+    ) -> Result<(), &'static str> {
         let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
-        let sent = match &*queues {
-            Some(queues) => queue(queues).try_send(task).map_err(|error| match error {
-                TrySendError::Full(_) => answer::FULL,
-                TrySendError::Disconnected(_) => answer::ENDED,
-            }),
-            None => Err(answer::CLOSED),
-        };
-        answer::awaited(sent, receiver)
+        let Some(queues) = &*queues else { return Err(answer::CLOSED) };
+        queue(queues).try_send(task).map_err(|error| match error {
+            TrySendError::Full(_) => answer::FULL,
+            TrySendError::Disconnected(_) => answer::ENDED,
+        })
     }
 
     fn write<T, F>(&self, work: F) -> StoreFuture<T>
@@ -247,8 +253,9 @@ impl Store for SqliteStore {
 
     fn finish_followed(&self, finish: &Finish) -> Option<StoreFuture<Finished>> {
         let finish = finish.clone();
-        let work = task::followed(move |scope| shared::finish(scope, finish.clone()));
-        Some(self.ask(|queues| &queues.writes, work))
+        let (task, receiver) = task::followed(move |scope| shared::finish(scope, finish.clone()));
+        self.hand_over(|queues| &queues.writes, task).ok()?;
+        Some(answer::awaited(Ok(()), receiver))
     }
 
     fn requester(&self, id: CommandId) -> StoreFuture<Option<OrganizationId>> {
@@ -303,7 +310,8 @@ impl Store for SqliteStore {
     }
 
     fn outbox(&self, after: i64, limit: usize, _: Slots) -> StoreFuture<Vec<OutboxRow>> {
-        match self.shared.fresh.read(after, limit) {
+        let is_open = self.queues.read().unwrap_or_else(PoisonError::into_inner).is_some();
+        match self.shared.fresh.read(after, limit).filter(|_| is_open) {
             Some(rows) => ready(Ok(rows)).boxed(),
             None => self.read(move |scope| queries::outbox(scope, after, limit)),
         }
@@ -351,10 +359,10 @@ impl Store for SqliteStore {
         self.shared.fresh.clear();
         let (mut freed, counting) = (self.freed.clone(), Arc::clone(&self.counting));
         async move {
-            // A count would hold it up for as long as the file is large. It is several questions, so one word may come between.
+            // A count would hold it up for as long as the file is large.
             let interrupted = async {
                 loop {
-                    counting.interrupt();
+                    counting.end();
                     sleep(INTERRUPT_INTERVAL).await;
                 }
             };

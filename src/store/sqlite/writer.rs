@@ -103,6 +103,8 @@ impl Writer {
         }
         if !matches!(result, Ok(Done::All)) {
             self.connection = None;
+            // Another connection does not know what has changed since this one looked.
+            self.kept = Kept::default();
             self.shared.fresh.clear();
         }
         self.cut_log();
