@@ -61,7 +61,9 @@ impl Figure {
         let middle = |of: fn(&Self) -> Option<f64>| {
             let mut values: Vec<f64> = rounds.iter().filter_map(of).collect();
             values.sort_by(f64::total_cmp);
-            values.get(values.len() / 2).copied()
+            // Of an even number of rounds the mean of the two in the middle.
+            let (lower, upper) = (values.len().checked_sub(1)? / 2, values.len() / 2);
+            Some(f64::midpoint(*values.get(lower)?, *values.get(upper)?))
         };
         Self {
             name: rounds.first().map(|figure| figure.name.clone()).unwrap_or_default(),
@@ -80,5 +82,23 @@ impl Figure {
             start: middle(|figure| figure.start),
             exit: middle(|figure| figure.exit),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        let median = |rates: &[f64]| {
+            let rounds: Vec<_> =
+                rates.iter().map(|rate| Figure { rate: Some(*rate), ..Figure::default() }).collect();
+            Figure::median(&rounds).rate
+        };
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[7.0]), Some(7.0));
+        assert_eq!(median(&[9.0, 1.0]), Some(5.0));
+        assert_eq!(median(&[9.0, 1.0, 2.0]), Some(2.0));
     }
 }
