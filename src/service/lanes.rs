@@ -226,9 +226,7 @@ impl Ticket {
             self.turn = None;
         }
     }
-}
 
-impl Ticket {
     /// Whether others stand behind it.
     pub fn is_followed(&self) -> bool {
         let inner = self.lanes.lock();

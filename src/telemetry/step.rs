@@ -125,7 +125,7 @@ impl Drop for Step {
         {
             let mut described = described.unwrap_or_else(|| Conventional::of(self.name));
             described.attributes.extend(error.map(|error| KeyValue::new("error.type", error)));
-            record(described, (began, began + length), &parent);
+            record(described.kind.clone(), (began, began + length), &parent, || described);
         }
     }
 }
@@ -142,8 +142,8 @@ pub fn past(
     let parent = context::remote(context);
     if parent.span().span_context().is_valid() {
         // Another machine's clock may be ahead of this one's.
-        let described = Conventional { attributes: attributes(), ..Conventional::of(name) };
-        record(described, (began.min(now), now), &parent);
+        let describe = || Conventional { attributes: attributes(), ..Conventional::of(name) };
+        record(SpanKind::Internal, (began.min(now), now), &parent, describe);
     }
 }
 
@@ -152,13 +152,23 @@ pub fn measure(name: Name, length: Duration) {
     instruments().step_duration.record(length.as_secs_f64(), &[KeyValue::new("step", name.as_str())]);
 }
 
-fn record(described: Conventional, (began, ended): (SystemTime, SystemTime), parent: &Context) {
+/// Makes the span of a step that has ended. It is described if it is recorded.
+fn record(
+    kind: SpanKind,
+    (began, ended): (SystemTime, SystemTime),
+    parent: &Context,
+    describe: impl FnOnce() -> Conventional,
+) {
     let Some(tracer) = span::tracer() else { return };
-    let Conventional { name, kind, attributes } = described;
-    let failed = attributes.iter().any(|attribute| attribute.key.as_str() == "error.type");
-    let builder =
-        SpanBuilder::from_name(name).with_kind(kind).with_start_time(began).with_attributes(attributes);
+    let builder = SpanBuilder::default().with_kind(kind).with_start_time(began);
     let mut span = tracer.build_with_context(builder, parent);
+    if !span.is_recording() {
+        return;
+    }
+    let Conventional { name, attributes, .. } = describe();
+    let failed = attributes.iter().any(|attribute| attribute.key.as_str() == "error.type");
+    span.update_name(name);
+    span.set_attributes(attributes);
     if failed {
         span.set_status(Status::error(""));
     }
