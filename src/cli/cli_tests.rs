@@ -16,6 +16,13 @@ fn the_command_line_is_consistent() {
     Arguments::command().debug_assert();
 }
 
+#[test]
+fn half_of_the_cores_run_tasks_and_one_at_least() {
+    let of = |cores| worker_threads(Ok(NonZeroUsize::new(cores).unwrap()));
+    assert_eq!([of(1), of(2), of(3), of(4), of(64)], [1, 1, 1, 2, 32]);
+    assert_eq!(worker_threads(Err(io::Error::other("unknown"))), 1);
+}
+
 #[tokio::test]
 async fn the_exit_code_says_how_it_ended() {
     let shutdown = CancellationToken::new();

@@ -8,9 +8,11 @@ mod signals;
 
 use std::error::Error;
 use std::fmt::Display;
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -141,10 +143,13 @@ where
         Ok(settings) => settings,
         Err(faults) => return refuse(&faults),
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail("the runtime cannot be started", &error),
-    };
+    let threads =
+        config.limits.worker_threads.unwrap_or_else(|| worker_threads(thread::available_parallelism()));
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return fail("the runtime cannot be started", &error),
+        };
     let code = runtime.block_on(async {
         let guard = match telemetry::init(&settings) {
             Ok(guard) => guard,
@@ -163,6 +168,12 @@ where
     // Threads that hang in a system call are left behind.
     runtime.shutdown_background();
     code
+}
+
+/// Half of the cores: the store's threads, the broker client's and the kernel do as much work as the tasks, and with a
+/// thread for each core they would take turns with them.
+fn worker_threads(cores: io::Result<NonZeroUsize>) -> usize {
+    cores.map_or(1, |cores| (cores.get() / 2).max(1))
 }
 
 /// Runs `work`. Once shutdown has begun it has `drain_timeout` to end; what does not is taken up after the next start,

@@ -199,6 +199,7 @@ impl Default for Limits {
             in_flight_bytes_max: 32 * 1024 * KIB,
             lane_depth_max: 256,
             backlog_max: 100_000,
+            worker_threads: None,
         }
     }
 }

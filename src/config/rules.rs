@@ -70,6 +70,9 @@ fn numbers(config: &Config, faults: &mut Faults) {
     within("limits.in_flight_bytes_max", limits.in_flight_bytes_max, 64 * 1024, 64 * LENGTH_MAX, faults);
     within("limits.lane_depth_max", limits.lane_depth_max, 1, 100_000, faults);
     within("limits.backlog_max", limits.backlog_max, 1, 1_000_000_000, faults);
+    if let Some(threads) = limits.worker_threads {
+        within("limits.worker_threads", threads, 1, 1_024, faults);
+    }
     within("relay.batch", config.relay.batch, 1, 10_000, faults);
     for (key, share) in [
         ("upstream.retry_share", config.upstream.retry_share),

@@ -372,6 +372,10 @@ pub struct Limits {
     /// Commands in the store that are not final, at most. It is looked at once a second. Those that wait for an organisation
     /// that is not served count for a tenth.
     pub backlog_max: u64,
+    /// Threads that run what is under way. Without it half as many as there are cores for this process, and at least one:
+    /// the other half is the store's, the broker client's and the kernel's.
+    #[schemars(example = 2)]
+    pub worker_threads: Option<usize>,
 }
 
 /// The relay.

@@ -7,6 +7,7 @@
 //! - `schema`: connections and migrations
 //! - `task`: a request on its way, and its answer on the way back
 //! - `writer`, `reader`, `checkpoint`: the threads
+//! - `pace`: when the writer waits for more
 //! - `operations`, `pauses`, `custody`, `queries`: what they do
 //! - `kept`, `fresh`: rows that the writer need not read again
 //! - `rows`: records to rows and back
@@ -18,6 +19,7 @@ mod files;
 mod fresh;
 mod kept;
 mod operations;
+mod pace;
 mod pauses;
 mod queries;
 mod reader;
@@ -32,7 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use futures::FutureExt as _;
@@ -43,6 +45,7 @@ use uuid::Uuid;
 use error::Fault;
 pub use error::OpenError;
 use kept::Kept;
+use pace::Pace;
 use reader::{Interruptible, Reader};
 use task::{Asked, Scope, Shared, Task};
 use writer::Writer;
@@ -166,6 +169,7 @@ impl SqliteStore {
             queue,
             checkpoints,
             lock,
+            pace: Pace::new(Instant::now()),
         };
         spawn("store-writer", move || thread.run())?;
         let queues = RwLock::new(Some(Queues { writes, questions, counts }));

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -13,6 +14,7 @@ use super::error::Fault;
 use super::files::{Lock, Present};
 use super::fresh::Changes;
 use super::kept::Kept;
+use super::pace::Pace;
 use super::schema;
 use super::task::{Scope, Shared, Tally, Task};
 use crate::service::ports::StoreError;
@@ -43,6 +45,8 @@ pub(super) struct Writer {
     pub(super) checkpoints: SyncSender<()>,
     /// Held until the last thread of the store ends.
     pub(super) lock: Arc<Lock>,
+    /// How fast work has come of late.
+    pub(super) pace: Pace,
 }
 
 impl Writer {
@@ -78,8 +82,18 @@ impl Writer {
         drop(self.lock);
     }
 
-    /// Takes what is queued, and a little later what follows on it: unless others would wait for that.
-    fn gather(&self, first: Box<dyn Task>) -> Vec<Box<dyn Task>> {
+    /// Takes what is queued, after a pause if that lets more share the commit; and a little later what follows on it,
+    /// unless others would wait for that.
+    fn gather(&mut self, first: Box<dyn Task>) -> Vec<Box<dyn Task>> {
+        if let Some(delay) = self.pace.delay() {
+            sleep(delay);
+        }
+        let batch = self.take(first);
+        self.pace.note(batch.len(), Instant::now());
+        batch
+    }
+
+    fn take(&self, first: Box<dyn Task>) -> Vec<Box<dyn Task>> {
         let deadline = Instant::now() + FOLLOW_TIME;
         let mut batch = vec![first];
         loop {
