@@ -35,6 +35,8 @@ pub struct Link {
     settings: Arc<Settings>,
     purpose: &'static str,
     part: Part,
+    /// The greatest frame, in bytes, if it is to be smaller than the broker's.
+    frame_max: Option<u32>,
     failures: u32,
     access: watch::Receiver<Arc<Access>>,
 }
@@ -97,7 +99,14 @@ impl Link {
     #[must_use]
     pub fn new(settings: Arc<Settings>, purpose: &'static str, part: Part) -> Self {
         let access = settings.access.clone();
-        Self { settings, purpose, part, failures: 0, access }
+        Self { settings, purpose, part, frame_max: None, failures: 0, access }
+    }
+
+    /// One whose frames have `frame_max` bytes at most. The client keeps room for 64 of them. A message's headers must fit
+    /// into one.
+    #[must_use]
+    pub fn with_frame_max(self, frame_max: u32) -> Self {
+        Self { frame_max: Some(frame_max), ..self }
     }
 
     /// The part whose condition this is.
@@ -156,7 +165,7 @@ impl Link {
         let end = cut.clone().drop_guard();
         let encrypting = Arc::clone(&access);
         let connecting = Box::pin(Connection::connector(
-            settings.uri(&access.credentials),
+            settings.uri(&access.credentials, self.frame_max),
             transport::runtime(),
             async move |uri, _| Ok(transport::connect(uri, &encrypting.credentials, cut.clone()).await?),
             properties,

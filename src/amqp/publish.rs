@@ -22,6 +22,9 @@ pub const PUBLISH_PART: &str = "amqp.publish";
 /// The part of readiness for replies.
 pub const REPLY_PART: &str = "amqp.reply";
 
+/// Replies have few headers, of known lengths.
+const REPLY_FRAME_MAX: u32 = 16 * 1024;
+
 /// Publishes to the broker. Cloning shares it. Nothing is published unless [`Self::run`] runs.
 #[derive(Debug, Clone)]
 pub struct BrokerPublisher {
@@ -55,9 +58,10 @@ impl BrokerPublisher {
         let link = |purpose, part: &Part| Link::new(Arc::clone(&self.settings), purpose, part.clone());
         let depths = Depths::default();
         depths.observe();
+        let reply = link("reply", &self.parts.1).with_frame_max(REPLY_FRAME_MAX);
         let keeping = join(
             self.publish.keep(link("publish", &self.parts.0), shutdown.clone()),
-            self.reply.keep(link("reply", &self.parts.1), shutdown),
+            self.reply.keep(reply, shutdown),
         );
         tokio::select! {
             _ = keeping => {}

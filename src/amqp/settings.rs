@@ -169,7 +169,7 @@ impl Settings {
     }
 
     /// What lapin connects to. Holds the password, so it must not be shown.
-    pub(super) fn uri(&self, login: &Login) -> AMQPUri {
+    pub(super) fn uri(&self, login: &Login, frame_max: Option<u32>) -> AMQPUri {
         let address = &self.address;
         AMQPUri {
             scheme: if address.encrypted { AMQPScheme::AMQPS } else { AMQPScheme::AMQP },
@@ -185,6 +185,7 @@ impl Settings {
             query: AMQPQueryString {
                 auth_mechanism: login.external.then_some(SASLMechanism::External),
                 heartbeat: Some(u16::try_from(self.heartbeat.as_secs()).unwrap_or(u16::MAX)),
+                frame_max,
                 ..AMQPQueryString::default()
             },
         }
@@ -204,7 +205,7 @@ mod tests {
         let settings = Settings::new(address, username, password, origin);
         assert!(!format!("{settings:?}").contains("s3cret"));
         let access = settings.access.borrow();
-        assert_eq!(settings.uri(&access.credentials).authority.userinfo.password, "s3cret");
+        assert_eq!(settings.uri(&access.credentials, None).authority.userinfo.password, "s3cret");
         assert!(Address::parse("amqp://broker/%2f?heartbeat=3").is_err());
         let fault = Address::parse("http://user:s3cret@broker/").expect_err("not AMQP");
         assert!(!fault.contains("s3cret"));
