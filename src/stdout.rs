@@ -72,7 +72,7 @@ impl LinePublisher {
     }
 
     /// Writes all lines and flushes; what could not be flushed counts as not published.
-    fn write(&self, messages: &[Message]) -> Result<(), String> {
+    fn write(&self, messages: &[Arc<Message>]) -> Result<(), String> {
         let mut text = String::new();
         for message in messages {
             let line = self.line(message).map_err(|error| format!("cannot be written as JSON: {error}"))?;
@@ -111,7 +111,11 @@ impl<'a> From<&'a Reply> for ReplyLine<'a> {
 }
 
 impl Publisher for LinePublisher {
-    fn publish(&self, messages: Vec<Message>, until: Option<Instant>) -> BoxFuture<'_, Vec<Publication>> {
+    fn publish(
+        &self,
+        messages: Vec<Arc<Message>>,
+        until: Option<Instant>,
+    ) -> BoxFuture<'_, Vec<Publication>> {
         let publisher = self.clone();
         Box::pin(async move {
             let count = messages.len();
@@ -156,12 +160,15 @@ mod tests {
         let shared = Shared::default();
         let origin = Origin { source: "/adapter".into(), type_prefix: "com.example".into() };
         let publisher = LinePublisher::new(origin, shared.clone());
-        let messages = vec![
+        let messages = [
             Message::Event(Box::new(samples::event())),
             Message::DeadLetter(Box::new(samples::dead_letter())),
             Message::Reply(Box::new(samples::reply())),
         ];
-        assert_eq!(publisher.publish(messages, None).await, vec![Publication::Confirmed; 3]);
+        assert_eq!(
+            publisher.publish(messages.map(Arc::new).to_vec(), None).await,
+            vec![Publication::Confirmed; 3]
+        );
         let text = String::from_utf8(shared.0.lock().expect("not poisoned").clone()).expect("UTF-8");
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
         assert_eq!(lines[0]["specversion"], "1.0");

@@ -79,11 +79,11 @@ impl BrokerPublisher {
         publications.into_iter().next().unwrap_or_else(|| Publication::Failed("nothing was sent".to_owned()))
     }
 
-    async fn publish_all(&self, messages: Vec<Message>, until: Option<Instant>) -> Vec<Publication> {
+    async fn publish_all(&self, messages: Vec<Arc<Message>>, until: Option<Instant>) -> Vec<Publication> {
         let mut publications: Vec<_> = messages.iter().map(|_| None).collect();
         let mut batches = [(Vec::new(), Vec::new()), (Vec::new(), Vec::new())];
         for (index, message) in messages.iter().enumerate() {
-            let lane = usize::from(matches!(message, Message::Reply(_)));
+            let lane = usize::from(matches!(**message, Message::Reply(_)));
             match render(message, &self.settings) {
                 Ok(publishing) => {
                     batches[lane].0.push(index);
@@ -109,7 +109,11 @@ impl Publisher for BrokerPublisher {
         self.revivals.subscribe()
     }
 
-    fn publish(&self, messages: Vec<Message>, until: Option<Instant>) -> BoxFuture<'_, Vec<Publication>> {
+    fn publish(
+        &self,
+        messages: Vec<Arc<Message>>,
+        until: Option<Instant>,
+    ) -> BoxFuture<'_, Vec<Publication>> {
         Box::pin(self.publish_all(messages, until))
     }
 }

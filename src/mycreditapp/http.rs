@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use opentelemetry::KeyValue;
 use opentelemetry::trace::SpanKind;
-use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
@@ -161,6 +161,10 @@ pub async fn send(
     answer
 }
 
+const TRACEPARENT: HeaderName = HeaderName::from_static(TraceContext::TRACEPARENT);
+
+const TRACESTATE: HeaderName = HeaderName::from_static(TraceContext::TRACESTATE);
+
 async fn exchange(
     request: RequestBuilder,
     deadline: Instant,
@@ -168,7 +172,7 @@ async fn exchange(
     span: &Span,
 ) -> Result<Answer, Failure> {
     let TraceContext { traceparent, tracestate } = span.context();
-    let headers = [(TraceContext::TRACEPARENT, traceparent), (TraceContext::TRACESTATE, tracestate)];
+    let headers = [(TRACEPARENT, traceparent), (TRACESTATE, tracestate)];
     let request = headers.into_iter().fold(request, |request, (name, value)| match value {
         Some(value) => request.header(name, value),
         None => request,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use ::http::HeaderValue;
+use ::http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -10,10 +10,10 @@ use crate::domain::drift::{Drift, DriftKind};
 use crate::domain::reply::{self, Answer};
 
 /// The header that names the organisation which owns the API client.
-pub const REQUESTER: &str = "requester-organization-id";
+pub const REQUESTER: HeaderName = HeaderName::from_static("requester-organization-id");
 
 /// The header that names the organisation which is acted upon.
-pub const TARGET: &str = "target-organization-id";
+pub const TARGET: HeaderName = HeaderName::from_static("target-organization-id");
 
 /// The longest wait that a `Retry-After` is believed to mean.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);

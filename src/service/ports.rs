@@ -127,7 +127,7 @@ pub struct OutboxRow {
     /// Its number in the order of writing.
     pub number: i64,
     /// What is to be published.
-    pub message: Message,
+    pub message: Arc<Message>,
 }
 
 /// The answer to [`Store::forget`].
@@ -417,7 +417,8 @@ pub const OVER: &str = "the right to publish these has passed to another instanc
 pub trait Publisher: Send + Sync + 'static {
     /// Publishes `messages` in order and waits for every confirm, up to the confirm timeout. The answer has one entry for
     /// each message, in the same order. Nothing is published any more once `until` has come.
-    fn publish(&self, messages: Vec<Message>, until: Option<Instant>) -> BoxFuture<'_, Vec<Publication>>;
+    fn publish(&self, messages: Vec<Arc<Message>>, until: Option<Instant>)
+    -> BoxFuture<'_, Vec<Publication>>;
 
     /// Changes when what could not be published may go now. A receiver whose sender is gone never does.
     fn revivals(&self) -> watch::Receiver<()> {

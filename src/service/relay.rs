@@ -240,7 +240,7 @@ impl Relay {
         if batch.is_empty() {
             return Ok(());
         }
-        let messages = batch.iter().map(|row| row.message.clone()).collect();
+        let messages = batch.iter().map(|row| Arc::clone(&row.message)).collect();
         let publications = self.publisher.publish(messages, round.until).await;
         // What was published may be marked by whoever did it.
         drop(round);
@@ -256,7 +256,7 @@ impl Relay {
                     });
                     confirmed.push(Confirmed { is_given_up: true, ..Confirmed::of(row) });
                 }
-                Publication::Refused(why) if matches!(row.message, Message::Reply(_)) => {
+                Publication::Refused(why) if matches!(*row.message, Message::Reply(_)) => {
                     told(row, |command_id| {
                         records::ReplyDropped { command_id, message_id: row.message.id(), why: &why }.log();
                     });

@@ -64,7 +64,7 @@ pub(super) trait Rows {
     fn write_command(&mut self, record: &mut CommandRecord, connection: i64) -> Result<(), Self::Fault>;
 
     /// Puts a message into the outbox.
-    fn enqueue(&mut self, arrival: i64, message: &Message) -> Result<(), Self::Fault>;
+    fn enqueue(&mut self, arrival: i64, message: Message) -> Result<(), Self::Fault>;
 
     /// Makes the first in the line of a connection due. If someone holds it for being set to work, it is due soon enough.
     fn wake(&mut self, connection: i64, wake_time: Timestamp) -> Result<(), Self::Fault>;
@@ -122,7 +122,7 @@ pub(super) fn accept<R: Rows>(
         }
         lifecycle::Accepted::Replayed(record, message) => {
             if let Some(message) = message {
-                rows.enqueue(record.arrival, &message)?;
+                rows.enqueue(record.arrival, message)?;
             }
             Ok(Accepted::Replayed(record))
         }
@@ -229,7 +229,7 @@ fn settle<R: Rows>(
 ) -> Result<CommandRecord, R::Fault> {
     let mut record = settlement.record;
     let connection = save(rows, &mut record, stored, &settlement.connection)?;
-    for message in &settlement.messages {
+    for message in settlement.messages {
         rows.enqueue(record.arrival, message)?;
     }
     if let Some(wake_time) = settlement.wake_time {

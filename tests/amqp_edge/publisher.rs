@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use guest_connection_adapter::amqp::Settings;
@@ -100,16 +101,18 @@ async fn replies_go_to_their_queue_and_are_told_when_it_is_gone() {
     let client = Client::new().await;
     let queue = client.queue().await;
     let mut answers = client.consume(&queue).await;
+    // Longer than a frame of the connection for replies.
+    let text = "the body is empty; ".repeat(5_000);
     let reply = |reply_to: &str| {
-        Message::Reply(Box::new(Reply {
+        Arc::new(Message::Reply(Box::new(Reply {
             id: Uuid::now_v7(),
             address: ReplyAddress { reply_to: reply_to.to_owned(), correlation_id: Some("c-1".to_owned()) },
             trace: Default::default(),
             command: None,
             replayed: false,
             time: None,
-            outcome: Outcome::refused(None, Reason::Undecodable, "the body is empty"),
-        }))
+            outcome: Outcome::refused(None, Reason::Undecodable, &text),
+        })))
     };
     let publications =
         publisher.publish(vec![reply(&queue), event(EventKind::Archived), reply("gone")], None).await;
@@ -118,6 +121,7 @@ async fn replies_go_to_their_queue_and_are_told_when_it_is_gone() {
     assert_eq!(answer.properties.correlation_id().as_ref().map(ToString::to_string), Some("c-1".into()));
     let body: serde_json::Value = serde_json::from_slice(&answer.data).expect("JSON");
     assert_eq!(body["reason"], "UNDECODABLE");
+    assert_eq!(body["message"], text);
     shutdown.cancel();
 }
 
@@ -128,14 +132,16 @@ async fn a_dead_letter_is_kept_while_it_has_no_queue() {
     let client = Client::new().await;
     let (queue, exchange) =
         (settings.names.dead_letters_queue.as_str(), settings.names.dead_letters_exchange.as_str());
-    let Message::Event(event) = event(EventKind::Archived) else { unreachable!("it is an event") };
-    let letter = Message::DeadLetter(Box::new(DeadLetter {
+    let Message::Event(event) = Arc::unwrap_or_clone(event(EventKind::Archived)) else {
+        unreachable!("it is an event")
+    };
+    let letter = Arc::new(Message::DeadLetter(Box::new(DeadLetter {
         id: Uuid::now_v7(),
         time: event.time,
         trace: event.trace,
         command: event.command,
         refusal: Refusal::new(Reason::UpstreamNotFound, "no such connection"),
-    }));
+    })));
     client
         .channel
         .queue_unbind(queue.into(), exchange.into(), "#".into(), FieldTable::default())

@@ -192,7 +192,7 @@ pub async fn next(consumer: &mut lapin::Consumer) -> Delivery {
 }
 
 /// An event about a guest of its own.
-pub fn event(kind: EventKind) -> Message {
+pub fn event(kind: EventKind) -> Arc<Message> {
     let now = chrono::Utc::now();
     let organization = || OrganizationId(Uuid::now_v7());
     let command = Command {
@@ -203,7 +203,7 @@ pub fn event(kind: EventKind) -> Message {
         issue_time: None,
         expire_time: None,
     };
-    Message::Event(Box::new(Event {
+    Arc::new(Message::Event(Box::new(Event {
         id: Uuid::now_v7(),
         kind,
         sequence: 1,
@@ -220,5 +220,5 @@ pub fn event(kind: EventKind) -> Message {
         },
         guest_connection: None,
         incomplete: false,
-    }))
+    })))
 }

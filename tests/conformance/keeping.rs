@@ -24,7 +24,7 @@ pub async fn the_outbox_is_read_in_order_and_confirmed_once<H: Harness>(world: W
     let rows = world.store().outbox(0, 100, Slots::ALL).await.unwrap();
     assert_eq!(rows.len(), 6);
     assert!(rows.is_sorted_by(|a, b| a.number < b.number));
-    assert!(matches!((&rows[0].message, &rows[1].message), (Message::Event(_), Message::Reply(_))));
+    assert!(matches!((&*rows[0].message, &*rows[1].message), (Message::Event(_), Message::Reply(_))));
     let page = world.store().outbox(rows[1].number, 2, Slots::ALL).await.unwrap();
     assert_eq!(page, rows[2..4]);
 

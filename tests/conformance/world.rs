@@ -297,7 +297,7 @@ impl<H: Harness> World<H> {
 
     pub async fn messages(&self) -> Vec<Message> {
         let rows = self.store().outbox(0, 10_000, Slots::ALL).await.unwrap();
-        rows.into_iter().map(|row| row.message).collect()
+        rows.into_iter().map(|row| Arc::unwrap_or_clone(row.message)).collect()
     }
 
     pub async fn events(&self) -> Vec<Event> {

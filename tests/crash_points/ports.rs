@@ -287,7 +287,7 @@ impl Upstream for Gated<()> {
 
 /// So is the broker.
 impl Publisher for Gated<()> {
-    fn publish(&self, messages: Vec<Message>, _: Option<Instant>) -> BoxFuture<'_, Vec<Publication>> {
+    fn publish(&self, messages: Vec<Arc<Message>>, _: Option<Instant>) -> BoxFuture<'_, Vec<Publication>> {
         async move {
             let way = self.gate.approach(Effect::Publish);
             if way == Way::Shut {
@@ -296,7 +296,7 @@ impl Publisher for Gated<()> {
             let count = messages.len();
             let reach = if way == Way::Free(Some(Moment::Partly)) { count / 2 } else { count };
             for message in messages.into_iter().take(reach) {
-                self.outside.received(message);
+                self.outside.received(Arc::unwrap_or_clone(message));
             }
             if matches!(way, Way::Free(Some(_))) {
                 self.gate.strike();

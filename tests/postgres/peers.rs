@@ -154,7 +154,11 @@ async fn what_a_round_is_at_work_on_passes_on_after_it() {
 struct Taker(Mutex<Vec<Option<Instant>>>);
 
 impl Publisher for Taker {
-    fn publish(&self, messages: Vec<Message>, until: Option<Instant>) -> BoxFuture<'_, Vec<Publication>> {
+    fn publish(
+        &self,
+        messages: Vec<Arc<Message>>,
+        until: Option<Instant>,
+    ) -> BoxFuture<'_, Vec<Publication>> {
         self.0.lock().unwrap().push(until);
         Box::pin(async move { vec![Publication::Confirmed; messages.len()] })
     }

@@ -107,7 +107,7 @@ async fn rows_are_read_back_as_they_were_written() {
 
         for row in store.outbox(after, 100, Slots::ALL).await.unwrap() {
             after = row.number;
-            let told = match row.message {
+            let told = match std::sync::Arc::unwrap_or_clone(row.message) {
                 Message::Event(event) => (event.command, event.guest_connection),
                 Message::DeadLetter(letter) => (letter.command, None),
                 Message::Reply(reply) => {

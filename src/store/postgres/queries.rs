@@ -1,5 +1,6 @@
 //! What is asked and changes nothing.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio_postgres::types::ToSql;
@@ -152,7 +153,7 @@ pub(super) async fn outbox(
         if length > OUTBOX_LENGTH_MAX && !outbox.is_empty() {
             break;
         }
-        outbox.push(OutboxRow { number: row.get(0), message: from_json("message", text)? });
+        outbox.push(OutboxRow { number: row.get(0), message: Arc::new(from_json("message", text)?) });
     }
     Ok(outbox)
 }

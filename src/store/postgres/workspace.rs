@@ -241,8 +241,8 @@ impl Rows for Workspace {
         Ok(())
     }
 
-    fn enqueue(&mut self, arrival: i64, message: &Message) -> Result<(), Fault> {
-        self.present.messages.push((arrival, message.clone()));
+    fn enqueue(&mut self, arrival: i64, message: Message) -> Result<(), Fault> {
+        self.present.messages.push((arrival, message));
         Ok(())
     }
 

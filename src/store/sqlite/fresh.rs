@@ -107,6 +107,8 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use uuid::Uuid;
 
     use super::*;
@@ -124,7 +126,7 @@ mod tests {
             time: None,
             outcome: Outcome::default(),
         };
-        let message = Message::Reply(Box::new(reply));
+        let message = Arc::new(Message::Reply(Box::new(reply)));
         Row { row: OutboxRow { number, message }, bytes }
     }
 

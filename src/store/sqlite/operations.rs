@@ -1,5 +1,7 @@
 //! The rows that [`operations`](crate::store::operations) change, and what the writer does besides.
 
+use std::sync::Arc;
+
 use chrono::TimeDelta;
 use rusqlite::OptionalExtension as _;
 
@@ -82,17 +84,17 @@ impl Rows for Scope<'_> {
         Ok(())
     }
 
-    fn enqueue(&mut self, arrival: i64, message: &Message) -> Result<(), Fault> {
-        let event_id = match message {
+    fn enqueue(&mut self, arrival: i64, message: Message) -> Result<(), Fault> {
+        let event_id = match &message {
             Message::Event(event) => Some(event.id.into_bytes()),
             Message::DeadLetter(_) | Message::Reply(_) => None,
         };
         let mut statement = self
             .connection
             .prepare_cached("INSERT INTO outbox (command, event_id, message) VALUES (?1, ?2, ?3)")?;
-        let text = rows::json(message)?;
+        let text = rows::json(&message)?;
         statement.execute((arrival, event_id, &text))?;
-        let row = OutboxRow { number: self.connection.last_insert_rowid(), message: message.clone() };
+        let row = OutboxRow { number: self.connection.last_insert_rowid(), message: Arc::new(message) };
         self.outbox.written.push(Row { row, bytes: text.len() });
         self.tally.outbox_written += 1;
         Ok(())

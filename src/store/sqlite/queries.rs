@@ -1,5 +1,6 @@
 //! What the readers do: everything that changes nothing.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rusqlite::OptionalExtension as _;
@@ -110,7 +111,7 @@ pub(super) fn outbox(scope: &Scope<'_>, after: i64, limit: usize) -> Result<Vec<
         if length > OUTBOX_LENGTH_MAX && !outbox.is_empty() {
             break;
         }
-        outbox.push(OutboxRow { number: row.get(0)?, message: rows::from_json("message", &text)? });
+        outbox.push(OutboxRow { number: row.get(0)?, message: Arc::new(rows::from_json("message", &text)?) });
     }
     Ok(outbox)
 }
