@@ -3,6 +3,7 @@
 mod held;
 mod outage;
 mod peers;
+mod plans;
 mod rules;
 mod tls;
 mod trips;

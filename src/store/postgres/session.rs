@@ -24,6 +24,13 @@ const RETRY_DELAY: Duration = Duration::from_millis(250);
 /// The server's time.
 pub(super) const TIME: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
+/// Every statement looks rows up by an index. A plan is kept for as long as the server's statistics are, and one that was made
+/// while a table was small would read all of it, however large it has become
+/// (<https://www.postgresql.org/docs/current/sql-prepare.html>). What reads a table that has no index for it is dear by these
+/// settings, for which the compiler of expressions is not to be started.
+const BY_INDEX: &str =
+    "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off";
+
 /// How connections are made.
 #[derive(Clone)]
 pub struct Target {
@@ -69,7 +76,7 @@ impl Target {
         let begin = format!(
             "SET statement_timeout = {ms}; SET idle_in_transaction_session_timeout = {ms}; \
              SET synchronous_commit = on; SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; \
-             SET tcp_keepalives_count = 3; SET tcp_user_timeout = 30000"
+             SET tcp_keepalives_count = 3; SET tcp_user_timeout = 30000; {BY_INDEX}"
         );
         Ok(Self { config, connect_timeout, statement_timeout, begin, tls: Tls::new(ca_file)? })
     }
