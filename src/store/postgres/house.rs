@@ -72,9 +72,9 @@ pub(super) async fn resume(desk: Desk<'_>, requester: Option<OrganizationId>) ->
 
 /// Makes those due now that nobody has begun.
 pub(super) async fn release(desk: Desk<'_>, ids: Vec<CommandId>) -> Result<(), Fault> {
-    const SQL: &str = "UPDATE commands SET due_time = $2 WHERE arrival IN (
+    const SQL: &str = "UPDATE commands SET due_time = $2 WHERE arrival = ANY (ARRAY(
         SELECT arrival FROM commands WHERE id = ANY ($1::uuid[]) AND state = 'accepted' AND NOT waiting AND due_time > $2
-        ORDER BY arrival FOR UPDATE)";
+        ORDER BY arrival FOR UPDATE))";
     let now = micros(desk.shared.now());
     let ids: Vec<Uuid> = ids.into_iter().map(|id| id.0).collect();
     desk.session.execute(SQL, &[&ids, &now]).await?;

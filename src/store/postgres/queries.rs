@@ -83,8 +83,9 @@ pub(super) async fn due(desk: Desk<'_>, after: DueCursor, limit: usize) -> Resul
 pub(super) async fn line(desk: Desk<'_>, connection: Connection, limit: usize) -> Result<Vec<Due>, Fault> {
     const SQL: &str = "
         SELECT c.id, n.target, n.guest, c.due_time, c.arrival, c.traceparent, c.tracestate, c.in_line, c.waiting, c.requester
-        FROM connections n JOIN commands c ON c.connection = n.number
-        WHERE n.target = $1 AND n.guest = $2 AND c.in_line ORDER BY c.arrival LIMIT $3";
+        FROM connections n CROSS JOIN LATERAL (
+            SELECT * FROM commands WHERE connection = n.number AND in_line ORDER BY arrival LIMIT $3) c
+        WHERE n.target = $1 AND n.guest = $2 ORDER BY c.arrival";
     let parameters: [&(dyn ToSql + Sync); 3] = [&connection.target.0, &connection.guest.0, &row_limit(limit)];
     let found = desk.session.query(SQL, &parameters).await?;
     Ok(found.iter().map(read_due).collect())
@@ -168,11 +169,11 @@ pub(super) async fn books(desk: Desk<'_>) -> Result<Books, Fault> {
         (SELECT count(*) FROM connections WHERE heal_time IS NOT NULL)";
     let Desk { session, shared } = desk;
     session.command("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let totals = session.query(TOTALS, &[]).await?;
+    let rest = session.query(REST, &[]).await?;
     // All rows are counted, which goes fastest without an index.
     session.command("SET LOCAL enable_seqscan = on").await?;
-    let totals = session.query(TOTALS, &[]).await?;
     let states = session.query(STATES, &[]).await?;
-    let rest = session.query(REST, &[]).await?;
     session.command("COMMIT").await?;
     let (totals, rest) = (one(&totals)?, one(&rest)?);
     let mut books = Books {

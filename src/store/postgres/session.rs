@@ -28,8 +28,8 @@ pub(super) const TIME: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1
 /// while a table was small would read all of it, however large it has become
 /// (<https://www.postgresql.org/docs/current/sql-prepare.html>). What reads a table that has no index for it is dear by these
 /// settings, for which the compiler of expressions is not to be started.
-const BY_INDEX: &str =
-    "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off";
+const BY_INDEX: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; \
+     SET enable_mergejoin = off; SET jit = off";
 
 /// How connections are made.
 #[derive(Clone)]

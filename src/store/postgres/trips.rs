@@ -58,10 +58,20 @@ impl Wanted {
 const ENTER: &str = "
     INSERT INTO connections (target, guest) SELECT * FROM unnest($1::uuid[], $2::uuid[]) ON CONFLICT DO NOTHING";
 
+/// Commands with the pairs of their connections. As in all that is read for a batch, `OFFSET 0` and `ANY (ARRAY(…))` leave the
+/// planner no choice but to look up by the index what is named, one after another.
+macro_rules! of_commands {
+    () => {
+        " FROM commands c
+         CROSS JOIN LATERAL (SELECT target, guest FROM connections WHERE number = c.connection OFFSET 0) n"
+    };
+}
+
 /// The connections that a batch is about: `$1` to `$3` as in all statements that read for it.
 macro_rules! numbers {
     () => {
-        "SELECT n.number FROM connections n JOIN unnest($2::uuid[], $3::uuid[]) AS p (target, guest) USING (target, guest)
+        "SELECT n.number FROM unnest($2::uuid[], $3::uuid[]) AS p (target, guest)
+            CROSS JOIN LATERAL (SELECT number FROM connections WHERE target = p.target AND guest = p.guest OFFSET 0) n
          UNION SELECT connection FROM commands WHERE id = ANY ($1::uuid[])"
     };
 }
@@ -70,8 +80,8 @@ macro_rules! numbers {
 macro_rules! arrivals {
     () => {
         "SELECT arrival FROM commands WHERE id = ANY ($1::uuid[])
-         UNION SELECT k.arrival FROM commands k
-            JOIN unnest($2::uuid[], $3::text[]) AS w (requester, key) ON k.requester = w.requester AND k.key = w.key"
+         UNION SELECT k.arrival FROM unnest($2::uuid[], $3::text[]) AS w (requester, key)
+            CROSS JOIN LATERAL (SELECT arrival FROM commands WHERE requester = w.requester AND key = w.key OFFSET 0) k"
     };
 }
 
@@ -79,37 +89,43 @@ macro_rules! arrivals {
 const CONNECTIONS: &str = concat!(
     "SELECT number, target, guest, effective_time_last, sequence, applied_time, applied_command, applied_archived,
         applied_requester, applied_certain, quiet_until, quiet_command, settle_until, suspect_since, heal_time
-     FROM connections WHERE number IN (",
+     FROM connections WHERE number = ANY (ARRAY(",
     numbers!(),
-    ") FOR UPDATE SKIP LOCKED"
+    ")) FOR UPDATE SKIP LOCKED"
 );
 
 /// So are these. They are read when it is known which they are, so that one that is held is not taken for one that is not there.
-const LOCKED: &str =
-    concat!("SELECT arrival FROM commands WHERE arrival IN (", arrivals!(), ") FOR UPDATE SKIP LOCKED");
+const LOCKED: &str = concat!(
+    "SELECT arrival FROM commands WHERE arrival = ANY (ARRAY(",
+    arrivals!(),
+    ")) FOR UPDATE SKIP LOCKED"
+);
 
 /// Reads after the locks are held, and so what is there now. What a connection to be healed shows is only looked at.
 const COMMANDS: &str = concat!(
     "SELECT ",
     command_columns!(),
-    " FROM commands c JOIN connections n ON n.number = c.connection WHERE c.arrival IN (",
+    of_commands!(),
+    " WHERE c.arrival = ANY (ARRAY(",
     arrivals!(),
-    "   UNION SELECT h.arrival FROM commands h JOIN connections m ON m.applied_command = h.id
-            JOIN unnest($4::uuid[], $5::uuid[]) AS p (target, guest) ON m.target = p.target AND m.guest = p.guest)"
+    "    UNION SELECT h.arrival FROM unnest($4::uuid[], $5::uuid[]) AS p (target, guest)
+            CROSS JOIN LATERAL (SELECT applied_command FROM connections WHERE target = p.target AND guest = p.guest OFFSET 0) m
+            CROSS JOIN LATERAL (SELECT arrival FROM commands WHERE id = m.applied_command OFFSET 0) h))"
 );
 
 const BLOCKING: &str = concat!(
     "SELECT ",
     command_columns!(),
-    " FROM commands c JOIN connections n ON n.number = c.connection WHERE c.blocking AND c.connection IN (",
+    of_commands!(),
+    " WHERE c.blocking AND c.connection = ANY (ARRAY(",
     numbers!(),
-    ")"
+    "))"
 );
 
 const LINE: &str = concat!(
-    "SELECT connection, min(arrival) FROM commands WHERE in_line AND connection IN (",
+    "SELECT connection, min(arrival) FROM commands WHERE in_line AND connection = ANY (ARRAY(",
     numbers!(),
-    ") GROUP BY connection"
+    ")) GROUP BY connection"
 );
 
 const ARRIVALS: &str = "SELECT nextval('commands_arrival') FROM generate_series(1, $1::bigint)";

@@ -18,27 +18,29 @@ const WEIGHT: f64 = 0.125;
 /// How fast work comes.
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// Pieces of work in a second, smoothed.
-    rate: f64,
+    /// Pieces of work for a commit, and the seconds from one to the next, smoothed alike.
+    count: f64,
+    seconds: f64,
     noted: Instant,
 }
 
 impl Pace {
     /// Of a writer that nobody has asked for anything.
     pub(super) const fn new(now: Instant) -> Self {
-        Self { rate: 0.0, noted: now }
+        Self { count: 0.0, seconds: 0.0, noted: now }
     }
 
     /// The pause before the next commit, if there is to be one.
     pub(super) fn delay(&self) -> Option<Duration> {
-        (self.rate * COMMIT_DELAY.as_secs_f64() >= SIBLINGS_MIN).then_some(COMMIT_DELAY)
+        let is_fast = self.count * COMMIT_DELAY.as_secs_f64() > SIBLINGS_MIN * self.seconds;
+        is_fast.then_some(COMMIT_DELAY)
     }
 
     /// Notes that `count` pieces of work have come since the last call.
     pub(super) fn note(&mut self, count: usize, now: Instant) {
-        let length = now.saturating_duration_since(self.noted).max(Duration::from_micros(1));
         let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-        self.rate += (count / length.as_secs_f64() - self.rate) * WEIGHT;
+        self.count += (count - self.count) * WEIGHT;
+        self.seconds += (now.saturating_duration_since(self.noted).as_secs_f64() - self.seconds) * WEIGHT;
         self.noted = now;
     }
 }
@@ -72,8 +74,15 @@ mod tests {
     #[test]
     fn a_pause_of_the_work_ends_the_waiting() {
         let mut commits = vec![(20, 1000); 100];
-        commits.extend([(1, 1_000_000); 10]);
+        commits.push((1, 1_000_000));
         assert_eq!(after(&commits).delay(), None);
+    }
+
+    #[test]
+    fn what_comes_in_fits_and_starts_counts_by_its_time() {
+        // 0.9 pieces in the time of the pause.
+        let uneven: Vec<_> = (0..100).map(|index| (1, if index % 2 == 0 { 20 } else { 646 })).collect();
+        assert_eq!(after(&uneven).delay(), None);
     }
 
     #[test]
