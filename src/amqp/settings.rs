@@ -206,6 +206,8 @@ mod tests {
         assert!(!format!("{settings:?}").contains("s3cret"));
         let access = settings.access.borrow();
         assert_eq!(settings.uri(&access.credentials, None).authority.userinfo.password, "s3cret");
+        let sizes = [None, Some(16 * 1024)];
+        assert_eq!(sizes.map(|size| settings.uri(&access.credentials, size).query.frame_max), sizes);
         assert!(Address::parse("amqp://broker/%2f?heartbeat=3").is_err());
         let fault = Address::parse("http://user:s3cret@broker/").expect_err("not AMQP");
         assert!(!fault.contains("s3cret"));

@@ -19,6 +19,10 @@ use crate::service::ports::Waited;
 use crate::telemetry::instruments::instruments;
 use crate::telemetry::span::{Description, Origin, Span};
 
+const TRACEPARENT: HeaderName = HeaderName::from_static(TraceContext::TRACEPARENT);
+
+const TRACESTATE: HeaderName = HeaderName::from_static(TraceContext::TRACESTATE);
+
 /// What some write before a text in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -160,10 +164,6 @@ pub async fn send(
     instruments().http_request_duration.record(began.elapsed().as_secs_f64(), &attributes);
     answer
 }
-
-const TRACEPARENT: HeaderName = HeaderName::from_static(TraceContext::TRACEPARENT);
-
-const TRACESTATE: HeaderName = HeaderName::from_static(TraceContext::TRACESTATE);
 
 async fn exchange(
     request: RequestBuilder,

@@ -82,8 +82,7 @@ impl Writer {
         drop(self.lock);
     }
 
-    /// Takes what is queued, after a pause if that lets more share the commit; and a little later what follows on it,
-    /// unless others would wait for that.
+    /// Takes what is to share a commit, after a pause if that lets more of it come.
     fn gather(&mut self, first: Box<dyn Task>) -> Vec<Box<dyn Task>> {
         if let Some(delay) = self.pace.delay() {
             sleep(delay);
@@ -93,6 +92,7 @@ impl Writer {
         batch
     }
 
+    /// Takes what is queued, and a little later what follows on it: unless others would wait for that.
     fn take(&self, first: Box<dyn Task>) -> Vec<Box<dyn Task>> {
         let deadline = Instant::now() + FOLLOW_TIME;
         let mut batch = vec![first];
