@@ -100,20 +100,27 @@ fn refused(status: &Status) -> Answer {
     }
 }
 
-/// The command under a key, or nothing if there is none.
+/// What a command is looked up by: the caller's name for it.
+#[must_use]
+pub fn by_key(requester: Uuid, key: &str) -> Lookup {
+    Lookup::Key(proto::CommandKey {
+        requester_organization_id: requester.to_string(),
+        idempotency_key: key.to_owned(),
+    })
+}
+
+/// The adapter's name for it.
+#[must_use]
+pub fn by_id(id: &str) -> Lookup {
+    Lookup::CommandId(id.to_owned())
+}
+
+/// The command looked for, or nothing if there is none.
 ///
 /// # Errors
 /// It could not be looked up.
-pub async fn look_up(
-    mut client: Client,
-    requester: Uuid,
-    key: &str,
-) -> Result<Option<CommandSeen>, Box<Status>> {
-    let key = proto::CommandKey {
-        requester_organization_id: requester.to_string(),
-        idempotency_key: key.to_owned(),
-    };
-    let mut request = Request::new(proto::GetCommandRequest { lookup: Some(Lookup::Key(key)) });
+pub async fn look_up(mut client: Client, lookup: Lookup) -> Result<Option<CommandSeen>, Box<Status>> {
+    let mut request = Request::new(proto::GetCommandRequest { lookup: Some(lookup) });
     request.set_timeout(PATIENCE);
     match client.get_command(request).await {
         Ok(answer) => Ok(answer.into_inner().command.map(seen)),

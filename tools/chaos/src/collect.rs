@@ -12,7 +12,7 @@ use serde_json::Value;
 use simulator::Endpoint;
 use uuid::Uuid;
 
-use crate::calls;
+use crate::calls::{self, by_id, by_key};
 use crate::history::{Answer, EventSeen, History, LetterSeen, ReplySeen, State, What};
 use crate::messages::NUMBER_HEADER;
 use crate::stage::{EVENTS_QUEUE, REPLIES_QUEUE, Stage};
@@ -103,7 +103,19 @@ fn reply(message: &Arrived) -> ReplySeen {
 }
 
 /// Enters the keys that the adapter made up, as far as they were heard of.
-pub fn learn_keys(history: &mut History) {
+pub async fn learn_keys(stage: &Stage, history: &mut History) {
+    take_told_keys(history);
+    for (wish, id) in told_by_letters(history) {
+        let Some(client) = stage.client() else { return };
+        // What cannot be had now is asked for in the next round.
+        if let Ok(Some(command)) = calls::look_up(client, by_id(&id)).await {
+            history.wishes[wish].key = command.key;
+        }
+    }
+}
+
+/// Enters those that answers and events tell.
+fn take_told_keys(history: &mut History) {
     let History { wishes, sendings, events, .. } = history;
     for sending in sendings.iter() {
         let What::Wish(wish) = sending.what else { continue };
@@ -119,6 +131,18 @@ pub fn learn_keys(history: &mut History) {
             wish.key.clone_from(&event.key);
         }
     }
+}
+
+/// Wishes without a known key of which a dead letter tells, as it does when the caller was gone before its command failed: their
+/// numbers, and the ids of their commands.
+fn told_by_letters(history: &History) -> Vec<(usize, String)> {
+    let wishes = history.wishes.iter().enumerate().filter(|(_, wish)| wish.key.is_empty());
+    let told = wishes.filter_map(|(number, wish)| {
+        let letter = history.letters.iter().find(|letter| letter.trace == wish.trace)?;
+        let (id, _) = letter.command.as_ref()?;
+        Some((number, id.clone()))
+    });
+    told.collect()
 }
 
 /// Takes over the sums of the database.
@@ -146,7 +170,7 @@ pub async fn look_up(stage: &Arc<Stage>, history: &mut History, all: bool) {
     let look_ups = stream::iter(keys).zip(stream::iter(0..)).map(|((key, requester), number)| async move {
         let client = stage.client_of(number)?;
         // What cannot be had now is asked for in the next round.
-        calls::look_up(client, requester, &key).await.ok().map(|found| (key, found))
+        calls::look_up(client, by_key(requester, &key)).await.ok().map(|found| (key, found))
     });
     let found: Vec<_> = look_ups.buffer_unordered(LOOK_UPS).filter_map(std::future::ready).collect().await;
     for (key, command) in found {
@@ -168,4 +192,31 @@ pub fn upstream(stage: &Stage, history: &mut History) {
         }
     }
     history.upstream = values;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::story;
+
+    #[test]
+    fn the_key_of_a_call_that_heard_nothing_is_found_by_its_dead_letter() {
+        let mut history = story::sound();
+        take_told_keys(&mut history);
+        assert_eq!(told_by_letters(&history), []);
+        let mut wish = history.wishes[0].clone();
+        (wish.key, wish.trace) = (String::new(), "f".repeat(32));
+        let letter = LetterSeen {
+            reason: "UPSTREAM_FORBIDDEN".to_owned(),
+            sending: None,
+            command: Some(("its id".to_owned(), State::Failed)),
+            trace: wish.trace.clone(),
+            text: String::new(),
+        };
+        history.letters.push(letter);
+        assert_eq!(told_by_letters(&history), [], "it is nobody's");
+        history.wishes.push(wish);
+        take_told_keys(&mut history);
+        assert_eq!(told_by_letters(&history), [(history.wishes.len() - 1, "its id".to_owned())]);
+    }
 }

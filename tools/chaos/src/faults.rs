@@ -18,9 +18,24 @@ use crate::terms::HOLD;
 #[derive(Debug, Default)]
 pub struct Happened {
     faults: Mutex<Vec<FaultSeen>>,
+    under_way: Mutex<Vec<String>>,
 }
 
 impl Happened {
+    /// The faults that are not over, and since when.
+    #[must_use]
+    pub fn under_way(&self) -> Vec<String> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn begin(&self, fault: &str) {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).push(fault.to_owned());
+    }
+
+    fn end(&self, fault: &str) {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).retain(|one| one != fault);
+    }
+
     fn add(&self, fault: FaultSeen) {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
     }
@@ -43,8 +58,11 @@ pub async fn make_all(stage: &Arc<Stage>, tracks: &Tracks, started: Instant, hap
             for fault in &faults {
                 sleep_until(started + fault.at).await;
                 let from = Utc::now();
-                make(stage, fault).await;
                 let (kind, text) = (kind(&fault.disturbance), format!("{:?}", fault.disturbance));
+                let begun = format!("{from} {kind}: {text}");
+                happened.begin(&begun);
+                make(stage, fault).await;
+                happened.end(&begun);
                 let organization = match fault.disturbance {
                     Disturbance::Organization(one, _) => Some(one),
                     _ => None,

@@ -1,5 +1,6 @@
 //! One instance of the adapter, and a proxy on each of its ways.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -151,6 +152,18 @@ impl Instance {
         let mut log = self.logs.lock().unwrap_or_else(PoisonError::into_inner).clone();
         log.extend(self.adapter.lock().await.as_ref().map(|adapter| adapter.log().all()).unwrap_or_default());
         log
+    }
+
+    /// What it says of itself: its readiness and its metrics.
+    pub async fn standing(&self) -> String {
+        let place = self.adapter.lock().await;
+        let Some(adapter) = place.as_ref() else { return "it does not run".to_owned() };
+        let mut text = String::new();
+        for path in ["/readyz", "/metrics"] {
+            let answer = harness::http::get(adapter.admin, path).await;
+            writeln!(text, "{path}: {answer:?}").expect("a string");
+        }
+        text.replace("\\n", "\n")
     }
 
     /// A client of the process that was started last.

@@ -96,20 +96,27 @@ struct Citizen {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    let command = Arguments::parse().command;
+    if let Command::Run { .. } = command {
+        // It tells what it has come to before it ends.
+        return work(command).await;
+    }
     // Left as futures, the parts of a run are dropped, and so stopped, when the program is told to end.
-    let told = async {
-        let mut terminated = signal(SignalKind::terminate()).expect("signals can be heard");
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminated.recv() => {}
-        }
-    };
     tokio::select! {
-        code = work(Arguments::parse().command) => code,
-        () = told => {
+        code = work(command) => code,
+        () = told() => {
             println!("chaos: told to end");
             ExitCode::from(130)
         }
+    }
+}
+
+/// Waits until the program is told to end.
+async fn told() {
+    let mut terminated = signal(SignalKind::terminate()).expect("signals can be heard");
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminated.recv() => {}
     }
 }
 
@@ -138,7 +145,13 @@ async fn chaos(plan: Plan, keeps: bool) -> ExitCode {
         words = format!("INSTANCES={} PARTITIONS={} {words}", cluster.instances, cluster.partitions);
     }
     println!("chaos: {words}");
-    let run = Box::pin(run::run(plan)).await;
+    let run = match Box::pin(run::run(plan, told)).await {
+        Ok(run) => run,
+        Err(reason) => {
+            println!("chaos: the parts of the run were not started: {reason}");
+            return ExitCode::FAILURE;
+        }
+    };
     println!("{}", report::summary(&run));
     if keeps || !run.is_sound() {
         match report::keep(&run) {

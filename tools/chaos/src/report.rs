@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::checks::{About, Checked, Finding};
 use crate::history::{Answer, Door, EventSeen, History, Sending, Time, What};
-use crate::run::Run;
+use crate::run::{Run, Unsettled};
 use crate::{instance, stage, takeover};
 
 /// Findings told of one check, at most.
@@ -25,15 +25,26 @@ pub fn summary(run: &Run) -> String {
     let mut text = counts(&run.history);
     let settled = match &run.settled {
         Ok(time) => format!("settled {time:.1?} after the last sending and fault\n"),
-        Err(owed) => {
-            let list: Vec<_> = owed.iter().take(FINDINGS_SHOWN).map(|owed| format!("\n  {owed}")).collect();
-            format!("NOT SETTLED in time; {} things were owed then:{}\n", owed.len(), list.concat())
-        }
+        Err(unsettled) => given_up(unsettled),
     };
     text.push_str(&settled);
     writeln!(text, "longest stall of this process: {:.0?}", run.longest_stall).expect("a string");
     text.push_str(&takeover::told(&run.history));
     text.push_str(&verdict(&run.history, &run.checked));
+    text
+}
+
+/// Where a run that did not become quiet stood.
+fn given_up(unsettled: &Unsettled) -> String {
+    let Unsettled { phase, reason, faults, owed } = unsettled;
+    let mut text = format!("NOT SETTLED, {reason} while {phase:?}\n");
+    for fault in faults {
+        writeln!(text, "  fault under way since {fault}").expect("a string");
+    }
+    writeln!(text, "{} things were owed at the last look", owed.len()).expect("a string");
+    for owed in owed.iter().take(FINDINGS_SHOWN) {
+        writeln!(text, "  {owed}").expect("a string");
+    }
     text
 }
 
@@ -203,6 +214,10 @@ pub fn keep(run: &Run) -> std::io::Result<PathBuf> {
             if run.logs.len() == 1 { "adapter.log".to_owned() } else { format!("adapter-{number}.log") };
         std::fs::write(folder.join(name), log.join("\n"))?;
     }
+    for (number, standing) in run.standings.iter().enumerate() {
+        std::fs::write(folder.join(format!("standing-{number}.txt")), standing)?;
+    }
+    std::fs::write(folder.join("broker.log"), &run.broker_log)?;
     std::fs::write(folder.join("adapter.toml"), &run.configuration)?;
     std::fs::write(folder.join("report.txt"), summary(run))?;
     Ok(folder)
@@ -212,6 +227,17 @@ pub fn keep(run: &Run) -> std::io::Result<PathBuf> {
 mod tests {
     use super::*;
     use crate::checks::{all, story};
+    use crate::run::Phase;
+
+    #[test]
+    fn a_run_that_was_given_up_tells_where_it_stood() {
+        let owed = Finding { check: "nothing is left", about: About::Run, text: "3 messages".to_owned() };
+        let (reason, faults) = ("told to end", vec!["12:00 broker killed".to_owned()]);
+        let text = given_up(&Unsettled { phase: Phase::Disturbing, reason, faults, owed: vec![owed; 7] });
+        for part in ["told to end while Disturbing", "since 12:00 broker killed", "7 things", "3 messages"] {
+            assert!(text.contains(part), "no {part:?} in {text}");
+        }
+    }
 
     #[test]
     fn a_finding_comes_with_the_story_of_its_connection() {

@@ -68,7 +68,7 @@ async fn events(counter: &Counter, wanted: usize) -> Result<Duration, String> {
 
 async fn command(stage: &Stage, wish: &Wish) -> Result<Option<CommandSeen>, String> {
     let client = stage.client().ok_or("no adapter")?;
-    let found = calls::look_up(client, wish.requester, &wish.key).await;
+    let found = calls::look_up(client, calls::by_key(wish.requester, &wish.key)).await;
     found.map_err(|status| status.to_string())
 }
 
