@@ -101,12 +101,16 @@ async fn main() -> Outcome {
     match Cli::parse().command {
         Command::Run { quick, only, rounds, messages, seconds, kept, json, compare, delay } => {
             // Whatever is wrong with these, or changes meanwhile, is not to be found out at the end.
+            let plan = run::Plan { is_quick: quick, only, rounds, delay, messages, seconds, kept };
             let (former, machine) = (compare.map(|path| Run::read(&path)).transpose()?, Machine::here());
+            if let Some(former) = &former {
+                plan.is_comparable(former.scale)?;
+            }
+            plan.has_room(&std::env::temp_dir())?;
             if let Some(folder) = json.as_ref().and_then(|path| path.parent()) {
                 std::fs::create_dir_all(folder)?;
             }
-            let plan = run::Plan { is_quick: quick, only, rounds, delay, messages, seconds, kept };
-            let run = Run::new(machine, run::all(&plan).await);
+            let run = Run::new(machine, plan.scale(), run::all(&plan).await);
             run.print();
             if let Some(former) = former {
                 run.compare(&former);

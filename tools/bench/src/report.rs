@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::Outcome;
 use crate::figure::Figure;
 use crate::machine::Machine;
-use crate::run::Measured;
+use crate::run::{Measured, Scale};
 use crate::targets::TARGETS;
 
 /// A run, for later ones to be compared with.
@@ -18,6 +18,8 @@ pub struct Run {
     pub time: String,
     /// How it was started.
     pub command: String,
+    /// What its figures depend on.
+    pub scale: Option<Scale>,
     pub machine: Machine,
     pub figures: Vec<Figure>,
     /// What could not be measured.
@@ -26,11 +28,12 @@ pub struct Run {
 
 impl Run {
     /// What was measured, now.
-    pub fn new(machine: Machine, measured: Measured) -> Self {
+    pub fn new(machine: Machine, scale: Scale, measured: Measured) -> Self {
         let arguments: Vec<_> = std::env::args().skip(1).collect();
         Self {
             time: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
             command: format!("bench {}", arguments.join(" ")),
+            scale: Some(scale),
             machine,
             figures: measured.figures,
             failures: measured.failures,

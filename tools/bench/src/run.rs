@@ -1,7 +1,9 @@
 //! All measurements that are planned, in turn.
 
+use std::path::Path;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use crate::figure::Figure;
@@ -23,6 +25,10 @@ const SECONDS_QUICK: u64 = 3;
 /// What a measurement may take, however little it has to do.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Free bytes that a run needs, and more for each command that a full store keeps.
+const ROOM_MIN: u64 = 2_000_000_000;
+const ROOM_PER_KEPT: u64 = 1_000;
+
 /// The least rates that are waited for: of commands, and of those that are made in bulk.
 const RATE_MIN: usize = 200;
 const RATE_KEPT_MIN: usize = 10_000;
@@ -43,6 +49,16 @@ pub struct Plan {
     pub kept: usize,
 }
 
+/// What the figures of a scenario depend on besides the machine: those of runs that differ in it are not to be compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scale {
+    is_quick: bool,
+    delay: u64,
+    messages: Option<usize>,
+    seconds: Option<u64>,
+    kept: usize,
+}
+
 /// What came of it.
 #[derive(Debug, Default)]
 pub struct Measured {
@@ -53,6 +69,41 @@ pub struct Measured {
 }
 
 impl Plan {
+    /// What its figures depend on.
+    pub fn scale(&self) -> Scale {
+        let Self { is_quick, delay, messages, seconds, kept, .. } = *self;
+        Scale { is_quick, delay, messages, seconds, kept }
+    }
+
+    /// Whether a former run can be compared with this one, or why not.
+    pub fn is_comparable(&self, former: Option<Scale>) -> Outcome {
+        match former {
+            Some(former) if former == self.scale() => Ok(()),
+            Some(former) => Err(format!(
+                "a run with other options is not to be compared: {former:?}, and this one {:?}",
+                self.scale()
+            )
+            .into()),
+            None => Err("a run that does not tell its options is not to be compared".into()),
+        }
+    }
+
+    /// Whether there is room for the files of what is wanted, or how much is missing. Without it a run would end in vain.
+    pub fn has_room(&self, folder: &Path) -> Outcome {
+        let is_full =
+            |scenario: &Scenario| scenario.load == Load::Life { is_full: true } && self.wants(scenario);
+        let wanted = ROOM_MIN + if ALL.iter().any(is_full) { self.kept as u64 * ROOM_PER_KEPT } else { 0 };
+        let room = rustix::fs::statvfs(folder)?;
+        let free = room.f_bavail * room.f_frsize;
+        if free >= wanted {
+            return Ok(());
+        }
+        let [free, wanted] = [free, wanted].map(|bytes| bytes as f64 / 1e9);
+        let folder = folder.display();
+        Err(format!("{folder} has {free:.1} GB free of {wanted:.1} that are needed; TMPDIR or --kept help")
+            .into())
+    }
+
     fn wants(&self, scenario: &Scenario) -> bool {
         (scenario.turn == Turn::Main || !self.is_quick)
             && self.only.as_ref().is_none_or(|text| scenario.name.contains(text.as_str()))
@@ -154,4 +205,49 @@ async fn guarded(scenario: Scenario, plan: &Plan) -> Outcome<Figure> {
     ];
     eprintln!("  {}", told.into_iter().flatten().collect::<Vec<_>>().join(", "));
     Ok(figure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kept;
+
+    const PLAN: Plan = Plan {
+        is_quick: false,
+        only: None,
+        rounds: None,
+        delay: 0,
+        messages: None,
+        seconds: None,
+        kept: kept::USUAL,
+    };
+
+    #[test]
+    fn runs_with_other_options_are_not_compared() {
+        let plan = Plan { rounds: Some(2), only: Some("drain".to_owned()), ..PLAN };
+        assert!(PLAN.is_comparable(Some(plan.scale())).is_ok(), "its scenarios are the same");
+        let others = [
+            Plan { is_quick: true, ..PLAN },
+            Plan { delay: 5, ..PLAN },
+            Plan { messages: Some(8_000), ..PLAN },
+            Plan { seconds: Some(3), ..PLAN },
+            Plan { kept: 10, ..PLAN },
+        ];
+        for other in others {
+            let text = PLAN.is_comparable(Some(other.scale())).unwrap_err().to_string();
+            assert!(text.contains("other options"), "{text}");
+        }
+        assert!(PLAN.is_comparable(None).is_err());
+    }
+
+    #[test]
+    fn a_run_that_has_no_room_does_not_begin() {
+        let folder = std::env::temp_dir();
+        let text = Plan { kept: usize::MAX / 2_000, ..PLAN }.has_room(&folder).unwrap_err().to_string();
+        assert!(text.contains("free of 9223372"), "{text}");
+        let is_small = Plan { kept: usize::MAX / 2_000, only: Some("64 repeats".to_owned()), ..PLAN };
+        let text = is_small.has_room(&folder).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(!text.contains("9223372"), "no store is filled for that: {text}");
+        assert!(PLAN.has_room(Path::new("/nowhere")).is_err());
+    }
 }
