@@ -122,6 +122,8 @@ impl Writer {
             self.shared.fresh.clear();
         }
         self.cut_log();
+        // A request waits for the claim that follows on an end: that is told first, or it would wait for what the end wakes.
+        batch.sort_by_key(|task| task.is_followed());
         for task in batch {
             task.answer(result.as_ref().err());
         }
