@@ -148,6 +148,22 @@ async fn each_connection_comes_back_on_its_own() {
     end_settled(world, Some(&node)).await;
 }
 
+/// Messages that come in and dead letters may have headers as large as the broker takes; replies never do.
+#[tokio::test]
+async fn replies_have_frames_of_their_own_length() {
+    let node = Node::shared().await;
+    let world = World::start_on(PROGRAM, &node, "").await;
+    for (purpose, length) in [("consume", "131072"), ("publish", "131072"), ("reply", "16384")] {
+        let lengths = format!(
+            "[F || [{{frame_max, F}}, {{client_properties, C}}] <- \
+             rabbit_networking:connection_info_all([frame_max, client_properties]), {{_, _, N}} <- \
+             [lists:keyfind(<<\"connection_name\">>, 1, C)], N == <<\"guest-connection-adapter {purpose}\">>]."
+        );
+        assert_eq!(node.eval(&lengths).await, format!("[{length}]"), "{purpose}");
+    }
+    end_settled(world, Some(&node)).await;
+}
+
 /// Publishes until the broker has a queue for it.
 async fn publish_until_routed(broker: &Broker, exchange: &str, body: &[u8]) {
     let routed = async {
