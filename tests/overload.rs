@@ -165,6 +165,37 @@ upstream.defer_delay_max = "3s"
 }
 
 #[tokio::test]
+async fn a_message_that_comes_when_it_has_become_full_waits_for_room_and_ends_no_channel() {
+    let lines = r#"
+limits.backlog_max = 3
+upstream.attempt_timeout = "200ms"
+upstream.connect_timeout = "100ms"
+upstream.command_timeout = "300ms"
+upstream.defer_delay_base = "3s"
+upstream.defer_delay_max = "3s"
+"#;
+    let mut world = World::start(PROGRAM, lines).await;
+    world.upstream.simulator.script(Rule::patch().status(425));
+    let guests: Vec<Uuid> = (0..4).map(|_| Uuid::new_v4()).collect();
+    send_all(&world, &guests[..3], |_| true).await;
+    // It is full once that is counted. Until then nothing comes, and the consumer waits for a delivery.
+    let full = "too many commands are not final yet; nothing more is taken in";
+    world.adapter.log().wait_for(DEADLINE, |line| line.contains(full)).await.unwrap();
+    let body = serde_json::to_vec(&world.upstream.message(guests[3], true, "k-3")).unwrap();
+    world.broker.publish(&world.names, &guests[3].to_string(), BasicProperties::default(), &body).await;
+    let is_paused = |_, body: &serde_json::Value| {
+        body["parts"]["amqp.consume"]["detail"].as_str().is_some_and(|why| why.contains("3 commands"))
+    };
+    world.adapter.readiness(is_paused).await;
+    world.upstream.simulator.clear_faults();
+    let keys: BTreeSet<_> = keys(&mut world, 4).await.into_iter().collect();
+    assert_eq!(keys, expected(4).into_iter().collect());
+    let log = world.adapter.log().all().join("\n");
+    assert!(!log.contains("consuming is suspended"), "{log}");
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_caller_that_gives_up_early_leaves_no_unbounded_work() {
     let lines = r#"
 limits.in_flight_max = 4

@@ -50,6 +50,8 @@ pub struct Tap {
 struct Open {
     channel: Channel,
     consumer: lapin::Consumer,
+    /// What has come last, until there is room for it.
+    newest: Option<Delivery>,
     works: JoinSet<Ending>,
     acks: Acks,
     /// When what cannot be worked on is given back.
@@ -170,7 +172,8 @@ impl Tap {
         let consumer = channel.basic_consume(queue, ShortString::default(), options, arguments);
         let consumer = within(patience, &object, consumer).await?;
         let (works, acks) = (JoinSet::new(), Acks::default());
-        Ok(Open { channel, consumer, works, acks, give_back_at: None, fence: None, passes: 0 })
+        let (newest, give_back_at, fence) = (None, None, None);
+        Ok(Open { channel, consumer, newest, works, acks, give_back_at, fence, passes: 0 })
     }
 
     fn note_open(&mut self) {
@@ -188,6 +191,14 @@ impl Tap {
             let is_full = load.obstacle().is_some();
             if is_full {
                 row.full.notify_one();
+            } else if let Some(delivery) = open.newest.take() {
+                match self.receive(open, delivery) {
+                    None => continue,
+                    Some(stop) => {
+                        row.end(stop);
+                        return Leave::Ended;
+                    }
+                }
             }
             let (fence_at, leave_at) = (open.fence_at(), self.stand.leave_at());
             let is_drawn = !is_full && open.fence.is_none();
@@ -213,7 +224,11 @@ impl Tap {
                 },
                 () = load.room(), if is_full => None,
                 delivery = open.consumer.next(), if is_drawn => match delivery {
-                    Some(Ok(delivery)) => self.receive(open, delivery),
+                    // It may have become full meanwhile. What has come then waits here, and not in the queue again.
+                    Some(Ok(delivery)) => {
+                        open.newest = Some(delivery);
+                        None
+                    }
                     // The broker ends a consumer whose queue is deleted or fails over, without any error.
                     _ if self.is_gone().await => return Leave::Gone,
                     Some(Err(error)) => Some(Stop::Fault(fault::about("the channel ended", &error))),

@@ -1,6 +1,7 @@
 //! A long random mix of everything, with the books and the rules checked at each step.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -151,7 +152,7 @@ async fn check_new_messages<H: Harness>(world: &World<H>, walk: &mut Walk) {
     let after = walk.outbox_after;
     for row in rows.into_iter().filter(|row| row.number > after) {
         walk.outbox_after = row.number;
-        let Message::Event(event) = std::sync::Arc::unwrap_or_clone(row.message) else { continue };
+        let Message::Event(event) = Arc::unwrap_or_clone(row.message) else { continue };
         let connection = event.command.command.connection;
         let last = walk.sequences.insert(connection, event.sequence).unwrap_or(0);
         assert_eq!(event.sequence, last + 1);

@@ -1,5 +1,7 @@
 //! What is stored is what is read back, whatever the texts and times.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, TimeDelta};
 use guest_connection_adapter::domain::access::AskedBy;
 use guest_connection_adapter::domain::command::{Command, CommandId, IdempotencyKey, OrganizationId};
@@ -107,7 +109,7 @@ async fn rows_are_read_back_as_they_were_written() {
 
         for row in store.outbox(after, 100, Slots::ALL).await.unwrap() {
             after = row.number;
-            let told = match std::sync::Arc::unwrap_or_clone(row.message) {
+            let told = match Arc::unwrap_or_clone(row.message) {
                 Message::Event(event) => (event.command, event.guest_connection),
                 Message::DeadLetter(letter) => (letter.command, None),
                 Message::Reply(reply) => {
