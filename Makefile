@@ -49,7 +49,7 @@ scale: build ## measure one, two and three instances, with SQLite and PostgreSQL
 overhead: build ## measure what telemetry costs: off, 1 %, 100 %, a silent collector, side by side (about 5 min; not part of `make test`)
 	@scripts/broker run -- $(binaries)/overhead
 
-bench: setup ## measure the adapter beside what it is measured against, in a release build; ARGS go to it (needs 12 GB for temporary files; about 20 min; not part of `make test`)
+bench: setup ## measure the adapter beside what it is measured against, in a release build; ARGS go to it (needs 14 GB for temporary files; about 12 min; not part of `make test`)
 	cargo build --release --locked -p guest-connection-adapter -p bench
 	@tools/bench/python/setup
 	@scripts/broker run -- scripts/database run -- $(releases)/bench run $(ARGS)

@@ -25,13 +25,14 @@ const OWN_HEADER: &str = "x-guest-connection-adapter";
 
 /// Fetches what has come into the queues since.
 pub async fn drain(broker: &Broker, stage: &Stage, history: &mut History) {
-    for message in get_all(broker, EVENTS_QUEUE).await {
+    // What was fetched is gone from its queue, so it is written down before the next wait.
+    while let Some(message) = get(broker, EVENTS_QUEUE).await {
         history.events.push(event(&message));
     }
-    for message in get_all(broker, &Names::usual().dead_letters).await {
+    while let Some(message) = get(broker, &Names::usual().dead_letters).await {
         history.letters.push(letter(&message));
     }
-    for message in get_all(broker, REPLIES_QUEUE).await {
+    while let Some(message) = get(broker, REPLIES_QUEUE).await {
         history.replies.push(reply(&message));
     }
     history.left_in_queue = 0;
@@ -40,18 +41,14 @@ pub async fn drain(broker: &Broker, stage: &Stage, history: &mut History) {
     }
 }
 
-async fn get_all(broker: &Broker, queue: &str) -> Vec<Arrived> {
-    let mut messages = Vec::new();
-    loop {
-        let got = broker.channel().basic_get(queue.into(), BasicGetOptions { no_ack: true });
-        let Some(message) = got.await.expect("the queue is there") else { return messages };
-        let delivery = message.delivery;
-        messages.push(Arrived {
-            routing_key: delivery.routing_key.to_string(),
-            properties: delivery.properties,
-            body: delivery.data,
-        });
-    }
+async fn get(broker: &Broker, queue: &str) -> Option<Arrived> {
+    let got = broker.channel().basic_get(queue.into(), BasicGetOptions { no_ack: true });
+    let delivery = got.await.expect("the queue is there")?.delivery;
+    Some(Arrived {
+        routing_key: delivery.routing_key.to_string(),
+        properties: delivery.properties,
+        body: delivery.data,
+    })
 }
 
 fn text(value: &Value) -> String {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::checks::{About, Checked, Finding};
 use crate::history::{Answer, Door, EventSeen, History, Sending, Time, What};
-use crate::run::{Run, Unsettled};
+use crate::run::{Phase, Run, Unsettled};
 use crate::{instance, stage, takeover};
 
 /// Findings told of one check, at most.
@@ -30,7 +30,9 @@ pub fn summary(run: &Run) -> String {
     text.push_str(&settled);
     writeln!(text, "longest stall of this process: {:.0?}", run.longest_stall).expect("a string");
     text.push_str(&takeover::told(&run.history));
-    text.push_str(&verdict(&run.history, &run.checked));
+    if !run.checked.is_empty() {
+        text.push_str(&verdict(&run.history, &run.checked));
+    }
     text
 }
 
@@ -41,7 +43,9 @@ fn given_up(unsettled: &Unsettled) -> String {
     for fault in faults {
         writeln!(text, "  fault under way since {fault}").expect("a string");
     }
-    writeln!(text, "{} things were owed at the last look", owed.len()).expect("a string");
+    if *phase != Phase::Disturbing {
+        writeln!(text, "{} things were owed at the last look", owed.len()).expect("a string");
+    }
     for owed in owed.iter().take(FINDINGS_SHOWN) {
         writeln!(text, "  {owed}").expect("a string");
     }
@@ -227,14 +231,13 @@ pub fn keep(run: &Run) -> std::io::Result<PathBuf> {
 mod tests {
     use super::*;
     use crate::checks::{all, story};
-    use crate::run::Phase;
 
     #[test]
     fn a_run_that_was_given_up_tells_where_it_stood() {
         let owed = Finding { check: "nothing is left", about: About::Run, text: "3 messages".to_owned() };
         let (reason, faults) = ("told to end", vec!["12:00 broker killed".to_owned()]);
-        let text = given_up(&Unsettled { phase: Phase::Disturbing, reason, faults, owed: vec![owed; 7] });
-        for part in ["told to end while Disturbing", "since 12:00 broker killed", "7 things", "3 messages"] {
+        let text = given_up(&Unsettled { phase: Phase::Settling, reason, faults, owed: vec![owed; 7] });
+        for part in ["told to end while Settling", "since 12:00 broker killed", "7 things", "3 messages"] {
             assert!(text.contains(part), "no {part:?} in {text}");
         }
     }

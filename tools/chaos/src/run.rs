@@ -90,8 +90,8 @@ impl Run {
     }
 }
 
-/// Makes the run of a plan. It ends in any case: a phase that takes too long is given up, as is the one under way when `told`
-/// to end, and what is known until then is told.
+/// Makes the run of a plan. A phase that takes too long is given up, as is the one under way when `told` to end, and what is
+/// known until then is told.
 ///
 /// # Errors
 /// Why its parts were not even started.
