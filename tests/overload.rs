@@ -19,6 +19,15 @@ use uuid::Uuid;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_guest-connection-adapter");
 
+/// What is not answered for good is put off soon, and for long enough to be seen.
+const DEFERRING: &str = r#"
+upstream.attempt_timeout = "200ms"
+upstream.connect_timeout = "100ms"
+upstream.command_timeout = "300ms"
+upstream.defer_delay_base = "3s"
+upstream.defer_delay_max = "3s"
+"#;
+
 /// Publishes a command for each guest, keyed by its place in the list.
 async fn send_all(world: &World, guests: &[Uuid], archived: impl Fn(usize) -> bool) {
     let messages = guests.iter().enumerate().map(|(n, guest)| {
@@ -34,6 +43,14 @@ async fn keys(world: &mut World, count: usize) -> Vec<String> {
     let key =
         |event: serde_json::Value| event["data"]["command"]["idempotency_key"].as_str().unwrap().to_owned();
     events.iter().map(|event| key(event.json())).collect()
+}
+
+/// Waits until consuming pauses for what holds so much.
+async fn paused(world: &World, why: &str) {
+    let is_paused = |_, body: &serde_json::Value| {
+        body["parts"]["amqp.consume"]["detail"].as_str().is_some_and(|detail| detail.contains(why))
+    };
+    world.adapter.readiness(is_paused).await;
 }
 
 fn expected(count: usize) -> Vec<String> {
@@ -115,10 +132,7 @@ upstream.settle = "1s"
     world.upstream.simulator.script(Rule::patch().hang());
     let guests: Vec<Uuid> = (0..40).map(|_| Uuid::new_v4()).collect();
     send_all(&world, &guests, |_| true).await;
-    let paused = |_, body: &serde_json::Value| {
-        body["parts"]["amqp.consume"]["detail"].as_str().is_some_and(|why| why.contains("3 commands"))
-    };
-    world.adapter.readiness(paused).await;
+    paused(&world, "3 commands").await;
     // A place is left to calls; once that is taken, they are refused.
     assert!(!is_overloaded(&world).await);
     assert!(is_overloaded(&world).await);
@@ -139,23 +153,12 @@ upstream.settle = "1s"
 
 #[tokio::test]
 async fn past_the_backlog_that_may_be_nothing_more_is_taken_in_until_it_shrinks() {
-    let lines = r#"
-limits.backlog_max = 10
-amqp.prefetch = 4
-upstream.attempt_timeout = "200ms"
-upstream.connect_timeout = "100ms"
-upstream.command_timeout = "300ms"
-upstream.defer_delay_base = "3s"
-upstream.defer_delay_max = "3s"
-"#;
-    let mut world = World::start(PROGRAM, lines).await;
+    let lines = format!("limits.backlog_max = 10\namqp.prefetch = 4\n{DEFERRING}");
+    let mut world = World::start(PROGRAM, &lines).await;
     world.upstream.simulator.script(Rule::patch().status(425));
     let guests: Vec<Uuid> = (0..200).map(|_| Uuid::new_v4()).collect();
     send_all(&world, &guests, |_| true).await;
-    let paused = |_, body: &serde_json::Value| {
-        body["parts"]["amqp.consume"]["detail"].as_str().is_some_and(|why| why.contains("10 commands"))
-    };
-    world.adapter.readiness(paused).await;
+    paused(&world, "10 commands").await;
     assert!(is_overloaded(&world).await);
     assert!(world.broker.depth(&world.names.commands).await > 50, "most are still with the broker");
     world.upstream.simulator.clear_faults();
@@ -166,15 +169,8 @@ upstream.defer_delay_max = "3s"
 
 #[tokio::test]
 async fn a_message_that_comes_when_it_has_become_full_waits_for_room_and_ends_no_channel() {
-    let lines = r#"
-limits.backlog_max = 3
-upstream.attempt_timeout = "200ms"
-upstream.connect_timeout = "100ms"
-upstream.command_timeout = "300ms"
-upstream.defer_delay_base = "3s"
-upstream.defer_delay_max = "3s"
-"#;
-    let mut world = World::start(PROGRAM, lines).await;
+    let lines = format!("limits.backlog_max = 3\n{DEFERRING}");
+    let mut world = World::start(PROGRAM, &lines).await;
     world.upstream.simulator.script(Rule::patch().status(425));
     let guests: Vec<Uuid> = (0..4).map(|_| Uuid::new_v4()).collect();
     send_all(&world, &guests[..3], |_| true).await;
@@ -183,10 +179,7 @@ upstream.defer_delay_max = "3s"
     world.adapter.log().wait_for(DEADLINE, |line| line.contains(full)).await.unwrap();
     let body = serde_json::to_vec(&world.upstream.message(guests[3], true, "k-3")).unwrap();
     world.broker.publish(&world.names, &guests[3].to_string(), BasicProperties::default(), &body).await;
-    let is_paused = |_, body: &serde_json::Value| {
-        body["parts"]["amqp.consume"]["detail"].as_str().is_some_and(|why| why.contains("3 commands"))
-    };
-    world.adapter.readiness(is_paused).await;
+    paused(&world, "3 commands").await;
     world.upstream.simulator.clear_faults();
     let keys: BTreeSet<_> = keys(&mut world, 4).await.into_iter().collect();
     assert_eq!(keys, expected(4).into_iter().collect());

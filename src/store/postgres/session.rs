@@ -24,8 +24,8 @@ const RETRY_DELAY: Duration = Duration::from_millis(250);
 /// The server's time.
 pub(super) const TIME: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
-/// Rows are looked up by indexes, as far as the planner is free to. A plan is kept for as long as the server's statistics are, and one that was made
-/// while a table was small would read all of it, however large it has become
+/// Rows are looked up by indexes, as far as the planner is free to. A plan is kept for as long as the server's statistics are,
+/// and one that was made while a table was small would read all of it, however large it has become
 /// (<https://www.postgresql.org/docs/current/sql-prepare.html>). What reads a table that has no index for it is dear by these
 /// settings, for which the compiler of expressions is not to be started.
 const BY_INDEX: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; \

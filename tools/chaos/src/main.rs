@@ -8,6 +8,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chaos::citizen::{self, Durations};
@@ -17,6 +18,7 @@ use chaos::soak::{self, Part};
 use chaos::{checks, report, run};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 
 #[derive(Parser)]
 #[command(about = "Disturbs a running adapter and checks its promises from outside")]
@@ -145,7 +147,16 @@ async fn chaos(plan: Plan, keeps: bool) -> ExitCode {
         words = format!("INSTANCES={} PARTITIONS={} {words}", cluster.instances, cluster.partitions);
     }
     println!("chaos: {words}");
-    let run = match Box::pin(run::run(plan, told)).await {
+    // Heard all the time: what is said between two phases ends the next one.
+    let told_to_end = Arc::new(Notify::new());
+    let heard = Arc::clone(&told_to_end);
+    tokio::spawn(async move {
+        loop {
+            told().await;
+            heard.notify_one();
+        }
+    });
+    let run = match Box::pin(run::run(plan, async || told_to_end.notified().await)).await {
         Ok(run) => run,
         Err(reason) => {
             println!("chaos: the parts of the run were not started: {reason}");
